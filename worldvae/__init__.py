@@ -1,0 +1,1 @@
+"""worldvae: learn a world as a sequential VAE, plan in its latent space, film its dreams."""

@@ -1,0 +1,150 @@
+"""What travels between the parts: frozen dataclasses of tensors, and the axis glossary.
+
+Axis words in annotations: batch, time, latent, memory, action, channel, height, width, sample.
+Arrays are `[batch, time, ...]`; `*batch` stands for any number of leading axes.
+
+The row convention (an off-by-one here is the commonest bug of this field): row t holds the observation x_t, the
+reward r_t and the termination flag that *arrived with* x_t (r_0 = 0), the action a_t taken *at* x_t, and `is_first`.
+The transition into row t uses a_{t-1}; at `is_first` the previous state and action are reset. An episode of T
+environment steps has T + 1 rows.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+
+class TensorTree:
+    """Base of the dataclasses below: applies tensor operations to every field that is there."""
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """Return a copy with `function` applied to every tensor, in nested trees too."""
+        return type(self)(**{f.name: _map(getattr(self, f.name), function) for f in fields(self)})  # type: ignore[arg-type]
+
+    def __getitem__(self, index: Any) -> Self:
+        """Index the leading axes of every tensor."""
+        return self.map(lambda x: x[index])
+
+    def detach(self) -> Self:
+        """Return a copy outside the autograd graph."""
+        return self.map(Tensor.detach)
+
+    def to(self, device: torch.device | str) -> Self:
+        """Return a copy on `device`."""
+        return self.map(lambda x: x.to(device))
+
+    def flatten(self, start: int = 0, end: int = 1) -> Self:
+        """Merge the leading axes `start..end` of every tensor into one."""
+        return self.map(lambda x: x.flatten(start, end))
+
+    @classmethod
+    def stack(cls, trees: Sequence[Self], dim: int) -> Self:
+        """Stack trees of equal shape along a new leading axis `dim`."""
+        return cls._join(trees, lambda tensors: torch.stack(tensors, dim))
+
+    @classmethod
+    def cat(cls, trees: Sequence[Self], dim: int) -> Self:
+        """Concatenate trees along the leading axis `dim`."""
+        return cls._join(trees, lambda tensors: torch.cat(tensors, dim))
+
+    @classmethod
+    def _join(cls, trees: Sequence[Self], join: Callable[[list[Tensor]], Tensor]) -> Self:
+        out = {}
+        for f in fields(cls):  # type: ignore[arg-type]
+            parts = [getattr(tree, f.name) for tree in trees]
+            if isinstance(parts[0], TensorTree):
+                out[f.name] = type(parts[0])._join(parts, join)
+            else:
+                out[f.name] = None if parts[0] is None else join(parts)
+        return cls(**out)
+
+
+def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, TensorTree):
+        return value.map(function)
+    return None if value is None else function(value)
+
+
+@dataclass(frozen=True)
+class State(TensorTree):
+    """h and z of one step (or of many: the leading axes are free)."""
+
+    memory: Float[Tensor, "*batch memory"]
+    latent: Float[Tensor, "*batch latent"]
+
+    @property
+    def features(self) -> Float[Tensor, "*batch features"]:
+        """What every head reads: memory and latent side by side."""
+        return torch.cat([self.memory, self.latent], dim=-1)
+
+
+@dataclass(frozen=True)
+class Observation(TensorTree):
+    """What the environment shows: frames (uint8 in 0..255, or float in 0..1), a vector, or both."""
+
+    pixels: UInt8[Tensor, "*batch channel height width"] | Float[Tensor, "*batch channel height width"] | None = None
+    vector: Float[Tensor, "*batch vector"] | None = None
+
+
+@dataclass(frozen=True)
+class Batch(TensorTree):
+    """Rows of experience, `[batch, time]`, in the row convention of this module."""
+
+    observation: Observation
+    action: Float[Tensor, "*batch action"]
+    reward: Float[Tensor, "*batch"]
+    termination: Bool[Tensor, "*batch"]
+    is_first: Bool[Tensor, "*batch"]
+
+
+@dataclass(frozen=True)
+class Dream(TensorTree):
+    """An imagined roll-out of `horizon` steps from `start`.
+
+    `states[:, k]` is the state that `actions[:, k]` led into, `rewards[:, k]` (mean of p(r | state)) and
+    `continuations[:, k]` (probability that the episode goes on) arrive with it.
+    """
+
+    start: State
+    states: State
+    actions: Float[Tensor, "batch horizon action"]
+    rewards: Float[Tensor, "batch horizon"]
+    continuations: Float[Tensor, "batch horizon"]
+
+
+@dataclass(frozen=True)
+class ObservationLayout:
+    """Shapes of an `Observation`: `pixels` as (channel, height, width), `vector` as its length."""
+
+    pixels: tuple[int, int, int] | None = None
+    vector: int | None = None
+
+
+@dataclass(frozen=True)
+class ActionLayout:
+    """Shape of the float vector that stands for an action of any Gymnasium space.
+
+    The first `continuous` entries lie in [-1, 1]; then follows one one-hot block of `n` entries for each n in
+    `categorical`.
+    """
+
+    continuous: int = 0
+    categorical: tuple[int, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Length of the action vector."""
+        return self.continuous + sum(self.categorical)
+
+    @property
+    def blocks(self) -> tuple[slice, ...]:
+        """Where each one-hot block lies in the action vector."""
+        out, start = [], self.continuous
+        for n in self.categorical:
+            out.append(slice(start, start + n))
+            start += n
+        return tuple(out)
