@@ -2,3 +2,22 @@
 
 if __name__ != "worldvae.agents":
     raise ImportError(f"this folder was imported as {__name__!r}: import it as 'worldvae.agents'")
+
+from worldvae.agents.actor_critic import ActorAgent, ActorCritic, ActorCriticConfig
+from worldvae.agents.agent import Agent, Carry, ModelAgent
+from worldvae.agents.planner import PlannerAgent
+from worldvae.agents.policy import ActionDistribution, Actor
+from worldvae.agents.random import RandomAgent
+
+__all__ = [
+    "ActionDistribution",
+    "Actor",
+    "ActorAgent",
+    "ActorCritic",
+    "ActorCriticConfig",
+    "Agent",
+    "Carry",
+    "ModelAgent",
+    "PlannerAgent",
+    "RandomAgent",
+]

@@ -2,3 +2,28 @@
 
 if __name__ != "worldvae.envs":
     raise ImportError(f"this folder was imported as {__name__!r}: import it as 'worldvae.envs'")
+
+from worldvae.envs import tiny
+from worldvae.envs.make import EnvConfig, make, make_from, wrap
+from worldvae.envs.observations import ObservationCodec
+from worldvae.envs.pixels import shrink
+from worldvae.envs.pool import EnvPool, Step
+from worldvae.envs.spaces import ActionCodec, sample_actions
+from worldvae.envs.world_env import WorldEnv
+
+__all__ = [
+    "ActionCodec",
+    "EnvConfig",
+    "EnvPool",
+    "ObservationCodec",
+    "Step",
+    "WorldEnv",
+    "make",
+    "make_from",
+    "sample_actions",
+    "shrink",
+    "tiny",
+    "wrap",
+]
+
+tiny.register()

@@ -11,48 +11,51 @@ environment steps has T + 1 rows.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Self
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 
+Tree = TypeVar("Tree", bound="TensorTree")  # not Self: the run-time type checker of the tests does not know it
+
+
 class TensorTree:
     """Base of the dataclasses below: applies tensor operations to every field that is there."""
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> Self:
+    def map(self: Tree, function: Callable[[Tensor], Tensor]) -> Tree:
         """Return a copy with `function` applied to every tensor, in nested trees too."""
         return type(self)(**{f.name: _map(getattr(self, f.name), function) for f in fields(self)})  # type: ignore[arg-type]
 
-    def __getitem__(self, index: Any) -> Self:
+    def __getitem__(self: Tree, index: Any) -> Tree:
         """Index the leading axes of every tensor."""
         return self.map(lambda x: x[index])
 
-    def detach(self) -> Self:
+    def detach(self: Tree) -> Tree:
         """Return a copy outside the autograd graph."""
         return self.map(Tensor.detach)
 
-    def to(self, device: torch.device | str) -> Self:
+    def to(self: Tree, device: torch.device | str) -> Tree:
         """Return a copy on `device`."""
         return self.map(lambda x: x.to(device))
 
-    def flatten(self, start: int = 0, end: int = 1) -> Self:
+    def flatten(self: Tree, start: int = 0, end: int = 1) -> Tree:
         """Merge the leading axes `start..end` of every tensor into one."""
         return self.map(lambda x: x.flatten(start, end))
 
     @classmethod
-    def stack(cls, trees: Sequence[Self], dim: int) -> Self:
+    def stack(cls: type[Tree], trees: Sequence[Tree], dim: int) -> Tree:
         """Stack trees of equal shape along a new leading axis `dim`."""
         return cls._join(trees, lambda tensors: torch.stack(tensors, dim))
 
     @classmethod
-    def cat(cls, trees: Sequence[Self], dim: int) -> Self:
+    def cat(cls: type[Tree], trees: Sequence[Tree], dim: int) -> Tree:
         """Concatenate trees along the leading axis `dim`."""
         return cls._join(trees, lambda tensors: torch.cat(tensors, dim))
 
     @classmethod
-    def _join(cls, trees: Sequence[Self], join: Callable[[list[Tensor]], Tensor]) -> Self:
+    def _join(cls: type[Tree], trees: Sequence[Tree], join: Callable[[list[Tensor]], Tensor]) -> Tree:
         out = {}
         for f in fields(cls):  # type: ignore[arg-type]
             parts = [getattr(tree, f.name) for tree in trees]

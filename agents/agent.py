@@ -1,0 +1,97 @@
+"""The agent protocol: anything that looks at a batch of observations and answers with a batch of action vectors."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from worldvae.planning import Plan
+from worldvae.types import Batch, Observation, State, TensorTree
+from worldvae.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class Carry(TensorTree):
+    """What an agent remembers between two steps of the same environments.
+
+    `state` is the posterior of the last row, `action` what was taken there, `plan` the plan it came from.
+    """
+
+    state: State
+    action: Float[Tensor, "batch action"]
+    plan: Plan | None = None
+
+
+class Agent(ABC):
+    """Chooses actions for several environments side by side."""
+
+    name: str
+
+    @abstractmethod
+    def act(
+        self,
+        observation: Observation,
+        is_first: Bool[Tensor, "batch"],
+        carry: Carry | None,
+        generator: torch.Generator | None = None,
+        explore: bool = False,
+    ) -> tuple[Float[Tensor, "batch action"], Carry | None]:
+        """Return actions and what to hand back at the next step.
+
+        Args:
+            observation: the newest row of every environment, `[batch]`.
+            is_first: which environments have just been reset.
+            carry: what the last call returned; None at the very first step.
+            generator: source of randomness.
+            explore: act to learn (sampled, noisy) rather than to score.
+        """
+
+
+class ModelAgent(Agent):
+    """Base of the agents that act on a world model: filters the observations, then decides in latent space."""
+
+    def __init__(self, model: WorldModel) -> None:
+        self.model = model
+
+    @abstractmethod
+    def decide(
+        self,
+        state: State,
+        keep: Float[Tensor, "batch"],
+        plan: Plan | None,
+        generator: torch.Generator | None,
+        explore: bool,
+    ) -> tuple[Float[Tensor, "batch action"], Plan | None]:
+        """Return actions for posterior states `[batch]`, and the plan behind them if there is one.
+
+        `keep` is 0 where an episode has just begun, so that `plan` (of the step before) no longer holds.
+        """
+
+    @torch.no_grad()
+    def act(
+        self,
+        observation: Observation,
+        is_first: Bool[Tensor, "batch"],
+        carry: Carry | None,
+        generator: torch.Generator | None = None,
+        explore: bool = False,
+    ) -> tuple[Float[Tensor, "batch action"], Carry | None]:
+        """Filter one row, then decide."""
+        size = is_first.shape[0]
+        if carry is None:
+            carry = Carry(
+                self.model.initial(size),
+                torch.zeros(size, self.model.action_layout.size, device=self.model.device),
+            )
+        row = Batch(
+            observation.map(lambda x: x.unsqueeze(1)),
+            carry.action.unsqueeze(1),
+            torch.zeros_like(is_first, dtype=torch.float32).unsqueeze(1),
+            torch.zeros_like(is_first).unsqueeze(1),
+            is_first.unsqueeze(1),
+        )
+        state = self.model.observe(row, carry.state, carry.action, generator).posterior[:, 0]
+        action, plan = self.decide(state, (~is_first).float(), carry.plan, generator, explore)
+        return action, Carry(state, action, plan)

@@ -1,0 +1,87 @@
+"""From an id to a Gymnasium environment, with an answer to what can go wrong on the way."""
+
+import importlib
+import os
+import re
+from typing import Any
+
+import gymnasium as gym
+
+from worldvae.errors import UserError, near_miss
+
+# Packages that register their environments only when they are imported, by how their ids begin.
+PROVIDERS = {"ALE/": "ale_py", "MiniGrid-": "minigrid", "BabyAI-": "minigrid"}
+
+# Families of Gymnasium's own environments that need more packages, by a word in their entry point.
+EXTRAS = {
+    "box2d": "worldvae[box2d]",
+    "mujoco": "gymnasium[mujoco]",
+    "toy_text": "gymnasium[toy-text]",
+    "classic_control": "gymnasium[classic-control]",
+    "phys2d": "gymnasium[jax]",
+    "tabular": "gymnasium[jax]",
+}
+
+
+def find_spec(id: str) -> gym.envs.registration.EnvSpec:
+    """Return what is registered under `id` ("Name-v0", "namespace/Name-v0" or "module:Name-v0").
+
+    Raises:
+        UserError: If there is no such environment, or its module or package cannot be imported.
+    """
+    module, _, name = id.rpartition(":")
+    provider = next((package for start, package in PROVIDERS.items() if name.startswith(start)), None)
+    try:
+        if module:
+            importlib.import_module(module)
+        if provider is not None:
+            importlib.import_module(provider)
+    except ImportError as error:
+        fix = f"pip install '{provider.replace('_', '-')}'" if provider and not module else _sentence(error)
+        raise UserError(f"the module of the environment {id!r} cannot be imported: {fix}.") from error
+    try:
+        return gym.spec(name)
+    except gym.error.Error as error:
+        versions = [key for key in gym.registry if _unversioned(key) == _unversioned(name)]
+        hint = f" Did you mean {versions[-1]!r}?" if versions else near_miss(name, gym.registry)
+        raise UserError(f"there is no environment {id!r}.{hint} ({_sentence(error)})") from error
+
+
+def create(id: str, time_limit: int, render: bool, kwargs: dict[str, Any]) -> gym.Env[Any, Any]:
+    """Make the Gymnasium environment `id`, able to render if `render`.
+
+    Raises:
+        UserError: If it needs a package that is not installed, or refuses `kwargs`.
+    """
+    # A window would need a display, and pygame's greeting would end up in the --json output.
+    os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
+    spec = find_spec(id)
+    options = kwargs | ({"render_mode": "rgb_array"} if render else {})
+    try:
+        # The checks of Gymnasium's own checker are made by WorldEnv, at each step.
+        return gym.make(id, max_episode_steps=time_limit, disable_env_checker=True, **options)
+    except (ImportError, gym.error.DependencyNotInstalled) as error:
+        raise missing_package(spec, error) from error
+    except Exception as error:
+        given = f" with {kwargs}" if kwargs else ""
+        raise UserError(f"{id} cannot be made{given}: {type(error).__name__}: {_sentence(error)}") from error
+
+
+def missing_package(spec: gym.envs.registration.EnvSpec | None, error: Exception) -> UserError:
+    """Return the error that says which package `spec` needs."""
+    id = spec.id if spec is not None else "the environment"
+    entry = str(spec.entry_point) if spec is not None else ""
+    extra = next((extra for word, extra in EXTRAS.items() if f".{word}." in entry), None)
+    if extra is None:
+        return UserError(f"{id} needs something that is not installed: {_sentence(error)}")
+    return UserError(f"{id} needs a package that is not installed: pip install '{extra}'.")
+
+
+def _unversioned(id: str) -> str:
+    return re.sub(r"-v\d+$", "", id)
+
+
+def _sentence(error: Exception) -> str:
+    """Return the message of an error on one line."""
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,161 @@
+"""Collects experience: steps environments with an agent and writes every row to the replay, in the row convention."""
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from worldvae.agents import Agent, Carry
+from worldvae.envs import EnvPool
+from worldvae.planning import Plan
+from worldvae.replay import Replay
+from worldvae.types import Batch, Observation, State
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An episode that came to its end: its return and its number of decisions."""
+
+    ret: float
+    length: int
+
+
+class Collector:
+    """Steps a pool and keeps the rows that are still waiting for their action.
+
+    Row t is written once the action a_t taken at it is known; the last row of an episode is written with a zero action.
+    Each episode is reset with a seed of its own, drawn from (seed, lane, episode), so that a run can be resumed in
+    the middle of an episode by replaying its actions.
+
+    Args:
+        pool: the environments, one replay lane each.
+        replay: where rows go.
+        seed: of the run.
+    """
+
+    def __init__(self, pool: EnvPool, replay: Replay, seed: int) -> None:
+        self.pool, self.replay, self.seed = pool, replay, seed
+        self.episodes = [0] * len(pool)
+        self.carry: Carry | None = None
+        self._actions: list[list[Tensor]] = [[] for _ in range(len(pool))]
+        self._returns = torch.zeros(len(pool))
+        self._begin(pool.reset(self._seeds()))
+
+    def _begin(self, observation: Observation) -> None:
+        lanes = len(self.pool)
+        none = torch.zeros(lanes, dtype=torch.bool)
+        self._row = Batch(
+            observation, torch.zeros(lanes, self.pool.action_layout.size), torch.zeros(lanes), none, ~none
+        )
+
+    def _seeds(self) -> list[int]:
+        lanes = enumerate(self.episodes)
+        return [int(np.random.SeedSequence([self.seed, lane, n]).generate_state(1)[0]) for lane, n in lanes]
+
+    def step(self, agent: Agent, generator: torch.Generator) -> list[Finished]:
+        """Take one decision in every environment; return the episodes that ended with it."""
+        row = self._row
+        action, self.carry = agent.act(row.observation, row.is_first, self.carry, generator, explore=True)
+        action = action.cpu()
+        lanes = range(len(self.pool))
+        self.replay.append(list(lanes), Batch(row.observation, action, row.reward, row.termination, row.is_first))
+        for lane in lanes:
+            self._actions[lane].append(action[lane])
+        step = self.pool.step(action)
+        self._returns += step.reward
+        first = torch.zeros_like(row.is_first)
+        self._row = Batch(step.observation, torch.zeros_like(action), step.reward, step.terminated, first)
+        return self._end(step.done) if bool(step.done.any()) else []
+
+    def _end(self, done: Tensor) -> list[Finished]:
+        """Write the last rows of the episodes that are done, and begin new ones in their lanes."""
+        ended = done.nonzero().flatten().tolist()
+        self.replay.append(ended, self._row[done])
+        finished = [Finished(float(self._returns[lane]), len(self._actions[lane])) for lane in ended]
+        for lane in ended:
+            self.episodes[lane] += 1
+            self._actions[lane] = []
+            self._returns[lane] = 0.0
+        observation = self.pool.reset(self._seeds(), done)
+        reward = self._row.reward.masked_fill(done, 0.0)
+        self._row = Batch(observation, self._row.action, reward, self._row.termination & ~done, done)
+        return finished
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on in the middle of the episodes."""
+        empty = torch.zeros(0, self.pool.action_layout.size)
+        return {
+            "episodes": list(self.episodes),
+            "actions": [torch.stack(actions) if actions else empty for actions in self._actions],
+            "returns": self._returns,
+            "carry": _pack(self.carry),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`: replay the actions of the unfinished episodes and compare what comes out.
+
+        Environments that are not deterministic given seed and actions cannot be brought back; their unfinished
+        episodes are cut off (a warning says so) and new ones begun.
+        """
+        self.episodes = list(state["episodes"])
+        self._begin(self.pool.reset(self._seeds()))
+        broken = self._replay(state["actions"])
+        self._returns = state["returns"].clone()
+        self.carry = _unpack(state["carry"])
+        if bool(broken.any()):
+            warnings.warn(
+                f"{self.pool.id} is not deterministic given seed and actions: {int(broken.sum())} unfinished "
+                "episodes were cut off and begin anew",
+                stacklevel=2,
+            )
+            for lane in broken.nonzero().flatten().tolist():
+                self.episodes[lane] += 1
+                self._actions[lane] = []
+                self._returns[lane] = 0.0
+            observation = self.pool.reset(self._seeds(), broken)
+            keep = ~broken
+            self._row = Batch(
+                observation,
+                self._row.action,
+                self._row.reward * keep,
+                self._row.termination & keep,
+                self._row.is_first | broken,
+            )
+
+    def _replay(self, actions: list[Tensor]) -> Tensor:
+        """Play recorded actions and return the lanes whose environment ended where it did not end before."""
+        lanes = len(self.pool)
+        broken = torch.zeros(lanes, dtype=torch.bool)
+        self._actions = [list(past) for past in actions]
+        lengths = torch.tensor([len(past) for past in actions])
+        for t in range(int(lengths.max())):
+            active = (lengths > t) & ~broken
+            rows = [past[t] if t < len(past) else torch.zeros(past.shape[1]) for past in actions]
+            step = self.pool.step(torch.stack(rows), active)
+            mine = active.view(-1)
+            self._row = Batch(
+                step.observation,
+                self._row.action,
+                torch.where(mine, step.reward, self._row.reward),
+                torch.where(mine, step.terminated, self._row.termination),
+                self._row.is_first & ~mine,
+            )
+            broken |= step.done & active
+        return broken
+
+
+def _pack(carry: Carry | None) -> dict[str, Any] | None:
+    if carry is None:
+        return None
+    plan = None if carry.plan is None else {"actions": carry.plan.actions, "value": carry.plan.value}
+    return {"memory": carry.state.memory, "latent": carry.state.latent, "action": carry.action, "plan": plan}
+
+
+def _unpack(state: dict[str, Any] | None) -> Carry | None:
+    if state is None:
+        return None
+    plan = None if state["plan"] is None else Plan(**state["plan"])
+    return Carry(State(state["memory"], state["latent"]), state["action"], plan)

@@ -1,0 +1,281 @@
+"""Configs: dataclass defaults < YAML files < `a.b=c` overrides, and one clear sentence for every mistake.
+
+A schema is a (nested, preferably frozen) dataclass. Its fields may be scalars, `X | None`, `list`, `tuple`,
+`dict[str, ...]`, paths and further dataclasses; a field without a default must be given by the user.
+
+OmegaConf merges, converts and resolves `${...}`. Its own errors span lines and some lack the path of the setting, so
+each value is merged on its own: whatever goes wrong, the path, the value and the expected type are at hand.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from omegaconf import DictConfig, OmegaConf, SCMode
+from omegaconf.errors import GrammarParseError, OmegaConfBaseException, ValidationError
+
+from worldvae.errors import UserError, near_miss
+
+T = TypeVar("T")
+Keys = tuple[Any, ...]  # the path of a setting, e.g. ("model", "latent")
+
+
+def setting(default: T, *, choices: Sequence[T]) -> T:
+    """Return a dataclass field that accepts only `choices` (None aside, where the annotation allows it).
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class MemoryConfig:
+        ...     cell: str = setting("gru", choices=["gru", "block_gru"])
+    """
+    return dataclasses.field(default=default, metadata={"choices": tuple(choices)})
+
+
+def load_config(schema: type[T], sources: Sequence[Path | Mapping[str, Any]] = (), overrides: Sequence[str] = ()) -> T:
+    """Return an instance of `schema`: its defaults, then each of `sources`, then `overrides`; later ones win.
+
+    Args:
+        schema: A dataclass.
+        sources: YAML files or nested mappings, which only name what differs from the defaults.
+        overrides: `a.b=c`, where c is read as YAML.
+
+    Raises:
+        UserError: For an unknown setting, a value of the wrong type or outside its choices, a setting that is missing,
+            a malformed override, a file that cannot be read, and whatever a `__post_init__` objects to.
+    """
+    config: DictConfig = OmegaConf.structured(schema)
+    for source in sources:
+        if isinstance(source, Path):
+            try:
+                _merge(config, schema, _read(source))
+            except UserError as error:
+                raise UserError(f"{source}: {error}") from None
+        else:
+            _merge(config, schema, source)
+    for override in overrides:
+        _merge(config, schema, _parse(override))
+    try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        values = OmegaConf.to_container(config, resolve=True, structured_config_mode=SCMode.DICT)
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {_first_line(error)}.") from None
+    if missing:
+        raise UserError(f"{missing[0]} is missing: give it as {missing[0]}=VALUE or in the YAML file.")
+    built: T = _build(schema, values, ())
+    return built
+
+
+def find_config(name: str) -> Path | None:
+    """Return the packaged config called `name` (a task, else a model family), else the YAML file at that path."""
+    for path in (_packaged() / f"{name}.yaml", _packaged() / "family" / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    path = Path(name)
+    return path if path.suffix in {".yaml", ".yml"} and path.is_file() else None
+
+
+def config_names(folder: str = "") -> list[str]:
+    """Return the names of the packaged task configs, or of those in `folder` (`"family"`: the model families)."""
+    return sorted(path.stem for path in (_packaged() / folder).glob("*.yaml"))
+
+
+def dump_config(config: Any, path: Path) -> None:
+    """Write every setting of `config`, a dataclass instance, to a YAML file that `load_config` reads back equal."""
+    OmegaConf.save(OmegaConf.create(_plain(config)), path)
+
+
+def _packaged() -> Path:
+    return Path(str(files("worldvae") / "configs"))
+
+
+def _read(path: Path) -> Any:
+    """Return the contents of a YAML file as plain dicts and lists."""
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path))
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is not UTF-8 text" if isinstance(error, UnicodeDecodeError) else error.strerror or str(error)
+        raise UserError(f"cannot read the file ({reason}): give the path of a YAML file.") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" at line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or _first_line(error)
+        raise UserError(f"not valid YAML{where}: {problem}.") from None
+    except OmegaConfBaseException as error:
+        raise UserError(f"{error.full_key}: {_first_line(error)}.") from None
+
+
+def _parse(override: str) -> Any:
+    """Return `a.b=c` as nested dicts."""
+    key, equals, text = override.partition("=")
+    if not equals or not all(key.split(".")):
+        raise UserError(f"the override {override!r} is malformed: write it as section.setting=VALUE.")
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([override]))
+    except (yaml.YAMLError, OmegaConfBaseException):
+        raise UserError(f"{key} is {text!r}, which is not a complete YAML value: quote it or close it.") from None
+
+
+def _merge(config: DictConfig, schema: Any, values: Any) -> None:
+    """Merge nested `values` into `config` in place, value by value."""
+    if not isinstance(values, Mapping):
+        raise UserError(f"expected settings as 'name: value', got {values!r}.")
+    for keys, value in _leaves(values, ()):
+        hint = _hint(schema, keys)
+        if isinstance(value, float) and value.is_integer() and int in _options(hint) and float not in _options(hint):
+            value = int(value)  # YAML reads 1e6 as a float; whoever writes it for a number of steps means the integer
+        try:
+            if value == {} and (_section(hint) or _entry(hint)):
+                _enter(config, schema, keys)
+            else:
+                _enter(config, schema, keys[:-1]).merge_with({keys[-1]: value})
+        except (ValidationError, GrammarParseError, TypeError):
+            raise UserError(f"{_dotted(keys)} is {value!r}, expected {_words(hint)}.") from None
+
+
+def _enter(config: DictConfig, schema: Any, keys: Keys) -> Any:
+    """Return the section at `keys`, made if it is not there yet, and writable although its dataclass is frozen."""
+    node: Any = config
+    OmegaConf.set_readonly(node, False)
+    for depth, key in enumerate(keys, start=1):
+        if node.get(key) is None:
+            section = _section(_hint(schema, keys[:depth]))
+            node[key] = OmegaConf.structured(section) if section else {}
+        node = node[key]
+        OmegaConf.set_readonly(node, False)
+    return node
+
+
+def _leaves(values: Mapping[Any, Any], keys: Keys) -> Iterator[tuple[Keys, Any]]:
+    """Yield the path and value of every setting in nested mappings; a list is one value."""
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, (*keys, key))
+        else:
+            yield (*keys, key), value
+
+
+def _hint(schema: Any, keys: Keys) -> Any:
+    """Return the annotation of the setting at `keys`; a setting that `schema` does not have is the user's mistake."""
+    hint = schema
+    for depth, key in enumerate(keys):
+        section = _section(hint)
+        if section is None:
+            entry = _entry(hint)
+            if entry is None:
+                parent = _dotted(keys[:depth])
+                raise UserError(f"{_dotted(keys)} does not exist: {parent} is {_words(hint)}, give it as one value.")
+            hint = entry
+            continue
+        hints = typing.get_type_hints(section)
+        if key not in hints:
+            suggestion = _suggestion(schema, keys[:depth], key, hints)
+            raise UserError(f"{_dotted(keys[: depth + 1])} does not exist.{suggestion}")
+        hint = hints[key]
+    return hint
+
+
+def _suggestion(schema: Any, parent: Keys, key: Any, siblings: Iterable[str]) -> str:
+    """Name the closest setting, first among the siblings of the unknown `key`, then anywhere in the schema."""
+    here = {name: (*parent, name) for name in siblings}
+    elsewhere = {keys[-1]: keys for keys in reversed(list(_paths(schema, ())))}  # the first of a name wins
+    for candidates, cutoff in ((here, 0.6), (elsewhere, 0.8)):
+        if close := get_close_matches(str(key), candidates, n=1, cutoff=cutoff):
+            return f" Did you mean {_dotted(candidates[close[0]])!r}?"
+    return f" Accepted here: {', '.join(map(_dotted, here.values()))}."
+
+
+def _paths(schema: Any, keys: Keys) -> Iterator[Keys]:
+    for name, hint in typing.get_type_hints(schema).items():
+        yield (*keys, name)
+        if section := _section(hint):
+            yield from _paths(section, (*keys, name))
+
+
+def _build(section: Any, values: Any, keys: Keys) -> Any:
+    """Return an instance of the dataclass `section`. OmegaConf.to_object could not say which section objects."""
+    hints = typing.get_type_hints(section)
+    arguments = {}
+    for field in dataclasses.fields(section):
+        here = (*keys, field.name)
+        arguments[field.name] = value = _convert(hints[field.name], values[field.name], here)
+        if choices := field.metadata.get("choices"):
+            _check_choices(value, choices, here)
+    try:
+        return section(**arguments)
+    except ValueError as error:
+        raise UserError(f"{_dotted(keys)}: {error}" if keys else str(error)) from None
+
+
+def _convert(hint: Any, value: Any, keys: Keys) -> Any:
+    """Return the plain `value` as what `hint` says: a dataclass, a tuple, or itself."""
+    if value is None:
+        return None
+    if section := _section(hint):
+        return _build(section, value, keys)
+    for option in _options(hint):
+        if typing.get_origin(option) is tuple:
+            items = typing.get_args(option)
+            if Ellipsis not in items and len(items) != len(value):
+                raise UserError(f"{_dotted(keys)} has {len(value)} entries, expected {_words(hint)}.")
+            return tuple(value)
+    return value
+
+
+def _check_choices(value: Any, choices: Sequence[Any], keys: Keys) -> None:
+    for item in value if isinstance(value, list | tuple) else [value]:
+        if item is not None and item not in choices:
+            accepted = f"{', '.join(map(repr, choices))}.{near_miss(str(item), map(str, choices))}"
+            raise UserError(f"{_dotted(keys)} is {item!r}, accepted: {accepted}")
+
+
+def _options(hint: Any) -> tuple[Any, ...]:
+    """Return the members of a union, or the hint alone."""
+    return typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+
+
+def _section(hint: Any) -> Any:
+    """Return the dataclass in `Sub` or `Sub | None`, or None if it is an ordinary setting."""
+    return next((option for option in _options(hint) if dataclasses.is_dataclass(option)), None)
+
+
+def _entry(hint: Any) -> Any:
+    """Return the annotation of the entries of a dict, whose keys are the user's own; None for any other setting."""
+    for option in _options(hint):
+        if option in (Any, dict):
+            return Any
+        if typing.get_origin(option) is dict:
+            return typing.get_args(option)[1]
+    return None
+
+
+def _words(hint: Any) -> str:
+    """Return an annotation in the words of an error message."""
+    if section := _section(hint):
+        return f"a section with {', '.join(field.name for field in dataclasses.fields(section))}"
+    names = (option.__name__ if type(option) is type else str(option) for option in _options(hint))
+    return " or ".join(names).replace("NoneType", "null").replace("typing.", "")
+
+
+def _plain(value: Any) -> Any:
+    """Return dataclasses as dicts, tuples as lists, and what YAML cannot say as strings."""
+    if dataclasses.is_dataclass(value):
+        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _dotted(keys: Keys) -> str:
+    return ".".join(map(str, keys))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,178 @@
+"""Films: frames to .gif, .webp, .mp4 or a contact sheet (.png), and what happened beside what was dreamt."""
+
+import importlib
+import io
+import math
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from worldvae.errors import UserError, near_miss
+
+SUFFIXES = (".gif", ".webp", ".mp4", ".png")
+
+_TILE = 128  # pixels that a tile is enlarged to, about
+_BORDER, _GAP, _FONT = 3, 6, 13
+_PLAIN = 16  # colours of a GIF that are taken as they are
+_PAPER, _INK, _TRUE = (24, 24, 28), (232, 232, 236), (96, 96, 104)
+_WATCHING, _DREAMING = (64, 190, 110), (232, 72, 72)
+
+
+def film(path: Path, frames: UInt8[Tensor, "time height width 3"], fps: int = 15, columns: int = 8) -> Path:
+    """Write frames as the kind of film that the suffix of `path` names.
+
+    Args:
+        path: .gif, .webp (without loss), .mp4 (needs PyAV), or .png: a sheet of `columns` frames side by side.
+        frames: The frames, on any device.
+        fps: Frames per second.
+        columns: Frames on a sheet, evenly spread from the first to the last.
+
+    Raises:
+        UserError: The suffix is another one, or PyAV is needed and not installed.
+    """
+    suffix = path.suffix.lower()
+    if suffix not in SUFFIXES:
+        hint = near_miss(suffix, SUFFIXES)
+        raise UserError(f"cannot write a film as {path.name!r}: the name must end in {', '.join(SUFFIXES)}.{hint}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if suffix == ".gif":
+        path.write_bytes(gif_bytes(frames, fps))
+    elif suffix == ".webp":
+        first, *rest = (Image.fromarray(frame) for frame in frames.cpu().numpy())
+        first.save(path, save_all=True, append_images=rest, duration=round(1000 / fps), loop=0, lossless=True)
+    elif suffix == ".mp4":
+        _mp4(path, frames, fps)
+    else:
+        chosen = torch.linspace(0, len(frames) - 1, min(columns, len(frames))).round().long()
+        Image.fromarray(torch.cat(list(frames[chosen]), dim=1).cpu().numpy()).save(path)
+    return path
+
+
+def gif_bytes(frames: UInt8[Tensor, "time height width 3"], fps: int = 15) -> bytes:
+    """Return frames as an animated GIF that repeats for ever; all share one palette, so that nothing flickers."""
+    palette = Image.new("P", (1, 1))
+    palette.putpalette(_palette(frames).numpy().tobytes())
+    first, *rest = (
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames.cpu().numpy()
+    )
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=rest, duration=10 * round(100 / fps), loop=0)
+    return file.getvalue()
+
+
+def side_by_side(
+    rows: dict[
+        str, Float[Tensor, "batch time channel height width"] | UInt8[Tensor, "batch time channel height width"]
+    ],
+    context: int,
+    error: bool = True,
+    scale: int | None = None,
+) -> UInt8[Tensor, "time filmheight filmwidth 3"]:
+    """Compose a labelled film: a column for each episode, a row for what happened and for each dream of it.
+
+    The frames of dreams have a green border while the model sees what happens, and a red one when it dreams.
+
+    Args:
+        rows: Frames by label, floats in 0..1 or bytes, with 1 or 3 channels; the first are those that happened.
+        context: Number of frames that the model saw before the dream begins.
+        error: Add the absolute error below each dream, averaged over channels, from black over red to white.
+        scale: How often each pixel is repeated; by default so often that a frame is about 128 pixels high.
+    """
+    images = {label: _rgb(frames) for label, frames in rows.items()}
+    truth = next(iter(images.values()))
+    shown: list[tuple[str, Tensor, bool]] = []
+    for i, (label, frames) in enumerate(images.items()):
+        shown.append((label, frames, i > 0))
+        if error and i > 0:
+            shown.append(("error", _heat((frames - truth).abs().mean(-1)), True))
+    batch, time, height, width, _ = truth.shape
+    repeat = scale if scale is not None else max(1, round(_TILE / min(height, width)))
+    gutter = max(int(_font().getlength(label)) for label, _, _ in shown) + 3 * _GAP
+    strip = _FONT + 2 * _GAP
+    step_x, step_y = width * repeat + 2 * _BORDER + _GAP, height * repeat + 2 * _BORDER + _GAP
+    page_width = max(gutter + batch * step_x, int(_font().getlength(_caption(time, context, time))) + 2 * _GAP)
+    pages = torch.empty(time, strip + len(shown) * step_y, page_width, 3, dtype=torch.uint8)
+    pages[:] = torch.tensor(_PAPER, dtype=torch.uint8)
+    for t in range(time):
+        pages[t] = _write(pages[t], _caption(t, context, time), (_GAP, _GAP), _DREAMING if t >= context else _WATCHING)
+    for i, (label, frames, dreamt) in enumerate(shown):
+        band = pages[:, strip + i * step_y : strip + (i + 1) * step_y]
+        band[:] = _write(band[0], label, (_GAP, (step_y - _GAP - _FONT) // 2), _INK)
+        large = (255 * frames).round().to(torch.uint8).cpu()
+        large = large.repeat_interleave(repeat, dim=2).repeat_interleave(repeat, dim=3)
+        for b in range(batch):
+            tile = band[:, : step_y - _GAP, gutter + b * step_x : gutter + (b + 1) * step_x - _GAP]
+            tile[:context] = torch.tensor(_WATCHING if dreamt else _TRUE, dtype=torch.uint8)
+            tile[context:] = torch.tensor(_DREAMING if dreamt else _TRUE, dtype=torch.uint8)
+            tile[:, _BORDER:-_BORDER, _BORDER:-_BORDER] = large[b]
+    return pages
+
+
+def _caption(t: int, context: int, time: int) -> str:
+    if t < context:
+        return f"sees frame {t + 1} of {context}"
+    return f"dreams step {t + 1 - context} of {time - context}"
+
+
+def _font() -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size=_FONT)
+
+
+def _write(
+    image: UInt8[Tensor, "height width 3"], text: str, at: tuple[int, int], colour: tuple[int, int, int]
+) -> UInt8[Tensor, "height width 3"]:
+    canvas = Image.fromarray(image.numpy())
+    ImageDraw.Draw(canvas).text(at, text, fill=colour, font=_font())
+    return torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8).reshape(image.shape)
+
+
+def _rgb(frames: Tensor) -> Float[Tensor, "batch time height width 3"]:
+    unit = frames.float() / 255 if frames.dtype == torch.uint8 else frames.float().clamp(0, 1)
+    return unit.movedim(2, -1).expand(*unit.shape[:2], *unit.shape[3:], 3)
+
+
+def _heat(value: Float[Tensor, "*frames height width"]) -> Float[Tensor, "*frames height width 3"]:
+    return torch.stack([3 * value, 3 * value - 1, 3 * value - 2], dim=-1).clamp(0, 1)
+
+
+def _palette(frames: UInt8[Tensor, "time height width 3"]) -> UInt8[Tensor, "colours 3"]:
+    """At most 256 colours for all frames.
+
+    Colours are pooled in 32^3 boxes and stand for the mean of their box. Where more than 256 boxes are in use, the most
+    frequent (paper, borders, plain backgrounds) are taken as they are, and median cut finds colours for the others. It
+    sees each box 1 + log2(count) times, not `count` times, so that a line one pixel thin keeps its colour beside a
+    background of thousands.
+    """
+    pixels = frames.reshape(-1, 3).cpu().long()
+    box = (pixels[:, 0] >> 3 << 10) | (pixels[:, 1] >> 3 << 5) | (pixels[:, 2] >> 3)
+    count = torch.bincount(box, minlength=2**15)
+    total = torch.stack([torch.bincount(box, pixels[:, c].double(), minlength=2**15) for c in range(3)], dim=-1)
+    used = count.argsort(descending=True)[: int((count > 0).sum())]
+    colours = (total[used] / count[used, None]).round().to(torch.uint8)
+    if len(colours) <= 256:
+        return colours
+    plain, others = colours[:_PLAIN], colours[_PLAIN:]
+    weighted = others.repeat_interleave(1 + count[used[_PLAIN:]].double().log2().long(), dim=0)
+    few = Image.fromarray(weighted[None].numpy()).quantize(256 - _PLAIN, Image.Quantize.MEDIANCUT, kmeans=1)
+    return torch.cat([plain, torch.tensor(few.getpalette(), dtype=torch.uint8).reshape(-1, 3)])
+
+
+def _mp4(path: Path, frames: UInt8[Tensor, "time height width 3"], fps: int) -> None:
+    try:
+        av = importlib.import_module("av")
+    except ModuleNotFoundError as error:
+        raise UserError(
+            f"an .mp4 film needs PyAV: pip install 'worldvae[video]', or name the film {path.stem}.gif."
+        ) from error
+    _, height, width, _ = frames.shape
+    even = torch.zeros(len(frames), 2 * math.ceil(height / 2), 2 * math.ceil(width / 2), 3, dtype=torch.uint8)
+    even[:, :height, :width] = frames.cpu()  # H.264 has colour for every other pixel only
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=fps, options={"crf": "16"})
+        stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"
+        for frame in even.numpy():
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())

@@ -1,0 +1,108 @@
+"""One optimiser step at a time: gradient clipping, warm-up, and the update of the world model."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldvae.objectives import ELBOConfig, Terms, elbo, elbo_loss
+from worldvae.types import Batch, State
+from worldvae.world_model import WorldModel
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """Adam with clipping by global norm and a linear warm-up.
+
+    Attributes:
+        learning_rate: step size after the warm-up.
+        warmup: updates until the full step size.
+        clip: largest global gradient norm.
+        eps: Adam's epsilon.
+    """
+
+    learning_rate: float = 6e-4
+    warmup: int = 50
+    clip: float = 100.0
+    eps: float = 1e-7
+
+
+class Optimiser:
+    """Adam over the parameters of a module, with the warm-up and the clipping of its config."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> None:
+        self.parameters = list(parameters)
+        self.config = config
+        self.updates = 0
+        self.adam = torch.optim.Adam(self.parameters, lr=config.learning_rate, eps=config.eps, fused=True)
+
+    def __repr__(self) -> str:
+        return f"Optimiser({self.config}, updates={self.updates})"
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Take one step down the gradient of `loss`; return the gradient's norm before clipping."""
+        self.adam.zero_grad(set_to_none=True)
+        grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = grad
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        self.updates += 1
+        for group in self.adam.param_groups:
+            group["lr"] = self.config.learning_rate * min(1.0, self.updates / max(1, self.config.warmup))
+        self.adam.step()
+        return norm
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on exactly."""
+        return {"adam": self.adam.state_dict(), "updates": self.updates}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.adam.load_state_dict(state["adam"])
+        self.updates = state["updates"]
+
+
+class Learner:
+    """Fits a world model to batches of experience.
+
+    Args:
+        model: the world model.
+        objective: weights of the bound's terms.
+        optimiser: numbers of the optimiser.
+    """
+
+    def __init__(self, model: WorldModel, objective: ELBOConfig, optimiser: OptimiserConfig) -> None:
+        self.model, self.objective = model, objective
+        self.optimiser = Optimiser(model.parameters(), optimiser)
+
+    def update(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[State, dict[str, Tensor]]:
+        """Take one step on a batch.
+
+        Returns:
+            The posterior states of the batch (detached), from which a policy may learn in imagination, and metrics:
+            each term of the bound per row in nats, the loss and the gradient's norm.
+        """
+        observed = self.model.observe(batch, generator=generator)
+        terms = elbo(self.model, batch, observed, self.objective.decode_steps, generator)
+        loss = elbo_loss(terms, self.objective)
+        norm = self.optimiser.step(loss)
+        return observed.posterior.detach(), self._metrics(terms, loss, norm)
+
+    @staticmethod
+    @torch.no_grad()
+    def _metrics(terms: Terms, loss: Tensor, norm: Tensor) -> dict[str, Tensor]:
+        metrics = {
+            "model/loss": loss.detach(),
+            "model/bound": terms.bound.mean(),
+            "model/reward_nats": -terms.reward.mean(),
+            "model/continuation_nats": -terms.continuation.mean(),
+            "model/kl": terms.kl_dynamics.mean(),
+            "model/grad_norm": norm,
+        }
+        if terms.pixels is not None:
+            metrics["model/pixel_nats"] = -terms.pixels.mean()
+        if terms.vector is not None:
+            metrics["model/vector_nats"] = -terms.vector.mean()
+        return metrics

@@ -1,0 +1,121 @@
+"""Convolutional trunks for frames of any size.
+
+The first layer looks at patches of 4 x 4 pixels (a "patchified stem") and the decoder ends by painting such patches.
+On a CPU the time of a narrow trunk goes into element-wise work at full resolution, and here nothing but the pixels
+themselves lives there: on two cores an update is about five times faster than with a stride-2 stem.
+"""
+
+import math
+
+import torch
+from einops import rearrange
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PATCH = 4
+
+
+class ChannelNorm(nn.LayerNorm):
+    """LayerNorm over the channel axis of an image tensor."""
+
+    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
+        """Normalise each pixel's channels (a view for channels-last tensors)."""
+        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+
+
+def _grid(shape: tuple[int, int, int], stages: int) -> tuple[int, int]:
+    """Size of the coarsest feature map: the frame is padded to a multiple of what the stages divide by."""
+    cell = PATCH * 2**stages
+    return math.ceil(shape[1] / cell), math.ceil(shape[2] / cell)
+
+
+class ConvEncoder(nn.Module):
+    """Frames to vectors: patch stem, then `stages` stride-2 convolutions that double the channels.
+
+    Args:
+        shape: (channel, height, width) of a frame; frames are padded to a multiple of the coarsest cell.
+        depth: channels after the stem.
+        stages: number of stride-2 convolutions.
+    """
+
+    def __init__(self, shape: tuple[int, int, int], depth: int, stages: int = 2) -> None:
+        super().__init__()
+        self.shape, self.stages = shape, stages
+        rows, columns = _grid(shape, stages)
+        cell = PATCH * 2**stages
+        self.pad = (0, columns * cell - shape[2], 0, rows * cell - shape[1])
+        layers: list[nn.Module] = [
+            nn.Conv2d(shape[0] * PATCH**2, depth, 3, padding=1),
+            ChannelNorm(depth, eps=1e-3),
+            nn.SiLU(),
+        ]
+        for i in range(stages):
+            width = depth * 2 ** (i + 1)
+            layers += [nn.Conv2d(width // 2, width, 4, stride=2, padding=1), ChannelNorm(width, eps=1e-3), nn.SiLU()]
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.out_features = depth * 2**stages * rows * columns
+
+    def forward(
+        self, x: UInt8[Tensor, "*batch channel height width"] | Float[Tensor, "*batch channel height width"]
+    ) -> Float[Tensor, "*batch embedding"]:
+        """Encode frames (uint8 0..255 or float 0..1) into flat feature vectors."""
+        batch = x.shape[:-3]
+        x = F.pad(x.reshape(-1, *self.shape), self.pad)
+        # Cut into patches while a pixel still is one byte, straight into the channels-last order convolutions like.
+        patches = rearrange(x, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH).permute(0, 3, 1, 2)
+        patches = patches.to(_compute_dtype(patches.device))
+        patches = patches / 255 - 0.5 if x.dtype == torch.uint8 else patches - 0.5
+        out: Tensor = self.layers(patches)
+        return out.flatten(1).unflatten(0, batch)
+
+
+def _compute_dtype(device: torch.device) -> torch.dtype:
+    """The type convolutions run in, so that pixels are converted once and not again by autocast."""
+    enabled = torch.is_autocast_enabled(device.type)
+    return torch.get_autocast_dtype(device.type) if enabled else torch.get_default_dtype()
+
+
+class ConvDecoder(nn.Module):
+    """Vectors to frames: the mirror image of `ConvEncoder`, upsampling by pixel shuffles.
+
+    A stride-1 convolution followed by a pixel shuffle does what a stride-2 transposed convolution does, faster on a
+    CPU and without its checkerboard.
+
+    Args:
+        features: length of the input vector.
+        shape: (channel, height, width) of a frame.
+        depth: channels of the finest hidden map.
+        stages: number of upsamplings by 2 before the patches are painted.
+    """
+
+    def __init__(self, features: int, shape: tuple[int, int, int], depth: int, stages: int = 2) -> None:
+        super().__init__()
+        self.shape = shape
+        self.grid = _grid(shape, stages)
+        width = depth * 2**stages
+        self.stem = nn.Linear(features, width * self.grid[0] * self.grid[1])
+        layers: list[nn.Module] = [ChannelNorm(width, eps=1e-3), nn.SiLU()]
+        for i in reversed(range(stages)):
+            half = depth * 2**i
+            layers += [
+                nn.Conv2d(2 * half, 4 * half, 3, padding=1),
+                nn.PixelShuffle(2),
+                ChannelNorm(half, eps=1e-3),
+                nn.SiLU(),
+            ]
+        layers += [
+            nn.Conv2d(depth, depth, 3, padding=1),
+            ChannelNorm(depth, eps=1e-3),
+            nn.SiLU(),
+            nn.Conv2d(depth, shape[0] * PATCH**2, 3, padding=1),
+            nn.PixelShuffle(PATCH),
+        ]
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch channel height width"]:
+        """Paint frames with values around 0."""
+        batch = x.shape[:-1]
+        maps = self.stem(x).reshape(-1, *self.grid, self.layers[0].normalized_shape[0]).permute(0, 3, 1, 2)  # type: ignore[union-attr,index]
+        out: Tensor = self.layers(maps)[..., : self.shape[1], : self.shape[2]]
+        return out.contiguous().unflatten(0, batch)

@@ -1,0 +1,123 @@
+"""The evidence lower bound of a sequential VAE, and the loss that is made from it."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from worldvae.distributions import kl, symlog
+from worldvae.types import Batch, TensorTree
+from worldvae.world_model import Observed, WorldModel, unit
+
+
+@dataclass(frozen=True)
+class ELBOConfig:
+    """How the terms of the bound are weighed in the loss.
+
+    Attributes:
+        free_nats: each KL below this many nats per step costs nothing.
+        dynamics: weight of KL(sg(q) || p), which trains the prior.
+        representation: weight of KL(q || sg(p)), which trains the posterior.
+        decode_steps: how many time steps of each slice are decoded, drawn at random (0: all); the estimate of the
+            bound stays unbiased.
+        reward: weight of the reward term.
+        continuation: weight of the continuation term.
+    """
+
+    free_nats: float = 1.0
+    dynamics: float = 1.0
+    representation: float = 0.1
+    decode_steps: int = 0
+    reward: float = 1.0
+    continuation: float = 1.0
+
+
+@dataclass(frozen=True)
+class Terms(TensorTree):
+    """The terms of the bound, `[batch, time]`, in nats summed over event axes.
+
+    `pixels` and `vector` are zero at steps that were not decoded and scaled up at those that were, so that their mean
+    is an unbiased estimate. The two KL terms are equal in value; the gradient of `kl_dynamics` reaches the prior only,
+    that of `kl_representation` the posterior only.
+    """
+
+    pixels: Float[Tensor, "batch time"] | None
+    vector: Float[Tensor, "batch time"] | None
+    reward: Float[Tensor, "batch time"]
+    continuation: Float[Tensor, "batch time"]
+    kl_dynamics: Float[Tensor, "batch time"]
+    kl_representation: Float[Tensor, "batch time"]
+
+    @property
+    def bound(self) -> Float[Tensor, "batch time"]:
+        """The bound itself: log-likelihoods minus KL (kind: lower_bound)."""
+        total = self.reward + self.continuation - self.kl_representation
+        for term in (self.pixels, self.vector):
+            if term is not None:
+                total = total + term
+        return total
+
+
+def elbo(
+    model: WorldModel,
+    batch: Batch,
+    observed: Observed,
+    decode_steps: int = 0,
+    generator: torch.Generator | None = None,
+) -> Terms:
+    """Return the terms of E_q[log p(x, r, c | h, z)] - KL(q || p) for every row.
+
+    Args:
+        model: the world model.
+        batch: the rows that were observed.
+        observed: `model.observe(batch)`.
+        decode_steps: frames decoded per slice on average (0: all).
+        generator: picks the frames.
+    """
+    states = observed.posterior
+    family = model.family
+    q, p = observed.posterior_parameters, observed.prior_parameters
+    pixels = vector = None
+    if batch.observation.pixels is not None:
+        picked = _pick(batch, decode_steps, generator)
+        frames = unit(batch.observation.pixels.flatten(0, 1)[picked])
+        found = model.decode(states.flatten()[picked], "pixels").log_prob(frames)
+        scale = batch.reward.numel() / len(picked)
+        scattered = found.new_zeros(batch.reward.numel()).index_put((picked,), found * scale)
+        pixels = scattered.view_as(batch.reward)
+    if batch.observation.vector is not None:
+        vector = model.decode(states, "vector").log_prob(symlog(batch.observation.vector))
+    return Terms(
+        pixels,
+        vector,
+        reward=model.reward(states).log_prob(batch.reward),
+        continuation=model.continuation(states).log_prob((~batch.termination).float()),
+        kl_dynamics=kl(family(q.detach()), family(p)),
+        kl_representation=kl(family(q), family(p.detach())),
+    )
+
+
+def _pick(batch: Batch, decode_steps: int, generator: torch.Generator | None) -> Int[Tensor, " row"]:
+    """Indices into the flattened rows whose frames are decoded."""
+    size, length = batch.reward.shape
+    device = batch.reward.device
+    if not 0 < decode_steps < length:
+        return torch.arange(size * length, device=device)
+    return torch.randperm(size * length, generator=generator, device=device)[: size * decode_steps]
+
+
+def elbo_loss(terms: Terms, config: ELBOConfig) -> Float[Tensor, ""]:
+    """Return the negative bound with free nats and KL balance, averaged over batch and time.
+
+    loss = -log p(x) - w_r log p(r) - w_c log p(c) + dynamics max(KL(sg q || p), free) + representation max(KL(q || sg p), free)
+
+    Reference: Hafner et al. 2023, "Mastering Diverse Domains through World Models", equations 4 and 5.
+    """
+    likelihood = config.reward * terms.reward + config.continuation * terms.continuation
+    for term in (terms.pixels, terms.vector):
+        if term is not None:
+            likelihood = likelihood + term
+    dynamics = config.dynamics * terms.kl_dynamics.clamp(min=config.free_nats)
+    representation = config.representation * terms.kl_representation.clamp(min=config.free_nats)
+    return (dynamics + representation - likelihood).mean()

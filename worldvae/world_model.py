@@ -1,0 +1,268 @@
+"""The world model: a sequential VAE made of interchangeable parts, and its six verbs.
+
+    h_t = memory(h_{t-1}, z_{t-1}, a_{t-1})        q(z_t | h_t, e_t)  posterior        p(z_t | h_t)  prior
+
+`encode, observe, imagine, decode, reward, continuation` are all that a planner, an actor, a film or a diagnostic knows.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from worldvae.config import setting
+from worldvae.distributions import CategoricalFamily, GaussianFamily, LatentFamily, TwoHot, symlog
+from worldvae.likelihoods import BernoulliLikelihood, GaussianLikelihood, TwoHotLikelihood
+from worldvae.memory import BlockGRUMemory, GRUMemory
+from worldvae.networks import MLP, ConvDecoder, ConvEncoder
+from worldvae.posteriors import AmortisedPosterior
+from worldvae.priors import Prior
+from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, TensorTree
+
+Policy = Callable[[State], Float[Tensor, "batch action"]]
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the dial `size` sets."""
+
+    memory: int
+    hidden: int
+    gaussian: int
+    groups: int
+    classes: int
+    depth: int
+    layers: int
+
+
+SIZES = {
+    "tiny": Size(memory=64, hidden=64, gaussian=8, groups=8, classes=8, depth=8, layers=1),
+    "small": Size(memory=256, hidden=256, gaussian=16, groups=16, classes=16, depth=16, layers=2),
+    "base": Size(memory=512, hidden=512, gaussian=32, groups=32, classes=16, depth=32, layers=2),
+    "large": Size(memory=2048, hidden=768, gaussian=64, groups=32, classes=32, depth=48, layers=3),
+}
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Parts of a world model; numbers left at 0 follow from `size`."""
+
+    size: str = setting("small", choices=list(SIZES))
+    memory: str = setting("gru", choices=["gru", "block_gru"])
+    latent: str = setting("gaussian", choices=["gaussian", "categorical"])
+    memory_size: int = 0
+    hidden: int = 0
+    depth: int = 0
+    gaussian: int = 0
+    groups: int = 0
+    classes: int = 0
+    bins: int = 255
+    pixel_sigma: float = 1.0
+    pixel_sigma_learned: bool = False
+    vector_sigma: float = 1.0
+    vector_sigma_learned: bool = True
+    bfloat16: bool = True
+
+    def resolve(self, field: str) -> int:
+        """Return a number of this config, or the one that `size` sets."""
+        names = {"memory_size": "memory"}
+        return int(getattr(self, field, 0) or getattr(SIZES[self.size], names.get(field, field)))
+
+
+@dataclass(frozen=True)
+class Observed(TensorTree):
+    """What `observe` returns: posterior states, and the parameters of q and of the prior it is held against."""
+
+    posterior: State
+    posterior_parameters: Float[Tensor, "batch time parameter"]
+    prior_parameters: Float[Tensor, "batch time parameter"]
+
+
+class WorldModel(nn.Module):
+    """A sequential VAE over observations, rewards and continuations.
+
+    Args:
+        observation: what the environment shows.
+        action: shape of the action vector.
+        config: the parts and their sizes.
+    """
+
+    def __init__(
+        self, observation: ObservationLayout, action: ActionLayout, config: WorldModelConfig | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config = config or WorldModelConfig()
+        self.observation_layout, self.action_layout = observation, action
+        hidden, layers = config.resolve("hidden"), config.resolve("layers")
+        self.family = self._family(config)
+        latent, memory = self.family.latent_size, config.resolve("memory_size")
+
+        self.encoders = nn.ModuleDict()
+        self.decoders = nn.ModuleDict()
+        features = memory + latent
+        embedding = 0
+        if observation.pixels is not None:
+            self.encoders["pixels"] = ConvEncoder(observation.pixels, config.resolve("depth"))
+            trunk = ConvDecoder(features, observation.pixels, config.resolve("depth"))
+            learned = "shared" if config.pixel_sigma_learned else None
+            self.decoders["pixels"] = GaussianLikelihood(
+                trunk, observation.pixels, sigma=config.pixel_sigma, learned=learned, offset=0.5
+            )
+            embedding += self.encoders["pixels"].out_features
+        if observation.vector is not None:
+            self.encoders["vector"] = MLP(observation.vector, hidden, layers)
+            learned = "each" if config.vector_sigma_learned else None
+            self.decoders["vector"] = GaussianLikelihood(
+                MLP(features, hidden, layers, observation.vector),
+                (observation.vector,),
+                sigma=config.vector_sigma,
+                learned=learned,
+            )
+            embedding += hidden
+        memories = {"gru": GRUMemory, "block_gru": BlockGRUMemory}
+        self.memory = memories[config.memory](latent, action.size, memory, hidden)
+        self.prior = Prior(memory, self.family, hidden)
+        self.posterior = AmortisedPosterior(memory, embedding, self.family, hidden)
+        self.reward_head = TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
+        self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
+
+    @staticmethod
+    def _family(config: WorldModelConfig) -> LatentFamily:
+        if config.latent == "gaussian":
+            return GaussianFamily(config.resolve("gaussian"))
+        return CategoricalFamily(config.resolve("groups"), config.resolve("classes"))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters live."""
+        return next(self.parameters()).device
+
+    @property
+    def feature_size(self) -> int:
+        """Length of `State.features`."""
+        return int(self.memory.size) + self.family.latent_size
+
+    def initial(self, batch: int) -> State:
+        """Return the zero state from which every episode starts."""
+        zeros = torch.zeros(batch, self.feature_size, device=self.device)
+        return State(zeros[:, : self.memory.size], zeros[:, self.memory.size :])
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+
+    def encode(self, observation: Observation) -> Float[Tensor, "*batch embedding"]:
+        """Encode frames (uint8 0..255 or float 0..1) and vectors (through symlog) into one embedding."""
+        parts = []
+        if observation.pixels is not None:
+            with self._autocast():
+                parts.append(self.encoders["pixels"](observation.pixels).float())
+        if observation.vector is not None:
+            parts.append(self.encoders["vector"](symlog(observation.vector)))
+        return torch.cat(parts, dim=-1)
+
+    def observe(
+        self,
+        batch: Batch,
+        state: State | None = None,
+        action: Float[Tensor, "batch action"] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Observed:
+        """Filter through rows of data: posterior states and what the prior said before each frame was seen.
+
+        Args:
+            batch: rows `[batch, time]`; `batch.action[:, t]` is used for the transition into row t + 1.
+            state: posterior of the row before the first one (default: zero).
+            action: action taken in that row (default: zero).
+            generator: source of the posterior's samples.
+        """
+        size, length = batch.reward.shape
+        embedding = self.encode(batch.observation)
+        state = state or self.initial(size)
+        if action is None:
+            action = torch.zeros_like(batch.action[:, 0])
+        go_on = (~batch.is_first).float().unsqueeze(-1)
+        previous = torch.cat([action.unsqueeze(1), batch.action[:, :-1]], dim=1) * go_on
+        noise = self.family.noise((length, size), embedding.device, generator)
+
+        states, parameters = [], []
+        for t in range(length):
+            state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
+            memory = self.memory(state.memory, state.latent, previous[:, t])
+            q = self.posterior.parameters_at(memory, embedding[:, t])
+            state = State(memory, self.family.sample(q, noise[t]))
+            states.append(state)
+            parameters.append(q)
+        posterior = State.stack(states, dim=1)
+        return Observed(posterior, torch.stack(parameters, dim=1), self.prior.parameters_at(posterior.memory))
+
+    def step(
+        self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"]
+    ) -> State:
+        """Imagine one step: the memory moves on, the prior draws z from `noise`."""
+        memory = self.memory(state.memory, state.latent, action)
+        return State(memory, self.prior.step(memory, noise))
+
+    def imagine(
+        self,
+        start: State,
+        actions: Float[Tensor, "batch horizon action"] | Policy,
+        horizon: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Dream:
+        """Roll the prior forward from `start`, with given actions or with a policy.
+
+        Args:
+            start: states `[batch]`.
+            actions: actions `[batch, horizon, action]`, or a function from states `[batch]` to actions.
+            horizon: number of steps; needed with a policy.
+            generator: source of the prior's samples.
+        """
+        if isinstance(actions, Tensor):
+            horizon = actions.shape[1]
+        assert horizon is not None, "imagining with a policy needs a horizon"
+        noise = self.prior.noise((horizon, start.memory.shape[0]), start.memory.device, generator)
+        state, states, taken = start, [], []
+        for t in range(horizon):
+            action = actions[:, t] if isinstance(actions, Tensor) else actions(state)
+            state = self.step(state, action, noise[t])
+            states.append(state)
+            taken.append(action)
+        imagined = State.stack(states, dim=1)
+        return Dream(
+            start,
+            imagined,
+            torch.stack(taken, dim=1),
+            self.reward(imagined).mean,
+            self.continuation(imagined).mean,
+        )
+
+    def decode(self, states: State, modality: Literal["pixels", "vector"] | None = None) -> Distribution:
+        """Return p(x | h, z); `.mean` is `[*batch, channel, height, width]` in 0..1 for frames.
+
+        Args:
+            states: any leading shape.
+            modality: "pixels" or "vector" (in symlog units); default: pixels where the world has them.
+        """
+        if modality is None:
+            modality = "pixels" if "pixels" in self.decoders else "vector"
+        if modality == "pixels":
+            with self._autocast():
+                return self.decoders["pixels"](states.features)  # type: ignore[no-any-return]
+        return self.decoders["vector"](states.features)  # type: ignore[no-any-return]
+
+    def reward(self, states: State) -> TwoHot:
+        """Return p(r | h, z) of the reward that arrives with a state."""
+        return self.reward_head(states.features)  # type: ignore[no-any-return]
+
+    def continuation(self, states: State) -> Distribution:
+        """Return the Bernoulli of the episode going on after a state (1 - termination)."""
+        return self.continuation_head(states.features)  # type: ignore[no-any-return]
+
+
+def unit(pixels: Tensor) -> Float[Tensor, "*batch channel height width"]:
+    """Return frames as float in 0..1, whether they come as uint8 or already as float."""
+    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
