@@ -6,7 +6,7 @@ free of everything that does not depend on the step before.
 """
 
 import math
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
@@ -17,6 +17,7 @@ from torch.distributions import kl_divergence as torch_kl
 from torch.nn import functional as F
 
 
+@runtime_checkable
 class LatentFamily(Protocol):
     """A parametric family over latent vectors."""
 
@@ -45,9 +46,12 @@ class LatentFamily(Protocol):
 
 
 class GaussianFamily:
-    """Diagonal Gaussian: parameters are (mean, raw), std = 2 sigmoid(raw / 2) + min_std.
+    """Diagonal Gaussian: parameters are (mean, raw), std = 2 sigmoid(raw / 2 - 2.2) + min_std.
 
-    Reference: Hafner et al. 2021, "Mastering Atari with Discrete World Models" (code, Gaussian latents).
+    An untrained network gives raw near 0, thus a std of 0.3: with more noise than that the decoder learns to ignore the
+    latent before the encoder has put anything into it.
+
+    Reference: Hafner et al. 2021, "Mastering Atari with Discrete World Models" (code, Gaussian latents; shift is ours).
     """
 
     def __init__(self, size: int, min_std: float = 0.1) -> None:
@@ -60,7 +64,7 @@ class GaussianFamily:
 
     def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = parameters.chunk(2, dim=-1)
-        return mean, 2 * torch.sigmoid(raw / 2) + self.min_std
+        return mean, 2 * torch.sigmoid(raw / 2 - 2.2) + self.min_std
 
     def __call__(self, parameters: Float[Tensor, "*batch parameter"]) -> Independent:
         """Return an independent Normal with one event axis."""

@@ -56,7 +56,7 @@ class TensorTree:
 
     @classmethod
     def _join(cls: type[Tree], trees: Sequence[Tree], join: Callable[[list[Tensor]], Tensor]) -> Tree:
-        out = {}
+        out: dict[str, Any] = {}
         for f in fields(cls):  # type: ignore[arg-type]
             parts = [getattr(tree, f.name) for tree in trees]
             if isinstance(parts[0], TensorTree):

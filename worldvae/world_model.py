@@ -117,7 +117,7 @@ class WorldModel(nn.Module):
             self.encoders["vector"] = MLP(observation.vector, hidden, layers)
             learned = "each" if config.vector_sigma_learned else None
             self.decoders["vector"] = GaussianLikelihood(
-                MLP(features, hidden, layers, observation.vector),
+                MLP(features, hidden, layers, observation.vector, zero=True),
                 (observation.vector,),
                 sigma=config.vector_sigma,
                 learned=learned,
@@ -151,6 +151,22 @@ class WorldModel(nn.Module):
         zeros = torch.zeros(batch, self.feature_size, device=self.device)
         return State(zeros[:, : self.memory.size], zeros[:, self.memory.size :])
 
+    @torch.no_grad()
+    def calibrate(self, observation: Observation) -> None:
+        """Set what an untrained model predicts to the mean frame and vector of `observation` (any leading shape).
+
+        Done once, before the first update: what never changes in a world then needs no learning, and the first
+        gradients are about what does change, however small it is on the screen.
+        """
+        if observation.pixels is not None:
+            mean = unit(observation.pixels).flatten(0, -4).mean(0)
+            self.decoders["pixels"].offset.copy_(mean)
+            self.encoders["pixels"].centre.copy_(mean)
+        if observation.vector is not None:
+            rows = symlog(observation.vector).flatten(0, -2)
+            self.decoders["vector"].offset.copy_(rows.mean(0))
+            self.decoders["vector"].scale.copy_(rows.std(0).clamp(min=1e-2))
+
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
 
@@ -161,7 +177,8 @@ class WorldModel(nn.Module):
             with self._autocast():
                 parts.append(self.encoders["pixels"](observation.pixels).float())
         if observation.vector is not None:
-            parts.append(self.encoders["vector"](symlog(observation.vector)))
+            vector = self.decoders["vector"]
+            parts.append(self.encoders["vector"]((symlog(observation.vector) - vector.offset) / vector.scale))
         return torch.cat(parts, dim=-1)
 
     def observe(

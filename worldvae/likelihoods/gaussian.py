@@ -10,18 +10,24 @@ from worldvae.distributions import IsotropicGaussian
 
 
 class GaussianLikelihood(nn.Module):
-    """p(x | features) = N(trunk(features) + offset, sigma^2).
+    """p(x | features) = N(offset + scale * trunk(features), (scale * sigma)^2).
 
     Args:
         trunk: network from features to means.
         event_shape: shape of one x.
-        sigma: the standard deviation; where it is learned, its first value.
+        sigma: the standard deviation in units of `scale`; where it is learned, its first value.
         learned: None keeps sigma fixed; "shared" learns one for all of x, "each" one for every entry of x.
-        offset: added to the trunk's output (0.5 for frames in 0..1).
+        offset: what an untrained trunk predicts (0.5 for frames in 0..1).
         floor: lower bound of a learned sigma; without it a noiseless x drives the density to infinity.
+
+    Attributes:
+        offset, scale: buffers in the shape of x, which `WorldModel.calibrate` sets to statistics of the data.
 
     Reference: Rybkin et al. 2021, "Simple and Effective VAE Training with Calibrated Decoders" (learned sigma).
     """
+
+    offset: Tensor
+    scale: Tensor
 
     def __init__(
         self,
@@ -34,7 +40,9 @@ class GaussianLikelihood(nn.Module):
         floor: float = 0.05,
     ) -> None:
         super().__init__()
-        self.trunk, self.offset, self.floor = trunk, offset, floor
+        self.trunk, self.floor = trunk, floor
+        self.register_buffer("offset", torch.full(event_shape, offset))
+        self.register_buffer("scale", torch.ones(event_shape if len(event_shape) == 1 else (1,) * len(event_shape)))  # frames: not scaled
         self.event_dims = len(event_shape)
         shape = event_shape if learned == "each" else (1,) * self.event_dims
         log_sigma = torch.full(shape, math.log(sigma))
@@ -47,9 +55,13 @@ class GaussianLikelihood(nn.Module):
     def sigma(self) -> Float[Tensor, "*event"]:
         """The standard deviation, broadcastable over one x."""
         if isinstance(self.log_sigma, nn.Parameter):
-            return self.floor + self.log_sigma.exp()
-        return self.log_sigma.exp()
+            return self.scale * (self.floor + self.log_sigma.exp())
+        return self.scale * self.log_sigma.exp()
 
     def forward(self, features: Float[Tensor, "*batch features"]) -> IsotropicGaussian:
         """Return p(x | features)."""
-        return IsotropicGaussian(self.trunk(features).float() + self.offset, self.sigma, self.event_dims)
+        return IsotropicGaussian(self._mean(features), self.sigma, self.event_dims)
+
+    def _mean(self, features: Tensor) -> Tensor:
+        out: Tensor = self.trunk(features).float()
+        return out + self.offset if self.event_dims > 1 else torch.addcmul(self.offset, self.scale, out)

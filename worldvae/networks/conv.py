@@ -9,7 +9,7 @@ import math
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -37,7 +37,12 @@ class ConvEncoder(nn.Module):
         shape: (channel, height, width) of a frame; frames are padded to a multiple of the coarsest cell.
         depth: channels after the stem.
         stages: number of stride-2 convolutions.
+
+    Attributes:
+        centre: frame that is subtracted from every input; 0.5 until `WorldModel.calibrate` sets the mean frame.
     """
+
+    centre: Tensor
 
     def __init__(self, shape: tuple[int, int, int], depth: int, stages: int = 2) -> None:
         super().__init__()
@@ -54,6 +59,7 @@ class ConvEncoder(nn.Module):
             width = depth * 2 ** (i + 1)
             layers += [nn.Conv2d(width // 2, width, 4, stride=2, padding=1), ChannelNorm(width, eps=1e-3), nn.SiLU()]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.register_buffer("centre", torch.full(shape, 0.5))
         self.out_features = depth * 2**stages * rows * columns
 
     def forward(
@@ -61,13 +67,17 @@ class ConvEncoder(nn.Module):
     ) -> Float[Tensor, "*batch embedding"]:
         """Encode frames (uint8 0..255 or float 0..1) into flat feature vectors."""
         batch = x.shape[:-3]
-        x = F.pad(x.reshape(-1, *self.shape), self.pad)
         # Cut into patches while a pixel still is one byte, straight into the channels-last order convolutions like.
-        patches = rearrange(x, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH).permute(0, 3, 1, 2)
-        patches = patches.to(_compute_dtype(patches.device))
-        patches = patches / 255 - 0.5 if x.dtype == torch.uint8 else patches - 0.5
+        patches = self._patches(x.reshape(-1, *self.shape))
+        dtype = _compute_dtype(patches.device)
+        centre = self._patches(self.centre.unsqueeze(0)).to(dtype)
+        patches = patches.to(dtype) / 255 - centre if x.dtype == torch.uint8 else patches.to(dtype) - centre
         out: Tensor = self.layers(patches)
         return out.flatten(1).unflatten(0, batch)
+
+    def _patches(self, x: Shaped[Tensor, "batch channel height width"]) -> Shaped[Tensor, "batch patch rows columns"]:
+        padded = F.pad(x, self.pad)
+        return rearrange(padded, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH).permute(0, 3, 1, 2)
 
 
 def _compute_dtype(device: torch.device) -> torch.dtype:
@@ -111,10 +121,14 @@ class ConvDecoder(nn.Module):
             nn.Conv2d(depth, shape[0] * PATCH**2, 3, padding=1),
             nn.PixelShuffle(PATCH),
         ]
+        # The first painting is blank. Painted at random instead, the shortest way to a smaller error is to make frames
+        # independent of the latent, and the encoder dies before the decoder has begun to listen to it.
+        nn.init.zeros_(layers[-2].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(layers[-2].bias)  # type: ignore[arg-type]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch channel height width"]:
-        """Paint frames with values around 0."""
+        """Paint the difference from the mean frame."""
         batch = x.shape[:-1]
         maps = self.stem(x).reshape(-1, *self.grid, self.layers[0].normalized_shape[0]).permute(0, 3, 1, 2)  # type: ignore[union-attr,index]
         out: Tensor = self.layers(maps)[..., : self.shape[1], : self.shape[2]]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from worldvae.types import ActionLayout, Dream, State, TensorTree
 
 
+@runtime_checkable
 class Simulator(Protocol):
     """What a planner needs of a model: the verb `imagine`."""
 
