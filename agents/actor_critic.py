@@ -165,14 +165,15 @@ class ActorCritic(nn.Module):
         decay = self.config.scale_decay
         self.scale.mul_(decay).add_((1 - decay) * (high - low))
         corrected = self.scale / (1 - decay ** (self.actor_optimiser.updates + 1))
-        return corrected.clamp(min=1.0)
+        out: Tensor = corrected.clamp(min=1.0)
+        return out
 
     def _update_critic(self, features: Tensor, returns: Tensor, weights: Tensor) -> Tensor:
         config = self.config
         values = self.critic(features)
         with torch.no_grad():
             slow = self.slow_critic(features).mean
-        loss = -(weights * (values.log_prob(returns) + config.slow_weight * values.log_prob(slow))).mean()
+        loss: Tensor = -(weights * (values.log_prob(returns) + config.slow_weight * values.log_prob(slow))).mean()
         self.critic_optimiser.step(loss)
         with torch.no_grad():
             for ours, theirs in zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True):

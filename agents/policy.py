@@ -15,8 +15,8 @@ from worldvae.types import ActionLayout
 class ActionDistribution(Distribution):
     """Independent parts of an action vector: a bounded Normal for the box, a one-hot per categorical block.
 
-    The box is N(tanh(mean), std) with std in [min_std, 1], cut off at [-1, 1] when sampled; log-probability and entropy are
-    those of the uncut Normal. One-hot blocks are mixed with 1 % uniform so that no action is ever given up.
+    The box is N(tanh(mean), std) with std in [min_std, 1], cut off at [-1, 1] when sampled; log-probability and entropy
+    are those of the uncut Normal. One-hot blocks are mixed with 1 % uniform so that no action is ever given up.
 
     Args:
         parameters: two numbers per continuous entry (means first), then one logit per class.
@@ -49,8 +49,7 @@ class ActionDistribution(Distribution):
         noise = torch.randn(self.box.mean.shape, device=self.box.mean.device, generator=generator)
         box = self.box.mean + self.box.stddev * noise
         parts = [box + (box.clamp(-1, 1) - box).detach()]
-        for block in self.blocks:
-            parts.append(one_hot_draw(block.mean.detach(), generator))
+        parts += [one_hot_draw(block.mean.detach(), generator) for block in self.blocks]
         return torch.cat(parts, dim=-1)
 
     @property

@@ -5,13 +5,92 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, and by the processes that tests start
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws frames without a screen
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
+from torch import Tensor
+
+from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout
+from worldvae.world_model import WorldModel, WorldModelConfig
 
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    """Seed what draws without a generator: the first weights of modules."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture
 def generator() -> torch.Generator:
     """Return a generator with a fixed seed, for whatever the test draws."""
     return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., WorldModel]:
+    """Return a maker of tiny world models in float32, whose heads and decoders do not start at zero."""
+
+    def make(
+        pixels: tuple[int, int, int] | None = (1, 8, 12),
+        vector: int | None = None,
+        action: ActionLayout | None = None,
+        *,
+        seed: int = 0,
+        awake: bool = True,
+        **config: Any,
+    ) -> WorldModel:
+        numbers = {"memory_size": 16, "hidden": 16, "depth": 4, "gaussian": 4, "groups": 3, "classes": 4, "bins": 41}
+        settings = WorldModelConfig(**{"size": "tiny", "bfloat16": False, **numbers, **config})
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            layout = ObservationLayout(pixels, vector)
+            model = WorldModel(layout, action or ActionLayout(continuous=2), settings)
+            for parameter in model.parameters() if awake else ():
+                parameter.data.add_(0.1 * torch.randn_like(parameter))
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_batch() -> Callable[..., Batch]:
+    """Return a maker of random rows that fit a model; `firsts` are the times at which episodes begin."""
+
+    def make(model: WorldModel, size: int, length: int, *, seed: int = 0, firsts: tuple[int, ...] = (0,)) -> Batch:
+        generator = torch.Generator().manual_seed(seed)
+        layout, action = model.observation_layout, model.action_layout
+        pixels: Tensor | None = None
+        if layout.pixels is not None:
+            shape = (size, length, *layout.pixels)
+            pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        vector = None if layout.vector is None else torch.randn(size, length, layout.vector, generator=generator)
+        first = torch.zeros(size, length, dtype=torch.bool)
+        first[:, list(firsts)] = True
+        return Batch(
+            Observation(pixels, vector),
+            torch.rand(size, length, action.size, generator=generator) * 2 - 1,
+            torch.randn(size, length, generator=generator),
+            torch.rand(size, length, generator=generator) < 0.2,
+            first,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def feed_noise() -> Callable[[WorldModel, list[Tensor]], None]:
+    """Return a function that makes a model use given latent noise (`[time, batch, noise]`, one entry per call)."""
+
+    def feed(model: WorldModel, queue: list[Tensor]) -> None:
+        def noise(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
+            drawn = queue.pop(0)
+            assert drawn.shape[:-1] == shape
+            return drawn
+
+        model.family.noise = noise  # type: ignore[method-assign]
+
+    return feed

@@ -1,1 +1,46 @@
 """worldvae: learn a world as a sequential VAE, plan in its latent space, film its dreams."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from worldvae.errors import UserError
+from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State
+from worldvae.world_model import WorldModel, WorldModelConfig
+
+if TYPE_CHECKING:
+    from worldvae.run import Run, RunConfig, load
+    from worldvae.trainer import Trainer
+
+_LAZY = {
+    "load": "worldvae.run",
+    "Run": "worldvae.run",
+    "RunConfig": "worldvae.run",
+    "Trainer": "worldvae.trainer",
+    "envs": "worldvae.envs",
+    "agents": "worldvae.agents",
+    "planning": "worldvae.planning",
+}
+
+__all__ = [
+    "ActionLayout",
+    "Batch",
+    "Dream",
+    "Observation",
+    "ObservationLayout",
+    "Run",
+    "RunConfig",
+    "State",
+    "Trainer",
+    "UserError",
+    "WorldModel",
+    "WorldModelConfig",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what needs Gymnasium, rich or a config reader only when it is asked for."""
+    if name in _LAZY:
+        module = import_module(_LAZY[name])
+        return module if _LAZY[name] == f"worldvae.{name}" else getattr(module, name)
+    raise AttributeError(f"module 'worldvae' has no attribute {name!r}")

@@ -23,6 +23,15 @@ class Finished:
     length: int
 
 
+HELD_OUT = 2**31
+"""The lane whose episodes are played by evaluations and never by training."""
+
+
+def episode_seed(seed: int, lane: int, episode: int) -> int:
+    """Return the environment seed of an episode: different for each run seed, lane and episode."""
+    return int(np.random.SeedSequence([seed, lane, episode]).generate_state(1)[0])
+
+
 class Collector:
     """Steps a pool and keeps the rows that are still waiting for their action.
 
@@ -52,8 +61,7 @@ class Collector:
         )
 
     def _seeds(self) -> list[int]:
-        lanes = enumerate(self.episodes)
-        return [int(np.random.SeedSequence([self.seed, lane, n]).generate_state(1)[0]) for lane, n in lanes]
+        return [episode_seed(self.seed, lane, n) for lane, n in enumerate(self.episodes)]
 
     def step(self, agent: Agent, generator: torch.Generator) -> list[Finished]:
         """Take one decision in every environment; return the episodes that ended with it."""
@@ -76,9 +84,7 @@ class Collector:
         self.replay.append(ended, self._row[done])
         finished = [Finished(float(self._returns[lane]), len(self._actions[lane])) for lane in ended]
         for lane in ended:
-            self.episodes[lane] += 1
-            self._actions[lane] = []
-            self._returns[lane] = 0.0
+            self._forget(lane)
         observation = self.pool.reset(self._seeds(), done)
         reward = self._row.reward.masked_fill(done, 0.0)
         self._row = Batch(observation, self._row.action, reward, self._row.termination & ~done, done)
@@ -92,7 +98,18 @@ class Collector:
             "actions": [torch.stack(actions) if actions else empty for actions in self._actions],
             "returns": self._returns,
             "carry": _pack(self.carry),
+            "observation": vars(self._row.observation),
         }
+
+    def abandon(self) -> None:
+        """Give the unfinished episodes up, so that what is saved now is resumed with fresh ones."""
+        for lane in range(len(self.pool)):
+            self._forget(lane)
+
+    def _forget(self, lane: int) -> None:
+        self.episodes[lane] += 1
+        self._actions[lane] = []
+        self._returns[lane] = 0.0
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`: replay the actions of the unfinished episodes and compare what comes out.
@@ -102,7 +119,7 @@ class Collector:
         """
         self.episodes = list(state["episodes"])
         self._begin(self.pool.reset(self._seeds()))
-        broken = self._replay(state["actions"])
+        broken = self._replay(state["actions"]) | self._differs(Observation(**state["observation"]))
         self._returns = state["returns"].clone()
         self.carry = _unpack(state["carry"])
         if bool(broken.any()):
@@ -112,9 +129,7 @@ class Collector:
                 stacklevel=2,
             )
             for lane in broken.nonzero().flatten().tolist():
-                self.episodes[lane] += 1
-                self._actions[lane] = []
-                self._returns[lane] = 0.0
+                self._forget(lane)
             observation = self.pool.reset(self._seeds(), broken)
             keep = ~broken
             self._row = Batch(
@@ -145,6 +160,16 @@ class Collector:
             )
             broken |= step.done & active
         return broken
+
+    def _differs(self, before: Observation) -> Tensor:
+        """Return the lanes that have actions behind them and do not show what they showed before."""
+        played = torch.tensor([len(actions) > 0 for actions in self._actions])
+        differs = torch.zeros_like(played)
+        now = self._row.observation
+        for old, new in ((before.pixels, now.pixels), (before.vector, now.vector)):
+            if old is not None and new is not None:
+                differs |= (old != new).flatten(1).any(dim=1)
+        return differs & played
 
 
 def _pack(carry: Carry | None) -> dict[str, Any] | None:

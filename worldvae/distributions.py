@@ -16,6 +16,8 @@ from torch.distributions import Distribution, Independent, Normal, OneHotCategor
 from torch.distributions import kl_divergence as torch_kl
 from torch.nn import functional as F
 
+Shape = torch.Size | list[int] | tuple[int, ...]  # what torch's distributions take as a sample shape
+
 
 @runtime_checkable
 class LatentFamily(Protocol):
@@ -66,7 +68,7 @@ class GaussianFamily:
         mean, raw = parameters.chunk(2, dim=-1)
         return mean, 2 * torch.sigmoid(raw / 2 - 2.2) + self.min_std
 
-    def __call__(self, parameters: Float[Tensor, "*batch parameter"]) -> Independent:
+    def __call__(self, parameters: Float[Tensor, "*batch parameter"]) -> Distribution:
         """Return an independent Normal with one event axis."""
         mean, std = self._split(parameters)
         return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)
@@ -151,17 +153,20 @@ class FlatOneHot(Distribution):
         """The class probabilities, flattened."""
         return self.base.mean.flatten(-2)
 
-    def rsample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
+    def rsample(self, sample_shape: Shape = ()) -> Tensor:
         """Draw one-hots with a straight-through gradient."""
-        return self.base.rsample(sample_shape).flatten(-2)
+        out: Tensor = self.base.rsample(torch.Size(sample_shape))
+        return out.flatten(-2)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Log-probability of flattened one-hots, summed over groups."""
-        return self.base.log_prob(rearrange(value, "... (g c) -> ... g c", g=self.groups))
+        out: Tensor = self.base.log_prob(rearrange(value, "... (g c) -> ... g c", g=self.groups))
+        return out
 
     def entropy(self) -> Tensor:
         """Entropy summed over groups."""
-        return self.base.entropy()
+        out: Tensor = self.base.entropy()
+        return out
 
 
 def kl(q: Distribution, p: Distribution) -> Float[Tensor, "*batch"]:
@@ -194,7 +199,7 @@ class IsotropicGaussian(Distribution):
         """The standard deviation, in the shape of the mean."""
         return self.sigma.expand_as(self.loc)
 
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008 (torch's signature)
+    def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Draw x = mean + sigma * noise."""
         mean = self.loc.detach().expand(*sample_shape, *self.loc.shape)
         return mean + self.sigma.detach() * torch.randn_like(mean)
@@ -214,7 +219,8 @@ class IsotropicGaussian(Distribution):
 
     def _squared(self, value: Tensor) -> Tensor:
         # One pass over memory each way; (x - mean) ** 2 would take four, and on images that is what costs.
-        return F.mse_loss(self.loc, value.expand_as(self.loc), reduction="none")
+        mean, value = torch.broadcast_tensors(self.loc, value)
+        return F.mse_loss(mean, value, reduction="none")
 
 
 def symlog(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
@@ -234,6 +240,10 @@ class TwoHot(Distribution):
 
     Args:
         logits: unnormalised log-probabilities; the number of bins must be odd, so that one bin is exactly 0.
+        limit: the outermost bins are symexp(-limit) and symexp(limit).
+
+    Raises:
+        ValueError: if the number of bins is not odd, or below 3.
 
     Reference: Hafner et al. 2023, "Mastering Diverse Domains through World Models", section "Robust predictions".
     """
@@ -241,6 +251,8 @@ class TwoHot(Distribution):
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (the name torch asks for)
 
     def __init__(self, logits: Float[Tensor, "*batch bin"], limit: float = 20.0) -> None:
+        if (size := logits.shape[-1]) < 3 or size % 2 == 0:
+            raise ValueError(f"bins={size} must be an odd number of at least 3, so that one bin is exactly 0; take 255")
         self.logits = logits - logits.logsumexp(dim=-1, keepdim=True)
         half = symexp(torch.linspace(0, limit, logits.shape[-1] // 2 + 1, device=logits.device))
         self.bins = torch.cat([-half[1:].flip(0), half])

@@ -17,7 +17,6 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-
 Tree = TypeVar("Tree", bound="TensorTree")  # not Self: the run-time type checker of the tests does not know it
 
 

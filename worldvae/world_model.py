@@ -7,7 +7,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
@@ -41,7 +41,7 @@ class Size:
 
 SIZES = {
     "tiny": Size(memory=64, hidden=64, gaussian=8, groups=8, classes=8, depth=8, layers=1),
-    "small": Size(memory=256, hidden=256, gaussian=16, groups=16, classes=16, depth=16, layers=2),
+    "small": Size(memory=128, hidden=128, gaussian=16, groups=16, classes=16, depth=16, layers=2),
     "base": Size(memory=512, hidden=512, gaussian=32, groups=32, classes=16, depth=32, layers=2),
     "large": Size(memory=2048, hidden=768, gaussian=64, groups=32, classes=32, depth=48, layers=3),
 }
@@ -61,7 +61,7 @@ class WorldModelConfig:
     groups: int = 0
     classes: int = 0
     bins: int = 255
-    pixel_sigma: float = 1.0
+    pixel_sigma: float = 0.25
     pixel_sigma_learned: bool = False
     vector_sigma: float = 1.0
     vector_sigma_learned: bool = True
@@ -106,13 +106,14 @@ class WorldModel(nn.Module):
         features = memory + latent
         embedding = 0
         if observation.pixels is not None:
-            self.encoders["pixels"] = ConvEncoder(observation.pixels, config.resolve("depth"))
+            encoder = ConvEncoder(observation.pixels, config.resolve("depth"))
+            self.encoders["pixels"] = encoder
             trunk = ConvDecoder(features, observation.pixels, config.resolve("depth"))
             learned = "shared" if config.pixel_sigma_learned else None
             self.decoders["pixels"] = GaussianLikelihood(
                 trunk, observation.pixels, sigma=config.pixel_sigma, learned=learned, offset=0.5
             )
-            embedding += self.encoders["pixels"].out_features
+            embedding += encoder.out_features
         if observation.vector is not None:
             self.encoders["vector"] = MLP(observation.vector, hidden, layers)
             learned = "each" if config.vector_sigma_learned else None
@@ -123,7 +124,7 @@ class WorldModel(nn.Module):
                 learned=learned,
             )
             embedding += hidden
-        memories = {"gru": GRUMemory, "block_gru": BlockGRUMemory}
+        memories: dict[str, type[GRUMemory] | type[BlockGRUMemory]] = {"gru": GRUMemory, "block_gru": BlockGRUMemory}
         self.memory = memories[config.memory](latent, action.size, memory, hidden)
         self.prior = Prior(memory, self.family, hidden)
         self.posterior = AmortisedPosterior(memory, embedding, self.family, hidden)
@@ -144,7 +145,7 @@ class WorldModel(nn.Module):
     @property
     def feature_size(self) -> int:
         """Length of `State.features`."""
-        return int(self.memory.size) + self.family.latent_size
+        return self.memory.size + self.family.latent_size
 
     def initial(self, batch: int) -> State:
         """Return the zero state from which every episode starts."""
@@ -159,13 +160,17 @@ class WorldModel(nn.Module):
         gradients are about what does change, however small it is on the screen.
         """
         if observation.pixels is not None:
-            mean = unit(observation.pixels).flatten(0, -4).mean(0)
-            self.decoders["pixels"].offset.copy_(mean)
-            self.encoders["pixels"].centre.copy_(mean)
+            mean = unit(observation.pixels).reshape(-1, *observation.pixels.shape[-3:]).mean(0)
+            self._likelihood("pixels").offset.copy_(mean)
+            cast(ConvEncoder, self.encoders["pixels"]).centre.copy_(mean)
         if observation.vector is not None:
-            rows = symlog(observation.vector).flatten(0, -2)
-            self.decoders["vector"].offset.copy_(rows.mean(0))
-            self.decoders["vector"].scale.copy_(rows.std(0).clamp(min=1e-2))
+            rows = symlog(observation.vector).reshape(-1, observation.vector.shape[-1])
+            vector = self._likelihood("vector")
+            vector.offset.copy_(rows.mean(0))
+            vector.scale.copy_(rows.std(0, correction=0).clamp(min=1e-2))
+
+    def _likelihood(self, modality: str) -> GaussianLikelihood:
+        return cast(GaussianLikelihood, self.decoders[modality])  # a ModuleDict forgets the types of its parts
 
     def _autocast(self) -> torch.autocast:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
@@ -177,7 +182,7 @@ class WorldModel(nn.Module):
             with self._autocast():
                 parts.append(self.encoders["pixels"](observation.pixels).float())
         if observation.vector is not None:
-            vector = self.decoders["vector"]
+            vector = self._likelihood("vector")
             parts.append(self.encoders["vector"]((symlog(observation.vector) - vector.offset) / vector.scale))
         return torch.cat(parts, dim=-1)
 
@@ -216,9 +221,7 @@ class WorldModel(nn.Module):
         posterior = State.stack(states, dim=1)
         return Observed(posterior, torch.stack(parameters, dim=1), self.prior.parameters_at(posterior.memory))
 
-    def step(
-        self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"]
-    ) -> State:
+    def step(self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"]) -> State:
         """Imagine one step: the memory moves on, the prior draws z from `noise`."""
         memory = self.memory(state.memory, state.latent, action)
         return State(memory, self.prior.step(memory, noise))

@@ -20,6 +20,9 @@ class GaussianLikelihood(nn.Module):
         offset: what an untrained trunk predicts (0.5 for frames in 0..1).
         floor: lower bound of a learned sigma; without it a noiseless x drives the density to infinity.
 
+    Raises:
+        ValueError: if `sigma` is not positive, or is learned and not above `floor`.
+
     Attributes:
         offset, scale: buffers in the shape of x, which `WorldModel.calibrate` sets to statistics of the data.
 
@@ -42,10 +45,13 @@ class GaussianLikelihood(nn.Module):
         super().__init__()
         self.trunk, self.floor = trunk, floor
         self.register_buffer("offset", torch.full(event_shape, offset))
-        self.register_buffer("scale", torch.ones(event_shape if len(event_shape) == 1 else (1,) * len(event_shape)))  # frames: not scaled
         self.event_dims = len(event_shape)
-        shape = event_shape if learned == "each" else (1,) * self.event_dims
-        log_sigma = torch.full(shape, math.log(sigma))
+        shared = (1,) * self.event_dims
+        self.register_buffer("scale", torch.ones(event_shape if self.event_dims == 1 else shared))  # frames: not scaled
+        first = sigma if learned is None else sigma - floor
+        if first <= 0:
+            raise ValueError(f"sigma={sigma} must be above {0 if learned is None else f'its floor {floor}'}")
+        log_sigma = torch.full(event_shape if learned == "each" else shared, math.log(first))
         if learned is None:
             self.register_buffer("log_sigma", log_sigma)
         else:

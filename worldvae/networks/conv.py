@@ -73,7 +73,7 @@ class ConvEncoder(nn.Module):
         centre = self._patches(self.centre.unsqueeze(0)).to(dtype)
         patches = patches.to(dtype) / 255 - centre if x.dtype == torch.uint8 else patches.to(dtype) - centre
         out: Tensor = self.layers(patches)
-        return out.flatten(1).unflatten(0, batch)
+        return out.reshape(*batch, self.out_features)
 
     def _patches(self, x: Shaped[Tensor, "batch channel height width"]) -> Shaped[Tensor, "batch patch rows columns"]:
         padded = F.pad(x, self.pad)
@@ -103,7 +103,7 @@ class ConvDecoder(nn.Module):
         super().__init__()
         self.shape = shape
         self.grid = _grid(shape, stages)
-        width = depth * 2**stages
+        self.width = width = depth * 2**stages
         self.stem = nn.Linear(features, width * self.grid[0] * self.grid[1])
         layers: list[nn.Module] = [ChannelNorm(width, eps=1e-3), nn.SiLU()]
         for i in reversed(range(stages)):
@@ -130,6 +130,6 @@ class ConvDecoder(nn.Module):
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch channel height width"]:
         """Paint the difference from the mean frame."""
         batch = x.shape[:-1]
-        maps = self.stem(x).reshape(-1, *self.grid, self.layers[0].normalized_shape[0]).permute(0, 3, 1, 2)  # type: ignore[union-attr,index]
+        maps = self.stem(x).reshape(-1, *self.grid, self.width).permute(0, 3, 1, 2)
         out: Tensor = self.layers(maps)[..., : self.shape[1], : self.shape[2]]
-        return out.contiguous().unflatten(0, batch)
+        return out.reshape(*batch, *self.shape)

@@ -33,5 +33,5 @@ class MLP(nn.Sequential):
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch out"]:
         """Apply the layers to the last axis."""
-        out: Tensor = super().forward(x)
+        out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]  # torch left it bare
         return out

@@ -110,7 +110,8 @@ def _pick(batch: Batch, decode_steps: int, generator: torch.Generator | None) ->
 def elbo_loss(terms: Terms, config: ELBOConfig) -> Float[Tensor, ""]:
     """Return the negative bound with free nats and KL balance, averaged over batch and time.
 
-    loss = -log p(x) - w_r log p(r) - w_c log p(c) + dynamics max(KL(sg q || p), free) + representation max(KL(q || sg p), free)
+    loss = -log p(x) - w_r log p(r) - w_c log p(c)
+           + dynamics max(KL(sg q || p), free) + representation max(KL(q || sg p), free)
 
     Reference: Hafner et al. 2023, "Mastering Diverse Domains through World Models", equations 4 and 5.
     """

@@ -13,8 +13,8 @@ def lambda_returns(
 ) -> Float[Tensor, "batch horizon"]:
     """Return the TD(lambda) return of every state of a dream but the last.
 
-    R_k = r_{k+1} + d_{k+1} ((1 - mix) v_{k+1} + mix R_{k+1}), with R_H = v_H. Column k of the arguments belongs to state k + 1
-    (it arrived with it), column k of the result to state k.
+    R_k = r_{k+1} + d_{k+1} ((1 - mix) v_{k+1} + mix R_{k+1}), with R_H = v_H. Column k of the arguments belongs to
+    state k + 1 (it arrived with it), column k of the result to state k.
 
     Args:
         rewards: r_1 .. r_H.

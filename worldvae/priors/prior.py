@@ -43,6 +43,10 @@ class Prior(nn.Module):
         """Return a reparameterised sample of z."""
         return self.family.sample(self.parameters_at(memory), noise)
 
+    def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
+        """Return the most probable z."""
+        return self.family.mode(self.parameters_at(memory))
+
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:

@@ -1,0 +1,77 @@
+"""The block GRU against a written-out formula, and its block maps against a block-diagonal matrix."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from worldvae.networks import BlockGRUCell
+from worldvae.networks.recurrent import BlockLinear
+
+
+def awake(cell: BlockGRUCell) -> BlockGRUCell:
+    """Move every parameter off its special first value (zero biases, unit gains)."""
+    for parameter in cell.parameters():
+        parameter.data.add_(0.2 * torch.randn_like(parameter))
+    return cell
+
+
+def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
+    return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-3).sqrt() * gain + bias
+
+
+@given(blocks=st.integers(1, 4), inside=st.integers(1, 3), outside=st.integers(1, 3), batch=st.lists(st.integers(1, 3), max_size=2))
+@settings(max_examples=25, deadline=None)
+def test_block_linear_is_a_block_diagonal_matrix(blocks: int, inside: int, outside: int, batch: list[int]) -> None:
+    layer = BlockLinear(blocks * inside, blocks * outside, blocks)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(*batch, blocks * inside)
+    assert torch.allclose(layer(x), x @ torch.block_diag(*layer.weight) + layer.bias, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [1, 2, 4])
+def test_against_the_formula_block_by_block(blocks: int) -> None:
+    torch.manual_seed(0)
+    memory, features, width = 8, 3, 8 // blocks
+    cell = awake(BlockGRUCell(features, memory, blocks))
+    x, h = torch.randn(5, features), torch.randn(5, memory)
+    mixed = []
+    for k in range(blocks):
+        own = torch.cat([h[:, k * width : (k + 1) * width], x], dim=-1)
+        mixed.append(own @ cell.mix.weight[k])
+    hidden = layer_norm(torch.cat(mixed, -1) + cell.mix.bias, cell.norm.weight, cell.norm.bias)
+    hidden = hidden * torch.sigmoid(hidden)
+    out = []
+    for k in range(blocks):
+        part = slice(k * width, (k + 1) * width)
+        gates = hidden[:, part] @ cell.gates.weight[k] + cell.gates.bias.view(blocks, -1)[k]
+        reset, candidate, update = gates.split(width, dim=-1)
+        update = torch.sigmoid(update - 1)
+        out.append(update * torch.tanh(torch.sigmoid(reset) * candidate) + (1 - update) * h[:, part])
+    assert torch.allclose(cell(x, h), torch.cat(out, -1), atol=1e-5)
+
+
+def test_memory_stays_within_its_bounds_and_blocks_do_not_read_each_other_before_the_norm() -> None:
+    torch.manual_seed(0)
+    cell = awake(BlockGRUCell(3, 16, 8))
+    h = torch.zeros(4, 16)
+    for _ in range(50):
+        h = cell(10 * torch.randn(4, 3), h)
+    assert bool((h.abs() < 1).all())
+    assert cell.mix.weight.shape == (8, 2 + 3, 2)
+    assert cell.gates.weight.shape == (8, 2, 6)
+
+
+@given(batch=st.lists(st.integers(1, 3), max_size=3))
+@settings(max_examples=10, deadline=None)
+def test_any_batch_shape(batch: list[int]) -> None:
+    cell = BlockGRUCell(3, 8, 4)
+    x, h = torch.randn(*batch, 3), torch.randn(*batch, 8)
+    flat = cell(x.reshape(-1, 3), h.reshape(-1, 8))
+    assert torch.allclose(cell(x, h).reshape(-1, 8), flat, atol=1e-6)
+
+
+def test_a_memory_that_does_not_divide_is_refused() -> None:
+    with pytest.raises(ValueError, match="memory size 10 is not divisible by 8 blocks; take a multiple of 8"):
+        BlockGRUCell(3, 10, 8)

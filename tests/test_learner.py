@@ -1,0 +1,125 @@
+"""The learner overfits a small batch, its warm-up and clipping act, and it goes on bit for bit where it stopped."""
+
+import copy
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from worldvae.learner import Learner, Optimiser, OptimiserConfig
+from worldvae.objectives import ELBOConfig
+from worldvae.types import Batch
+from worldvae.world_model import WorldModel
+
+Maker = Callable[..., WorldModel]
+Rows = Callable[..., Batch]
+
+
+@pytest.mark.parametrize(("memory", "latent"), [("gru", "gaussian"), ("block_gru", "categorical")])
+def test_it_overfits_one_small_batch(make_model: Maker, make_batch: Rows, memory: str, latent: str) -> None:
+    """150 updates explain half of the frames' noise; before, each row costs the squared error of the mean frame."""
+    model = make_model((1, 8, 12), memory=memory, latent=latent, awake=False)
+    rows = make_batch(model, 2, 4)
+    model.calibrate(rows.observation)
+    learner = Learner(model, ELBOConfig(), OptimiserConfig(learning_rate=1e-2, warmup=10))
+    generator = torch.Generator().manual_seed(0)
+    log = [learner.update(rows, generator)[1] for _ in range(150)]
+    sigma = model.config.pixel_sigma
+    constant = 8 * 12 * (math.log(2 * math.pi) / 2 + math.log(sigma))  # of the density: nothing can improve it
+    first, last = (float(metrics["model/pixel_nats"]) - constant for metrics in (log[0], log[-1]))
+    variance = (rows.observation.pixels / 255).var((0, 1), correction=0).sum()  # type: ignore[operator]
+    assert first == pytest.approx(float(variance) / (2 * sigma**2), rel=1e-3)
+    assert last < 0.5 * first
+    assert float(log[-1]["model/loss"]) < float(log[0]["model/loss"]) - 0.5 * first
+    assert float(log[-1]["model/reward_nats"]) < 0.5 * float(log[0]["model/reward_nats"])
+
+
+def test_update_returns_detached_states_and_consistent_metrics(make_model: Maker, make_batch: Rows) -> None:
+    model = make_model((1, 8, 12), vector=3)
+    rows = make_batch(model, 2, 4)
+    states, metrics = Learner(model, ELBOConfig(), OptimiserConfig()).update(rows, torch.Generator().manual_seed(0))
+    assert states.features.shape == (2, 4, model.feature_size)
+    assert not states.features.requires_grad
+    assert not any(value.requires_grad for value in metrics.values())
+    parts = ("pixel_nats", "vector_nats", "reward_nats", "continuation_nats", "kl")
+    assert -float(metrics["model/bound"]) == pytest.approx(sum(float(metrics[f"model/{k}"]) for k in parts), rel=1e-4)
+
+
+@given(warmup=st.integers(0, 6))
+@settings(max_examples=7, deadline=None)
+def test_the_warm_up_is_linear(warmup: int) -> None:
+    """Adam's first steps on a constant gradient have the length of the step size."""
+    weight = nn.Parameter(torch.zeros(1))
+    optimiser = Optimiser([weight], OptimiserConfig(learning_rate=0.1, warmup=warmup))
+    for update in range(1, 9):
+        before = float(weight.detach())
+        optimiser.step(weight.sum())
+        expected = 0.1 * min(1.0, update / max(1, warmup))
+        assert before - float(weight.detach()) == pytest.approx(expected, rel=1e-4)
+
+
+def test_clipping_acts_on_the_global_norm_and_reports_the_norm_before_it() -> None:
+    weights = [nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))]
+    optimiser = Optimiser(weights, OptimiserConfig(clip=1.0))
+    assert float(optimiser.step(30 * weights[0].sum() + 40 * weights[1].sum())) == pytest.approx(50)
+    assert [float(w.grad) for w in weights if w.grad is not None] == pytest.approx([0.6, 0.8], rel=1e-4)
+    assert float(optimiser.step(0.3 * weights[0].sum() + 0.4 * weights[1].sum())) == pytest.approx(0.5)
+    assert [float(w.grad) for w in weights if w.grad is not None] == pytest.approx([0.3, 0.4])
+
+
+def test_against_torchs_adam() -> None:
+    torch.manual_seed(0)
+    ours, theirs = (nn.Linear(3, 2) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    optimiser = Optimiser(ours.parameters(), OptimiserConfig(learning_rate=0.01, warmup=0, eps=1e-8))
+    adam = torch.optim.Adam(theirs.parameters(), lr=0.01)
+    x = torch.randn(5, 3)
+    for _ in range(20):
+        optimiser.step(ours(x).square().sum())
+        adam.zero_grad()
+        theirs(x).square().sum().backward()
+        adam.step()
+    assert torch.allclose(ours.weight, theirs.weight, atol=1e-6)
+
+
+def test_a_parameter_without_gradient_is_left_alone() -> None:
+    used, unused = nn.Parameter(torch.ones(1)), nn.Parameter(torch.ones(1))
+    Optimiser([used, unused], OptimiserConfig(warmup=0)).step(used.sum())
+    assert float(used.detach()) < 1
+    assert float(unused.detach()) == 1
+
+
+def test_it_goes_on_bit_for_bit_from_its_state(make_model: Maker, make_batch: Rows) -> None:
+    model = make_model()
+    rows = make_batch(model, 2, 4)
+    config = OptimiserConfig(learning_rate=1e-2, warmup=6)
+    objective = ELBOConfig(decode_steps=2)
+    learner, generator = Learner(model, objective, config), torch.Generator().manual_seed(0)
+    for _ in range(3):
+        learner.update(rows, generator)
+    saved = copy.deepcopy((model.state_dict(), learner.optimiser.state_dict(), generator.get_state()))
+    other = make_model(seed=7)
+    resumed = Learner(other, objective, config)
+    other.load_state_dict(saved[0])
+    resumed.optimiser.load_state_dict(saved[1])
+    for _ in range(5):
+        learner.update(rows, generator)
+    generator.set_state(saved[2])
+    for _ in range(5):
+        resumed.update(rows, generator)
+    assert resumed.optimiser.updates == learner.optimiser.updates == 8
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_the_same_seed_gives_the_same_bits(make_model: Maker, make_batch: Rows) -> None:
+    losses = []
+    for seed in (0, 0, 1):
+        model = make_model()
+        learner, generator = Learner(model, ELBOConfig(), OptimiserConfig()), torch.Generator().manual_seed(seed)
+        losses.append([float(learner.update(make_batch(model, 2, 4), generator)[1]["model/loss"]) for _ in range(3)])
+    assert losses[0] == losses[1] != losses[2]

@@ -1,0 +1,102 @@
+"""Trees of tensors behave like one tensor with leading axes, and an action layout tiles its vector."""
+
+from dataclasses import FrozenInstanceError
+
+import jaxtyping
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worldvae.types import ActionLayout, Batch, Dream, Observation, State
+
+
+def batch(size: int, length: int, *, vector: bool = True) -> Batch:
+    rows = torch.arange(size * length).view(size, length)
+    return Batch(
+        Observation(rows.view(size, length, 1, 1, 1).to(torch.uint8), rows.view(size, length, 1).float() if vector else None),
+        rows.view(size, length, 1).float(),
+        rows.float(),
+        rows % 3 == 0,
+        rows % 4 == 0,
+    )
+
+
+def test_features_are_memory_then_latent() -> None:
+    state = State(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]))
+    assert state.features.tolist() == [[1.0, 2.0, 3.0]]
+
+
+def test_map_reaches_nested_trees_and_keeps_what_is_absent() -> None:
+    doubled = batch(2, 3, vector=False).map(lambda x: x + x)
+    assert torch.equal(doubled.reward, 2 * batch(2, 3).reward)
+    assert doubled.observation.pixels is not None
+    assert doubled.observation.pixels.flatten().tolist() == [0, 2, 4, 6, 8, 10]
+    assert doubled.observation.vector is None
+
+
+def test_map_leaves_the_original_alone() -> None:
+    original = batch(2, 3)
+    original.map(torch.zeros_like)
+    assert torch.equal(original.reward, batch(2, 3).reward)
+
+
+@given(st.integers(1, 4), st.integers(1, 5))
+def test_indexing_then_stacking_and_cutting_then_joining_are_the_identity(size: int, length: int) -> None:
+    tree = batch(size, length)
+    again = Batch.stack([tree[:, t] for t in range(length)], dim=1)
+    joined = Batch.cat([tree[:, :1], tree[:, 1:]], dim=1)
+    for other in (again, joined):
+        assert torch.equal(other.reward, tree.reward)
+        assert torch.equal(other.action, tree.action)
+        assert other.observation.pixels is not None and tree.observation.pixels is not None
+        assert torch.equal(other.observation.pixels, tree.observation.pixels)
+
+
+def test_stack_and_cat_keep_absent_parts_absent() -> None:
+    trees = [batch(2, 3, vector=False)] * 2
+    assert Batch.cat(trees, dim=0).observation.vector is None
+    assert Batch.cat(trees, dim=0).reward.shape == (4, 3)
+    assert Batch.stack(trees, dim=0).reward.shape == (2, 2, 3)
+
+
+def test_flatten_merges_batch_and_time_in_row_order() -> None:
+    flat = batch(2, 3).flatten()
+    assert flat.reward.tolist() == [0, 1, 2, 3, 4, 5]
+    assert flat.observation.pixels is not None
+    assert flat.observation.pixels.shape == (6, 1, 1, 1)
+
+
+def test_detach_and_to() -> None:
+    state = State(torch.ones(1, 2, requires_grad=True), torch.ones(1, 3, requires_grad=True))
+    assert not state.detach().memory.requires_grad
+    assert state.memory.requires_grad
+    assert state.to("meta").latent.device.type == "meta"
+
+
+def test_trees_are_frozen() -> None:
+    state = State(torch.ones(1, 2), torch.ones(1, 3))
+    with pytest.raises(FrozenInstanceError):
+        state.memory = torch.zeros(1, 2)  # type: ignore[misc]
+
+
+def test_shapes_that_do_not_fit_together_are_refused() -> None:
+    with pytest.raises(jaxtyping.TypeCheckError):
+        State(torch.ones(1, 2), torch.ones(2, 3))
+    start, states = State(torch.ones(2, 3), torch.ones(2, 1)), State(torch.ones(2, 4, 3), torch.ones(2, 4, 1))
+    with pytest.raises(jaxtyping.TypeCheckError):
+        Dream(start, states, torch.ones(2, 4, 1), torch.ones(2, 4), torch.ones(2, 5))
+
+
+@given(st.integers(0, 5), st.lists(st.integers(1, 6), max_size=4))
+def test_blocks_tile_the_action_vector(continuous: int, categorical: list[int]) -> None:
+    layout = ActionLayout(continuous, tuple(categorical))
+    covered = list(range(continuous)) + [i for block in layout.blocks for i in range(block.start, block.stop)]
+    assert covered == list(range(layout.size))
+    assert [block.stop - block.start for block in layout.blocks] == categorical
+
+
+def test_a_known_layout() -> None:
+    layout = ActionLayout(continuous=2, categorical=(3, 2))
+    assert layout.size == 7
+    assert layout.blocks == (slice(2, 5), slice(5, 7))

@@ -1,0 +1,61 @@
+"""`worldvae dream RUN`: what does the model imagine, and how long is it right?"""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from worldvae.dream import OpenLoop
+from worldvae.errors import UserError
+from worldvae.evaluation import held_out_dream
+from worldvae.film import film
+from worldvae.run import load
+
+
+def dream(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)],
+    context: Annotated[int, typer.Option(help="Frames the model sees before it dreams.")] = 5,
+    horizon: Annotated[int, typer.Option(help="Steps it dreams.")] = 40,
+    episodes: Annotated[int, typer.Option(help="Held-out episodes the numbers are means of.")] = 16,
+    out: Annotated[Path | None, typer.Option(help="FILE.gif, .webp, .mp4 or .png; default: RUN/dreams/.")] = None,
+    seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+) -> None:
+    """Film a dream beside what really happened, and measure it against repeating the last frame."""
+    if min(context, horizon, episodes) < 1:
+        raise UserError(f"context={context}, horizon={horizon} and episodes={episodes} must be at least 1.")
+    opened = load(run)
+    found = held_out_dream(opened, context, horizon, episodes, seed)
+    if not bool(found.valid.any()):
+        raise UserError(f"every held-out episode ended within {context} frames: take a smaller --context.")
+    path = film(out or opened.folder / "dreams" / f"context{context}_horizon{horizon}.gif", found.film())
+    if as_json:
+        print(json.dumps(_object(found, opened.config.env.id, str(path))))
+    else:
+        print(_table(found, path))
+
+
+def _object(found: OpenLoop, env_id: str, file: str) -> dict[str, object]:
+    return {
+        "env_id": env_id,
+        "context": found.context,
+        "horizon": found.valid.shape[1],
+        "episodes": found.valid.shape[0],
+        "psnr": found.psnr,
+        "psnr_copy_last": found.psnr_copy_last,
+        "reward_mae": found.reward_mae,
+        "file": file,
+    }
+
+
+def _table(found: OpenLoop, path: Path) -> str:
+    horizon = found.valid.shape[1]
+    lines = ["horizon   dream PSNR   copying the last frame   reward error   episodes"]
+    for h in sorted({h for h in (1, 2, 5, 10, 15, 20, 30, 40, 60, 100, horizon) if h <= horizon}):
+        k = h - 1
+        lines.append(
+            f"{h:7d} {found.psnr[k]:9.1f} dB {found.psnr_copy_last[k]:17.1f} dB "
+            f"{found.reward_mae[k]:16.3f} {int(found.valid[:, k].sum()):10d}"
+        )
+    return "\n".join([*lines, f"The film is in {path}"])

@@ -1,0 +1,120 @@
+"""`worldvae train CONFIG`: learn a world, and to act in it."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import gymnasium
+import typer
+
+from worldvae.config import config_names, find_config, load_config
+from worldvae.errors import UserError, near_miss
+from worldvae.evaluation import evaluate, held_out_dream
+from worldvae.film import film
+from worldvae.run import RunConfig
+from worldvae.trainer import FILM_CONTEXT, FILM_EPISODES, FILM_HORIZON, Trainer
+
+INTERRUPTED = 130
+
+
+def train(
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="CONFIG [KEY=VALUE]...",
+            help="A name in configs/, a YAML file or any Gymnasium id; then overrides such as env.action_repeat=2.",
+            show_default=False,
+        ),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where the run is written; default: runs/NAME.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training; resumable.")] = None,
+    resume: Annotated[Path | None, typer.Option(help="Go on exactly where this run stopped.")] = None,
+) -> None:
+    """Train a world model, and a policy in its imagination."""
+    began = time.monotonic()
+    trainer = _resumed(resume, arguments) if resume is not None else _new(arguments or [], out, seed)
+    run = trainer.run
+    _say(f"{run}\ntraining on {run.device}; Ctrl-C saves. Everything is written to {run.folder}")
+    try:
+        done = trainer.train(minutes)
+        if not done:
+            _say(f"Stopped at step {run.steps} and saved. Go on with: worldvae train --resume {run.folder}")
+            if minutes is None:
+                raise typer.Exit(INTERRUPTED)
+        _finish(trainer, (time.monotonic() - began) / 60)
+    finally:
+        trainer.close()
+
+
+def _new(arguments: list[str], out: Path | None, seed: int | None) -> Trainer:
+    if not arguments or "=" in arguments[0]:
+        raise UserError(
+            "no config was given: `worldvae train CONFIG` takes a name in configs/ "
+            f"({', '.join(config_names())}), a YAML file or any Gymnasium id."
+        )
+    name, overrides = arguments[0], arguments[1:]
+    if seed is not None:
+        overrides = [*overrides, f"seed={seed}"]
+    path = find_config(name)
+    if path is None:
+        _check_id(name)
+    config = load_config(RunConfig, [path if path is not None else {"env": {"id": name}}], overrides)
+    return Trainer(config, out or _free_folder(Path(name).stem if path is not None else name))
+
+
+def _check_id(name: str) -> None:
+    """Raise unless `name` can be an environment: what is no config is taken for a Gymnasium id."""
+    if Path(name).suffix in {".yaml", ".yml"}:
+        raise UserError(f"there is no config file {name}.")
+    known = [*config_names(), *gymnasium.registry]
+    if name not in gymnasium.registry and ":" not in name and "/" not in name:
+        raise UserError(
+            f"{name!r} is neither a config ({', '.join(config_names())}) nor a YAML file nor a Gymnasium id."
+            f"{near_miss(name, known)}"
+        )
+
+
+def _free_folder(name: str) -> Path:
+    """Return runs/NAME, or runs/NAME-2 and so on where that is taken."""
+    base = Path("runs") / name.replace("/", "-").replace(":", "-")
+    folder, number = base, 1
+    while folder.exists():
+        number += 1
+        folder = base.with_name(f"{base.name}-{number}")
+    return folder
+
+
+def _resumed(folder: Path, arguments: list[str] | None) -> Trainer:
+    if arguments:
+        raise UserError(
+            f"--resume goes on with the run's own config, and {' '.join(arguments)!r} was given too; leave it out."
+        )
+    return Trainer.resume(folder)
+
+
+def _finish(trainer: Trainer, minutes: float) -> None:
+    """Evaluate, film a dream and say where everything is."""
+    run, train = trainer.run, trainer.run.config.train
+    lines = [f"Trained for {minutes:.1f} minutes: {run.steps} environment steps, {trainer.updates} updates."]
+    if train.eval_episodes:
+        result = evaluate(run.agent, run.config.env, train.eval_episodes)
+        low, high = result.ci95
+        trainer.logger.scalars(run.steps, {"eval/return": result.mean, "eval/random_return": result.random_mean})
+        lines.append(
+            f"Return {result.mean:.1f} (95 % interval {low:.1f} to {high:.1f}, {train.eval_episodes} episodes; "
+            f"uniform actions: {result.random_mean:.1f})."
+        )
+    trainer.show_dream()
+    dream = held_out_dream(run, FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES)
+    path = film(run.folder / "dreams" / f"step_{run.steps:08d}.gif", dream.film())
+    lines += [
+        f"Dream film: {path}. Model and replay: {run.folder}. Curves: tensorboard --logdir {run.folder}",
+        f"Next: worldvae eval {run.folder} --episodes 20, or worldvae dream {run.folder}",
+    ]
+    _say("\n".join(lines))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

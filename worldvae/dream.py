@@ -1,0 +1,126 @@
+"""Open-loop dreams: see a few frames of an episode, imagine the rest, and hold the two side by side."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from worldvae.curves import curves
+from worldvae.distributions import symlog
+from worldvae.film import side_by_side
+from worldvae.types import Batch, State
+from worldvae.world_model import WorldModel, unit
+
+
+@dataclass(frozen=True)
+class OpenLoop:
+    """Dreams beside what really happened.
+
+    Attributes:
+        context: frames that were seen; the dream begins after them.
+        truth: frames in 0..1 (or standardised vectors), `[episode, context + horizon, ...]`.
+        dream: reconstructions while the model sees, then what it imagines; same shape.
+        rewards: rewards that arrived during the dream, `[episode, horizon]`.
+        dreamt_rewards: those the model predicted.
+        valid: where the episode was still running.
+        pixels: whether truth and dream are frames.
+    """
+
+    context: int
+    truth: Float[Tensor, "episode time ..."]
+    dream: Float[Tensor, "episode time ..."]
+    rewards: Float[Tensor, "episode horizon"]
+    dreamt_rewards: Float[Tensor, "episode horizon"]
+    valid: Bool[Tensor, "episode horizon"]
+    pixels: bool
+
+    @property
+    def psnr(self) -> list[float]:
+        """PSNR in dB of the dream at every horizon: 10 log10(1 / MSE), the MSE being the mean over episodes.
+
+        For vectors the MSE is in units of each entry's variance in the training data.
+        """
+        return self._psnr(self.dream[:, self.context :])
+
+    @property
+    def psnr_copy_last(self) -> list[float]:
+        """The same for whoever repeats the last frame that was seen."""
+        last = self.truth[:, self.context - 1 : self.context]
+        return self._psnr(last.expand_as(self.truth[:, self.context :]))
+
+    @property
+    def reward_mae(self) -> list[float]:
+        """Mean absolute error of the predicted reward at every horizon."""
+        return self._over_episodes((self.rewards - self.dreamt_rewards).abs()).tolist()
+
+    def film(self, episodes: int = 4) -> UInt8[Tensor, "time height width 3"]:
+        """Return a film of the first episodes: truth, dream and error, bordered green then red."""
+        if self.pixels:
+            rows = {"true": self.truth[:episodes], "dream": self.dream[:episodes]}
+            return side_by_side(rows, self.context)
+        return curves(self.truth[0], self.dream[0], self.context)
+
+    def _psnr(self, prediction: Tensor) -> list[float]:
+        squared = (prediction - self.truth[:, self.context :]).square().flatten(2).mean(dim=2)
+        return (-10 * self._over_episodes(squared).clamp(min=1e-10).log10()).tolist()
+
+    def _over_episodes(self, values: Float[Tensor, "episode horizon"]) -> Float[Tensor, " horizon"]:
+        return (values * self.valid).sum(dim=0) / self.valid.sum(dim=0).clamp(min=1)
+
+
+@torch.no_grad()
+def open_loop(
+    model: WorldModel,
+    rows: Batch,
+    lengths: Tensor,
+    context: int,
+    horizon: int,
+    generator: torch.Generator | None = None,
+) -> OpenLoop:
+    """Dream the rest of episodes of which the first `context` rows are seen, with the actions that were really taken.
+
+    The dream follows the prior's mode (what the model holds most likely), not a draw from it.
+
+    Args:
+        model: the world model.
+        rows: episodes `[episode, time]` from their first row on, at least context + horizon long.
+        lengths: decisions of each episode; row t exists for t <= length.
+        context: rows that are seen.
+        horizon: rows that are imagined.
+        generator: source of the posterior's samples.
+    """
+    rows = rows[:, : context + horizon].to(model.device)
+    seen = model.observe(rows[:, :context], generator=generator).posterior
+    # Row t is reached by the action taken at row t - 1.
+    actions = rows.action[:, context - 1 : -1]
+    imagined = imagine_mode(model, seen[:, -1], actions)
+    states = State.cat([seen, imagined], dim=1)
+    observation = rows.observation
+    if observation.pixels is not None:
+        truth, dream = unit(observation.pixels), model.decode(states, "pixels").mean
+    else:
+        assert observation.vector is not None
+        truth, dream = symlog(observation.vector), model.decode(states, "vector").mean
+        offset, scale = model.decoders["vector"].offset, model.decoders["vector"].scale
+        truth, dream = (truth - offset) / scale, (dream - offset) / scale
+    steps = torch.arange(context, context + horizon)
+    return OpenLoop(
+        context,
+        truth.float().cpu(),
+        dream.float().clamp(0, 1).cpu() if observation.pixels is not None else dream.float().cpu(),
+        rows.reward[:, context:].cpu(),
+        model.reward(imagined).mean.cpu(),
+        steps <= lengths.cpu().unsqueeze(1),
+        observation.pixels is not None,
+    )
+
+
+def imagine_mode(model: WorldModel, start: State, actions: Float[Tensor, "batch horizon action"]) -> State:
+    """Roll the mode of the prior forward: `[batch, horizon]` states."""
+    state, states = start, []
+    for t in range(actions.shape[1]):
+        memory = model.memory(state.memory, state.latent, actions[:, t])
+        state = State(memory, model.prior.mode(memory))
+        states.append(state)
+    return State.stack(states, dim=1)

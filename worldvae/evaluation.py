@@ -1,0 +1,171 @@
+"""Plays whole episodes with an agent and says how it did, with an interval."""
+
+import time
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+
+from worldvae.agents import Agent, RandomAgent
+from worldvae.collector import HELD_OUT, episode_seed
+from worldvae.dream import OpenLoop, open_loop
+from worldvae.envs import EnvConfig, EnvPool
+from worldvae.run import Run
+from worldvae.types import Batch
+
+SIDE_BY_SIDE = 32
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Episodes played side by side.
+
+    Attributes:
+        returns: sum of rewards, per episode.
+        lengths: decisions, per episode; the episode has one row more.
+        rows: `[episode, time]` of the longest episode; what lies behind the end of a shorter one is filler.
+    """
+
+    returns: Float[torch.Tensor, " episode"]
+    lengths: Int[torch.Tensor, " episode"]
+    rows: Batch | None
+
+
+def play(
+    agent: Agent,
+    env: EnvConfig,
+    episodes: int,
+    seed: int = 0,
+    *,
+    explore: bool = False,
+    limit: int | None = None,
+    keep_rows: bool = False,
+) -> Episodes:
+    """Play held-out episodes, whose seeds no training episode has.
+
+    Args:
+        agent: what acts; agents given the same seed meet the same episodes.
+        env: the environment.
+        episodes: how many.
+        seed: of the episodes and of the agent's randomness.
+        explore: whether the agent acts to learn.
+        limit: stop after so many decisions.
+        keep_rows: whether to return every row.
+
+    Raises:
+        UserError: If the environment fails.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    with EnvPool([env] * episodes) as pool:
+        observation = pool.reset([episode_seed(seed, HELD_OUT, i) for i in range(episodes)])
+        active = torch.ones(episodes, dtype=torch.bool)
+        returns, lengths = torch.zeros(episodes), torch.zeros(episodes, dtype=torch.int64)
+        is_first, carry, rows = active.clone(), None, []
+        reward, termination = torch.zeros(episodes), torch.zeros(episodes, dtype=torch.bool)
+        for decisions in count():
+            action, carry = agent.act(observation, is_first, carry, generator, explore)
+            action = action.cpu()
+            if keep_rows:
+                rows.append(Batch(observation, action, reward, termination, is_first))
+            if not bool(active.any()) or decisions == limit:
+                break
+            step = pool.step(action, active)
+            returns, lengths = returns + step.reward, lengths + active
+            observation, reward, termination = step.observation, step.reward, step.terminated
+            active = active & ~step.done
+            is_first = torch.zeros_like(is_first)
+    return Episodes(returns, lengths, Batch.stack(rows, dim=1) if keep_rows else None)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """How an agent did; `as_json` is the contract of `worldvae eval --json`."""
+
+    env_id: str
+    agent: str
+    seed: int
+    returns: list[float]
+    random_mean: float
+    decisions_per_second: float
+
+    @property
+    def mean(self) -> float:
+        """Mean return."""
+        return float(np.mean(self.returns))
+
+    @property
+    def ci95(self) -> tuple[float, float]:
+        """95 % bootstrap interval of the mean (10 000 resamples, seeded)."""
+        rng = np.random.default_rng(0)
+        returns = np.asarray(self.returns)
+        means = rng.choice(returns, (10_000, len(returns))).mean(axis=1)
+        return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the object that `--json` prints."""
+        return {
+            "env_id": self.env_id,
+            "agent": self.agent,
+            "episodes": len(self.returns),
+            "seed": self.seed,
+            "returns": self.returns,
+            "mean": self.mean,
+            "ci95": list(self.ci95),
+            "random_mean": self.random_mean,
+            "decisions_per_second": self.decisions_per_second,
+        }
+
+
+def evaluate(agent: Agent, env: EnvConfig, episodes: int, seed: int = 0) -> Evaluation:
+    """Play episodes with an agent, and the same ones with uniform actions.
+
+    Raises:
+        UserError: If the environment fails.
+    """
+    start, decisions = time.perf_counter(), 0
+    returns: list[float] = []
+    for played in _in_parts(agent, env, episodes, seed):
+        returns += played.returns.tolist()
+        decisions += int(played.lengths.sum())
+    seconds = time.perf_counter() - start
+    if isinstance(agent, RandomAgent):
+        floor = returns
+    else:
+        with EnvPool([env]) as pool:
+            uniform = RandomAgent(pool.action_layout)
+        floor = [value for part in _in_parts(uniform, env, episodes, seed) for value in part.returns.tolist()]
+    return Evaluation(env.id, agent.name, seed, returns, float(np.mean(floor)), decisions / seconds)
+
+
+def _in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int) -> list[Episodes]:
+    sizes = [min(SIDE_BY_SIDE, episodes - done) for done in range(0, episodes, SIDE_BY_SIDE)]
+    # Every part has seeds of its own; the first keeps `seed`, so that fewer episodes are a prefix of more.
+    return [
+        play(agent, env, size, seed if i == 0 else episode_seed(seed, HELD_OUT + i, 0))
+        for i, count in enumerate(sizes)
+    ]
+
+
+def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0) -> OpenLoop:
+    """Play held-out episodes with the exploring actor, show the model their first rows and let it dream the rest.
+
+    Episodes that end sooner count as far as they go.
+
+    Raises:
+        UserError: If the environment fails.
+    """
+    limit = context + horizon - 1
+    played = play(run.agent, run.config.env, episodes, seed, explore=True, limit=limit, keep_rows=True)
+    assert played.rows is not None
+    rows = _padded(played.rows, context + horizon)
+    generator = torch.Generator(run.device).manual_seed(seed)
+    return open_loop(run.model, rows, played.lengths, context, horizon, generator)
+
+
+def _padded(rows: Batch, length: int) -> Batch:
+    """Repeat the last row until there are `length` of them."""
+    missing = length - rows.reward.shape[1]
+    return Batch.cat([rows, *[rows[:, -1:]] * missing], dim=1)

@@ -1,0 +1,224 @@
+"""A run directory, opened: the config, the world model, the agents that act on it, and its environment."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldvae import checkpoint
+from worldvae.agents import ActorAgent, ActorCritic, ActorCriticConfig, Agent, PlannerAgent, RandomAgent
+from worldvae.config import dump_config, load_config, setting
+from worldvae.envs import EnvConfig, WorldEnv, make_from
+from worldvae.errors import UserError, near_miss
+from worldvae.learner import OptimiserConfig
+from worldvae.objectives import ELBOConfig
+from worldvae.planning import CEMConfig
+from worldvae.types import ActionLayout, ObservationLayout
+from worldvae.world_model import WorldModel, WorldModelConfig
+
+AGENTS = ("actor", "cem", "random")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How experience and updates alternate.
+
+    Attributes:
+        steps: environment steps in all (frames; a decision takes `env.action_repeat` of them).
+        prefill: environment steps of uniform play before the first update.
+        pretrain: updates at once after the prefill.
+        ratio: updates per decision.
+        updates: stop after so many updates (0: only `steps` counts).
+        batch: sequences per update.
+        length: rows of a sequence.
+        envs: environments stepped side by side.
+        mode: "sync" steps them in this process, "async" in others.
+        explore: the agent that collects.
+        replay_bytes: size of the replay on disk.
+        log_every: updates between two lines of metrics.jsonl.
+        film_every: updates between two dream films in TensorBoard.
+        checkpoint_every: updates between two checkpoints.
+        eval_episodes: episodes of the evaluation at the end.
+    """
+
+    steps: int = 10_000
+    prefill: int = 1_000
+    pretrain: int = 100
+    ratio: float = 0.5
+    updates: int = 0
+    batch: int = 16
+    length: int = 32
+    envs: int = 1
+    mode: str = setting("sync", choices=["sync", "async"])
+    explore: str = setting("actor", choices=["actor", "cem"])
+    replay_bytes: int = 1_000_000_000
+    log_every: int = 25
+    film_every: int = 500
+    checkpoint_every: int = 500
+    eval_episodes: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "envs", "log_every", "film_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.length < 2:
+            raise ValueError(f"length={self.length} must be at least 2: a transition has two rows")
+        if self.ratio < 0 or self.prefill < 0 or self.pretrain < 0:
+            raise ValueError("ratio, prefill and pretrain cannot be negative")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run is."""
+
+    env: EnvConfig
+    model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    objective: ELBOConfig = field(default_factory=ELBOConfig)
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-3))
+    actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    cem: CEMConfig = field(default_factory=CEMConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 0
+    device: str = setting("auto", choices=["auto", "cpu", "cuda", "mps"])
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is CUDA where there is one, then MPS, then the CPU.
+
+    Raises:
+        UserError: If that device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, available in there.items() if available)
+    if not there[name]:
+        raise UserError(f"device={name!r} is not available on this machine; use device=auto.")
+    return torch.device(name)
+
+
+class Run:
+    """A run directory, opened.
+
+    Args:
+        folder: the run directory.
+        config: its resolved config.
+        observation: shapes of its observations.
+        action: shape of its action vectors.
+        device: where the model goes.
+
+    Attributes:
+        model: the world model.
+        actor_critic: the actor and the critic learnt in imagination.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        config: RunConfig,
+        observation: ObservationLayout,
+        action: ActionLayout,
+        device: torch.device,
+    ) -> None:
+        self.folder, self.config, self.device = folder, config, device
+        # Weights are drawn from a generator of our own choosing, and the global one is left as it was.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = WorldModel(observation, action, config.model).to(device)
+            self.actor_critic = ActorCritic(self.model, config.actor_critic).to(device)
+        self.steps = 0
+
+    def __repr__(self) -> str:
+        size = sum(p.numel() for p in self.model.parameters()) / 1e6
+        return f"Run({self.folder}, {self.config.env.id}, {self.steps} steps, world model of {size:.2f} M parameters)"
+
+    @property
+    def agent(self) -> Agent:
+        """The policy learnt in imagination."""
+        return self.make_agent("actor")
+
+    def make_agent(self, name: str) -> Agent:
+        """Return the agent `name` (actor, cem or random), acting on this run's world model.
+
+        Raises:
+            UserError: If there is no agent of that name.
+        """
+        if name == "actor":
+            return ActorAgent(self.model, self.actor_critic.actor)
+        if name == "cem":
+            return PlannerAgent(self.model, self.config.cem)
+        if name == "random":
+            return RandomAgent(self.model.action_layout)
+        raise UserError(f"there is no agent {name!r}; there are {', '.join(AGENTS)}.{near_miss(name, AGENTS)}")
+
+    def make_env(self) -> WorldEnv:
+        """Return a fresh environment of the kind the run was trained on."""
+        return make_from(self.config.env)
+
+    def weights(self) -> dict[str, Any]:
+        """Return what `load` needs, as a tree for `checkpoint.save`."""
+        return {
+            "observation": asdict(self.model.observation_layout),
+            "action": asdict(self.model.action_layout),
+            "steps": self.steps,
+            "model": dict(self.model.state_dict()),
+            "actor_critic": dict(self.actor_critic.state_dict()),
+        }
+
+
+def create(folder: Path, config: RunConfig, observation: ObservationLayout, action: ActionLayout) -> Run:
+    """Begin a run in `folder` and write its config there.
+
+    Raises:
+        UserError: If there already is a run, or no permission to write.
+    """
+    if (folder / "config.yaml").exists():
+        raise UserError(f"{folder} already holds a run: resume it with --resume {folder}, or choose another --out.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        dump_config(config, folder / "config.yaml")
+    except OSError as error:
+        raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out.") from error
+    return Run(folder, config, observation, action, pick_device(config.device))
+
+
+def load(folder: str | Path, device: str | None = None) -> Run:
+    """Open a run directory at its newest checkpoint.
+
+    Args:
+        folder: the run directory.
+        device: auto, cpu, cuda or mps; default: what the run's config says.
+
+    Raises:
+        UserError: If there is no run, no checkpoint, or another version wrote it.
+
+    Example:
+        >>> run = load("runs/pendulum")
+        >>> run.model, run.agent, run.make_env()
+    """
+    return load_with_state(Path(folder), device)[0]
+
+
+def load_with_state(folder: Path, device: str | None = None) -> tuple[Run, dict[str, Any]]:
+    """Open a run directory and return its checkpoint's whole state too, which training goes on from."""
+    if not folder.is_dir():
+        raise UserError(f"there is no run in {folder}: no such folder. Train one with: worldvae train CONFIG")
+    path = checkpoint.latest(folder / "checkpoints")
+    if path is None:
+        raise UserError(
+            f"there is no run in {folder}: it has no checkpoints/step_*. Train one with: worldvae train CONFIG"
+        )
+    state = checkpoint.load(path)
+    try:
+        config = load_config(RunConfig, [folder / "config.yaml"])
+        pixels = state["observation"]["pixels"]
+        observation = ObservationLayout(None if pixels is None else tuple(pixels), state["observation"]["vector"])
+        action = ActionLayout(state["action"]["continuous"], tuple(state["action"]["categorical"]))
+        run = Run(folder, config, observation, action, pick_device(device or config.device))
+        run.model.load_state_dict(state["model"])
+        run.actor_critic.load_state_dict(state["actor_critic"])
+    except (KeyError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path} does not fit {folder / 'config.yaml'} ({reason}): was one of them edited?") from error
+    run.steps = state["steps"]
+    return run, state

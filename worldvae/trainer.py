@@ -1,0 +1,218 @@
+"""The training loop: collect, learn the world, learn to act in it, show how it goes."""
+
+import signal
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from worldvae import checkpoint
+from worldvae.agents import RandomAgent
+from worldvae.collector import Collector, Finished
+from worldvae.envs import EnvPool
+from worldvae.errors import UserError
+from worldvae.evaluation import held_out_dream
+from worldvae.learner import Learner
+from worldvae.logger import Logger
+from worldvae.progress import Progress
+from worldvae.replay import Replay
+from worldvae.run import Run, RunConfig, create, load_with_state
+from worldvae.types import Batch, Observation
+
+FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES = 5, 40, 4
+
+
+class Trainer:
+    """Trains a run from its first step, or from its newest checkpoint on.
+
+    One decision in every environment is followed by `ratio` updates per decision, so that a run does not depend on
+    how fast the machine is: the same seed gives the same run, also across an interruption.
+
+    Args:
+        config: of a new run.
+        folder: the run directory.
+
+    Raises:
+        UserError: If the folder already holds a run or cannot be written, or the environment cannot be made.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path) -> None:
+        self._open(config)
+        self.run = create(folder, config, self.pool.observation_layout, self.pool.action_layout)
+        train = config.train
+        layouts = (self.pool.observation_layout, self.pool.action_layout)
+        self.replay = Replay(folder / "replay", *layouts, train.envs, train.replay_bytes)
+        self.data = torch.Generator().manual_seed(config.seed)
+        self.noise = torch.Generator(self.run.device).manual_seed(config.seed)
+        self.credit, self.updates = 0.0, 0
+        self._assemble(Logger(folder))
+
+    @classmethod
+    def resume(cls, folder: Path) -> "Trainer":
+        """Return a trainer that goes on exactly where the run in `folder` stopped.
+
+        Raises:
+            UserError: If there is no run, or another version wrote it.
+        """
+        self = cls.__new__(cls)
+        run, state = load_with_state(folder)
+        self._open(run.config)
+        self.run = run
+        self.replay = Replay.open(folder / "replay", state["replay"])
+        self.data, self.noise = torch.Generator(), torch.Generator(run.device)
+        self.data.set_state(state["data"])
+        self.noise.set_state(state["noise"])
+        self.credit, self.updates = state["credit"], state["updates"]
+        self._assemble(Logger(folder, resumed_at=run.steps))
+        self.learner.optimiser.load_state_dict(state["optimiser"])
+        run.actor_critic.load_optimiser_state(state["actor_critic_optimisers"])
+        self.collector.load_state_dict(state["collector"])
+        return self
+
+    def _open(self, config: RunConfig) -> None:
+        self.pool = EnvPool([config.env] * config.train.envs, config.train.mode)
+
+    def _assemble(self, logger: Logger) -> None:
+        """Put together what a new run and a resumed one have in common."""
+        config = self.run.config
+        self.logger = logger
+        self.learner = Learner(self.run.model, config.objective, config.optimiser)
+        self.collector = Collector(self.pool, self.replay, config.seed)
+        self.returns: deque[float] = deque(maxlen=10)
+        self._sums: dict[str, Tensor] = {}
+        self._summed = 0
+        self._batch: Batch | None = None
+        self._stopping = False
+
+    @property
+    def finished(self) -> bool:
+        """Whether everything the config asks for has been done."""
+        train = self.run.config.train
+        return self.run.steps >= train.steps or bool(train.updates and self.updates >= train.updates)
+
+    def train(self, minutes: float | None = None) -> bool:
+        """Train until the config's steps are done, `minutes` are over or Ctrl-C is pressed; return whether it is done.
+
+        Whatever ends it, an environment that fails included, the run is saved before this returns or raises.
+
+        Raises:
+            UserError: If the environment fails.
+        """
+        config = self.run.config
+        uniform, explorer = RandomAgent(self.pool.action_layout), self.run.make_agent(config.train.explore)
+        deadline = None if minutes is None else time.monotonic() + 60 * minutes
+        repeat = config.env.action_repeat
+        with self._interruptible(), Progress(config.train.steps, config.train.updates) as progress:
+            while not (self.finished or self._stopping or (deadline and time.monotonic() > deadline)):
+                filling = self.run.steps < config.train.prefill
+                try:
+                    ended = self.collector.step(uniform if filling else explorer, self.noise)
+                except UserError as error:
+                    self.collector.abandon()
+                    raise UserError(f"{error} The run was saved: {self.save()}.") from error
+                self._count(ended)
+                self.run.steps += len(self.pool) * repeat
+                if self.run.steps >= config.train.prefill:
+                    self._learn(len(self.pool))
+                progress.show(self.run.steps, self.updates, self.returns)
+        self.save()
+        return self.finished
+
+    def _count(self, ended: list[Finished]) -> None:
+        for episode in ended:
+            self.returns.append(episode.ret)
+            self.logger.scalars(self.run.steps, {"train/return": episode.ret, "train/length": episode.length})
+
+    def _learn(self, decisions: int) -> None:
+        """Make the updates that `decisions` are worth."""
+        train = self.run.config.train
+        if self.updates == 0 and self.credit == 0:
+            self.run.model.calibrate(self._some_observations())
+            self.credit = float(train.pretrain)
+        self.credit += decisions * train.ratio
+        while self.credit >= 1 and not (train.updates and self.updates >= train.updates):
+            self.credit -= 1
+            self._update()
+
+    def _some_observations(self) -> Observation:
+        """Observations from all over the replay, for the calibration."""
+        rows = self.replay.sample(64, 16, self.data)
+        return rows.observation.to(self.run.device)
+
+    def _update(self) -> None:
+        train = self.run.config.train
+        self._batch = self.replay.sample(train.batch, train.length, self.data, self._batch)
+        states, metrics = self.learner.update(self._batch.to(self.run.device), self.noise)
+        metrics |= self.run.actor_critic.update(states.flatten(), self.noise)
+        self.updates += 1
+        self._summed += 1
+        for name, value in metrics.items():
+            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+        if self.updates % train.log_every == 0:
+            self._log()
+        if self.updates % train.film_every == 0:
+            self.show_dream()
+        if self.updates % train.checkpoint_every == 0:
+            self.save()
+
+    def _log(self) -> None:
+        means = {name: float(total) / self._summed for name, total in self._sums.items()}
+        self.logger.scalars(self.run.steps, means | {"train/updates": self.updates, "train/episodes": self._episodes()})
+        self._sums, self._summed = {}, 0
+
+    def _episodes(self) -> int:
+        return sum(self.collector.episodes)
+
+    def show_dream(self) -> None:
+        """Write a dream of fresh episodes, and a reconstruction, to TensorBoard."""
+        dream = held_out_dream(self.run, FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES)
+        film = dream.film()
+        self.logger.gif(self.run.steps, "dream/open_loop", film)
+        self.logger.image(self.run.steps, "dream/reconstruction", film[FILM_CONTEXT - 1])
+        self.logger.scalars(
+            self.run.steps, {f"dream/psnr_{h}": dream.psnr[h - 1] for h in (1, 5, 15, 40) if h <= len(dream.psnr)}
+        )
+
+    def save(self) -> Path:
+        """Write a checkpoint from which `resume` goes on exactly; return its path.
+
+        Raises:
+            UserError: If the disk is full or not writable.
+        """
+        self.replay.flush()
+        state: dict[str, Any] = self.run.weights() | {
+            "optimiser": self.learner.optimiser.state_dict(),
+            "actor_critic_optimisers": self.run.actor_critic.optimiser_state(),
+            "collector": self.collector.state_dict(),
+            "replay": self.replay.state_dict(),
+            "data": self.data.get_state(),
+            "noise": self.noise.get_state(),
+            "credit": self.credit,
+            "updates": self.updates,
+        }
+        return checkpoint.save(self.run.folder / "checkpoints", self.run.steps, state)
+
+    @contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """Let the first Ctrl-C (or SIGTERM) end the loop after the current step; a second one ends it at once."""
+
+        def stop(number: int, frame: object) -> None:
+            self._stopping = True
+            signal.signal(number, signal.default_int_handler)
+
+        before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def close(self) -> None:
+        """Close environments and logs."""
+        self.pool.close()
+        self.logger.close()
