@@ -13,8 +13,9 @@ from worldvae.types import ActionLayout, Batch, Dream, Observation, State
 
 def batch(size: int, length: int, *, vector: bool = True) -> Batch:
     rows = torch.arange(size * length).view(size, length)
+    shown = rows.view(size, length, 1).float() if vector else None
     return Batch(
-        Observation(rows.view(size, length, 1, 1, 1).to(torch.uint8), rows.view(size, length, 1).float() if vector else None),
+        Observation(rows.view(size, length, 1, 1, 1).to(torch.uint8), shown),
         rows.view(size, length, 1).float(),
         rows.float(),
         rows % 3 == 0,

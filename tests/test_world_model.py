@@ -293,6 +293,7 @@ def test_calibrate_makes_the_blank_model_predict_the_mean(make_model: Maker, mak
     model = make_model((3, 6, 9), vector=3, awake=False)
     seen = make_batch(model, 4, 5).observation
     assert seen.pixels is not None and seen.vector is not None
+    model.calibrate(Observation(seen.pixels[:1] // 2, seen.vector[:1] * 3))  # replaced by the next one
     model.calibrate(seen)
     states = State(torch.randn(2, 16), torch.randn(2, 4))
     mean = (seen.pixels.double() / 255).mean((0, 1))

@@ -141,12 +141,10 @@ def evaluate(agent: Agent, env: EnvConfig, episodes: int, seed: int = 0) -> Eval
 
 
 def _in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int) -> list[Episodes]:
+    """Play at most `SIDE_BY_SIDE` episodes at a time; the first part keeps `seed`, the others have their own."""
     sizes = [min(SIDE_BY_SIDE, episodes - done) for done in range(0, episodes, SIDE_BY_SIDE)]
-    # Every part has seeds of its own; the first keeps `seed`, so that fewer episodes are a prefix of more.
-    return [
-        play(agent, env, size, seed if i == 0 else episode_seed(seed, HELD_OUT + i, 0))
-        for i, count in enumerate(sizes)
-    ]
+    seeds = [seed, *(episode_seed(seed, HELD_OUT + part, 0) for part in range(1, len(sizes)))]
+    return [play(agent, env, size, its_seed) for size, its_seed in zip(sizes, seeds, strict=True)]
 
 
 def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0) -> OpenLoop:

@@ -21,7 +21,7 @@ from worldvae.learner import Learner
 from worldvae.logger import Logger
 from worldvae.progress import Progress
 from worldvae.replay import Replay
-from worldvae.run import Run, RunConfig, create, load_with_state
+from worldvae.run import RunConfig, create, load_with_state
 from worldvae.types import Batch, Observation
 
 FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES = 5, 40, 4

@@ -21,7 +21,10 @@ def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-3).sqrt() * gain + bias
 
 
-@given(blocks=st.integers(1, 4), inside=st.integers(1, 3), outside=st.integers(1, 3), batch=st.lists(st.integers(1, 3), max_size=2))
+few = st.integers(1, 3)
+
+
+@given(blocks=st.integers(1, 4), inside=few, outside=few, batch=st.lists(few, max_size=2))
 @settings(max_examples=25, deadline=None)
 def test_block_linear_is_a_block_diagonal_matrix(blocks: int, inside: int, outside: int, batch: list[int]) -> None:
     layer = BlockLinear(blocks * inside, blocks * outside, blocks)

@@ -181,8 +181,9 @@ def test_with_the_exact_posterior_the_bound_is_the_log_likelihood(
     monkeypatch.setattr(model, "decode", decode)
     shape = (number, 1)
     latent = model.family.sample(q.expand(*shape, 2), model.family.noise(shape, model.device, generator))
-    ones = torch.zeros(shape, dtype=torch.bool)
-    rows = Batch(Observation(vector=symexp(x).expand(*shape, 2)), torch.zeros(*shape, 2), torch.zeros(shape), ones, ~ones)
+    no = torch.zeros(shape, dtype=torch.bool)
+    seen = Observation(vector=symexp(x).expand(*shape, 2))
+    rows = Batch(seen, torch.zeros(*shape, 2), torch.zeros(shape), no, ~no)
     observed = Observed(State(torch.zeros(*shape, 16), latent), q.expand(*shape, 2), p.expand(*shape, 2))
     with torch.no_grad():
         found = elbo(model, rows, observed)

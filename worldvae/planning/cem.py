@@ -85,7 +85,8 @@ def cem(
 def _refit(elites: Float[Tensor, "batch elite horizon action"], layout: ActionLayout, config: CEMConfig) -> Proposal:
     """Fit means, standard deviations and class probabilities to the elites (biased, so that one elite is no NaN)."""
     mean = elites.mean(dim=1)
-    std = elites[..., : layout.continuous].std(dim=1, correction=0).clamp(min=config.min_std)
+    off = (elites - mean.unsqueeze(1))[..., : layout.continuous]
+    std = off.square().mean(dim=1).sqrt().clamp(min=config.min_std)  # Tensor.std warns where no entry is continuous
     for block, n in zip(layout.blocks, layout.categorical, strict=True):
         mean[..., block] = (1 - config.smoothing) * mean[..., block] + config.smoothing / n
     return Proposal(layout, mean, std)

@@ -1,0 +1,170 @@
+"""Agents act within bounds on a fresh model, filter as the model does, and forget at every reset."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldvae.agents import ActorAgent, Agent, Carry, ModelAgent, PlannerAgent, RandomAgent
+from worldvae.agents.policy import Actor
+from worldvae.planning import CEMConfig
+from worldvae.types import ActionLayout, Batch, Observation
+from worldvae.world_model import WorldModel
+
+Maker = Callable[..., WorldModel]
+Rows = Callable[..., Batch]
+Feed = Callable[[WorldModel, list[Tensor]], None]
+
+LAYOUTS = [ActionLayout(2), ActionLayout(0, (3,)), ActionLayout(0, (3, 2)), ActionLayout(1, (3,))]
+CEM = CEMConfig(horizon=3, candidates=12, elites=3, iterations=2)
+layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=repr)
+names = pytest.mark.parametrize("name", ["cem", "actor"])
+
+
+def make_agent(name: str, model: WorldModel, noise: float = 0.3) -> ModelAgent:
+    if name == "cem":
+        return PlannerAgent(model, CEM, noise)
+    torch.manual_seed(0)
+    actor = Actor(model.feature_size, model.action_layout, 8, 1)
+    for parameter in actor.parameters():
+        parameter.data.add_(torch.randn_like(parameter))
+    return ActorAgent(model, actor)
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def valid(action: Tensor, layout: ActionLayout) -> bool:
+    inside = bool((action[:, : layout.continuous].abs() <= 1).all())
+    return inside and all(
+        bool(((action[:, b] == 0) | (action[:, b] == 1)).all() and (action[:, b].sum(-1) == 1).all())
+        for b in layout.blocks
+    )
+
+
+def play(agent: Agent, rows: Batch, seed: int = 0, explore: bool = False) -> tuple[list[Tensor], list[Carry | None]]:
+    generator, carry, actions, carries = seeded(seed), None, [], []
+    for t in range(rows.reward.shape[1]):
+        row = rows[:, t]
+        action, carry = agent.act(row.observation, row.is_first, carry, generator, explore)
+        actions.append(action)
+        carries.append(carry)
+    return actions, carries
+
+
+@layouts
+@pytest.mark.parametrize("explore", [False, True])
+@pytest.mark.parametrize("name", ["random", "cem", "actor"])
+def test_every_agent_acts_within_bounds_on_a_fresh_model(
+    make_model: Maker, make_batch: Rows, layout: ActionLayout, explore: bool, name: str
+) -> None:
+    model = make_model(action=layout, awake=False)
+    agent = RandomAgent(layout) if name == "random" else make_agent(name, model, noise=5.0)
+    actions, _ = play(agent, make_batch(model, 3, 4), explore=explore)
+    for action in actions:
+        assert action.shape == (3, layout.size)
+        assert not action.requires_grad
+        assert valid(action, layout)
+    assert agent.name == name
+    again, _ = play(agent, make_batch(model, 3, 4), explore=explore)
+    assert all(torch.equal(a, b) for a, b in zip(actions, again, strict=True))
+
+
+def test_the_random_agent_is_uniform_and_remembers_nothing() -> None:
+    agent, first = RandomAgent(ActionLayout(1)), torch.zeros(20_000, dtype=torch.bool)
+    action, carry = agent.act(Observation(), first, None, seeded(0))
+    assert carry is None
+    assert abs(float(action.mean())) < 4 * (1 / 3 / 20_000) ** 0.5
+    assert float(action.min()) < -0.99 and float(action.max()) > 0.99
+
+
+@names
+@layouts
+def test_the_carry_is_forgotten_at_a_reset(
+    make_model: Maker, make_batch: Rows, name: str, layout: ActionLayout
+) -> None:
+    model = make_model(action=layout)
+    agent = make_agent(name, model)
+    rows = make_batch(model, 2, 4)
+    _, carries = play(agent, rows)
+    newest = make_batch(model, 2, 1, seed=5)[:, 0]
+    first = torch.tensor([True, False])
+    fresh, fresh_carry = agent.act(newest.observation, torch.ones(2, dtype=torch.bool), None, seeded(3))
+    reset, reset_carry = agent.act(newest.observation, first, carries[-1], seeded(3))
+    assert fresh_carry is not None and reset_carry is not None
+    assert torch.equal(reset[0], fresh[0])
+    assert torch.equal(reset_carry.state.features[0], fresh_carry.state.features[0])
+    assert not torch.equal(reset_carry.state.features[1], fresh_carry.state.features[1])  # its episode goes on
+    if name == "cem":
+        assert reset_carry.plan is not None and fresh_carry.plan is not None
+        assert torch.equal(reset_carry.plan.actions[0], fresh_carry.plan.actions[0])
+
+
+@names
+def test_acting_filters_as_observe_does(make_model: Maker, make_batch: Rows, feed_noise: Feed, name: str) -> None:
+    """Row by row, with its own actions carried along, an agent is in the states that `observe` gives for the rows."""
+    model = make_model(action=ActionLayout(2))
+    agent = make_agent(name, model)
+    rows = make_batch(model, 2, 5, firsts=(0, 3))
+    noise = torch.randn(5, 2, 4, generator=seeded(0))
+    imagined = [torch.zeros(CEM.horizon, 2 * CEM.candidates, 4)] * CEM.iterations if name == "cem" else []
+    feed_noise(model, [x for t in range(5) for x in (noise[t : t + 1], *imagined)] + [noise])
+    actions, carries = play(agent, rows)
+    taken = Batch(rows.observation, torch.stack(actions, 1), rows.reward, rows.termination, rows.is_first)
+    states = model.observe(taken).posterior
+    for t, carry in enumerate(carries):
+        assert carry is not None
+        assert torch.allclose(carry.state.features, states.features[:, t], atol=1e-5)
+        assert torch.equal(carry.action, actions[t])
+
+
+def test_the_planner_starts_from_the_plan_of_the_step_before(make_model: Maker, make_batch: Rows) -> None:
+    model = make_model()
+    agent = make_agent("cem", model)
+    rows = make_batch(model, 1, 1)[:, 0]
+    _, carry = agent.act(rows.observation, torch.tensor([True]), None, seeded(0))
+    assert carry is not None and carry.plan is not None
+    going = torch.tensor([False])
+    with_plan, _ = agent.act(rows.observation, going, carry, seeded(1))
+    without, _ = agent.act(rows.observation, going, Carry(carry.state, carry.action), seeded(1))
+    assert not torch.equal(with_plan, without)
+
+
+def test_exploring_adds_noise_to_the_planned_action_and_remembers_what_was_done(
+    make_model: Maker, make_batch: Rows
+) -> None:
+    layout = ActionLayout(1, (3,))
+    model = make_model(action=layout)
+    rows = make_batch(model, 400, 1)[:, 0]
+    quiet, carry = make_agent("cem", model).act(rows.observation, rows.is_first, None, seeded(0))
+    noisy, noisy_carry = make_agent("cem", model, noise=0.1).act(rows.observation, rows.is_first, None, seeded(0), True)
+    assert carry is not None and carry.plan is not None and noisy_carry is not None
+    assert torch.equal(quiet, carry.plan.actions[:, 0])
+    assert torch.equal(noisy[:, 1:], quiet[:, 1:])
+    inside = quiet[:, 0].abs() < 0.5
+    off = (noisy - quiet)[inside, 0]
+    assert float(off.std()) == pytest.approx(0.1, rel=4 / (2 * len(off)) ** 0.5)
+    assert torch.equal(noisy_carry.action, noisy)
+
+
+def test_the_actor_scores_by_its_mode_and_explores_by_drawing(make_model: Maker, make_batch: Rows) -> None:
+    model = make_model()
+    agent = make_agent("actor", model)
+    assert isinstance(agent, ActorAgent)
+    rows = make_batch(model, 4, 1)[:, 0]
+    action, carry = agent.act(rows.observation, rows.is_first, None, seeded(0))
+    assert carry is not None and carry.plan is None
+    policy = agent.actor(carry.state.features)
+    assert torch.equal(action, policy.mode)
+    drawn, _ = agent.act(rows.observation, rows.is_first, None, seeded(0), explore=True)
+    assert not torch.equal(drawn, action)
+
+
+@pytest.mark.parametrize("name", ["random", "cem", "actor"])
+def test_another_seed_explores_differently(make_model: Maker, make_batch: Rows, name: str) -> None:
+    model = make_model()
+    agent = RandomAgent(model.action_layout) if name == "random" else make_agent(name, model)
+    rows = make_batch(model, 2, 2)
+    assert not torch.equal(play(agent, rows, 0, True)[0][0], play(agent, rows, 1, True)[0][0])
