@@ -5,17 +5,19 @@ from typing import TYPE_CHECKING, Any
 
 from worldvae.errors import UserError
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State
-from worldvae.world_model import WorldModel, WorldModelConfig
 
 if TYPE_CHECKING:
     from worldvae.run import Run, RunConfig, load
     from worldvae.trainer import Trainer
+    from worldvae.world_model import WorldModel, WorldModelConfig
 
 _LAZY = {
     "load": "worldvae.run",
     "Run": "worldvae.run",
     "RunConfig": "worldvae.run",
     "Trainer": "worldvae.trainer",
+    "WorldModel": "worldvae.world_model",
+    "WorldModelConfig": "worldvae.world_model",
     "envs": "worldvae.envs",
     "agents": "worldvae.agents",
     "planning": "worldvae.planning",

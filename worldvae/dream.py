@@ -102,7 +102,7 @@ def open_loop(
     else:
         assert observation.vector is not None
         truth, dream = symlog(observation.vector), model.decode(states, "vector").mean
-        offset, scale = model.decoders["vector"].offset, model.decoders["vector"].scale
+        offset, scale = model.likelihood("vector").offset, model.likelihood("vector").scale
         truth, dream = (truth - offset) / scale, (dream - offset) / scale
     steps = torch.arange(context, context + horizon)
     return OpenLoop(

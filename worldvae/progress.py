@@ -4,7 +4,6 @@ import sys
 import time
 from collections.abc import Sequence
 from types import TracebackType
-from typing import Self
 
 import numpy as np
 from rich.console import Console
@@ -29,7 +28,7 @@ class Progress:
         self._began = self._last = time.monotonic()
         self._first: tuple[int, float] | None = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "Progress":
         if self._console.is_terminal:
             self._live.start()
         return self

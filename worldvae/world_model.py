@@ -161,15 +161,15 @@ class WorldModel(nn.Module):
         """
         if observation.pixels is not None:
             mean = unit(observation.pixels).reshape(-1, *observation.pixels.shape[-3:]).mean(0)
-            self._likelihood("pixels").offset.copy_(mean)
+            self.likelihood("pixels").offset.copy_(mean)
             cast(ConvEncoder, self.encoders["pixels"]).centre.copy_(mean)
         if observation.vector is not None:
             rows = symlog(observation.vector).reshape(-1, observation.vector.shape[-1])
-            vector = self._likelihood("vector")
+            vector = self.likelihood("vector")
             vector.offset.copy_(rows.mean(0))
             vector.scale.copy_(rows.std(0, correction=0).clamp(min=1e-2))
 
-    def _likelihood(self, modality: str) -> GaussianLikelihood:
+    def likelihood(self, modality: str) -> GaussianLikelihood:
         return cast(GaussianLikelihood, self.decoders[modality])  # a ModuleDict forgets the types of its parts
 
     def _autocast(self) -> torch.autocast:
@@ -182,7 +182,7 @@ class WorldModel(nn.Module):
             with self._autocast():
                 parts.append(self.encoders["pixels"](observation.pixels).float())
         if observation.vector is not None:
-            vector = self._likelihood("vector")
+            vector = self.likelihood("vector")
             parts.append(self.encoders["vector"]((symlog(observation.vector) - vector.offset) / vector.scale))
         return torch.cat(parts, dim=-1)
 

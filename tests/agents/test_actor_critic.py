@@ -12,6 +12,7 @@ from torch import Tensor
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.agents.actor_critic import frozen
 from worldvae.learner import OptimiserConfig
+from worldvae.objectives import lambda_returns
 from worldvae.types import ActionLayout, Dream, ObservationLayout, State
 from worldvae.world_model import WorldModel, WorldModelConfig
 
@@ -129,9 +130,39 @@ def test_dreams_cost_no_gradient_of_the_world_model() -> None:
 def test_the_policy_gets_no_gradient_through_its_inputs() -> None:
     world = Bandit(ActionLayout(1), near(0.5))
     states = starts(world).map(lambda x: x.clone().requires_grad_())
-    policy = ActorCritic(world, SHORT)._policy(states)
+    learner = ActorCritic(world, SHORT)
+    for parameter in learner.actor.parameters():
+        parameter.data.add_(torch.randn_like(parameter))  # a fresh actor looks at nothing
+    policy = learner._policy(states)
     gradients = torch.autograd.grad(policy.mode.sum() + 0 * states.features.sum(), [states.memory, states.latent])
     assert all(bool((g == 0).all()) for g in gradients)
+
+
+def test_returns_are_bootstrapped_by_the_values_of_the_states_they_led_into(
+    make_model: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = make_model()
+    learner, seen, dreams = ActorCritic(model, SHORT), [], []
+    for parameter in learner.critic.parameters():
+        parameter.data.add_(0.1 * torch.randn_like(parameter))
+    critic, imagine = copy.deepcopy(learner.critic), model.imagine
+
+    def record_dream(*args: Any, **kwargs: Any) -> Dream:
+        dreams.append(imagine(*args, **kwargs))
+        return dreams[-1]
+
+    def record(*args: Any) -> Tensor:
+        seen.append(args)
+        return lambda_returns(*args)
+
+    monkeypatch.setattr(model, "imagine", record_dream)
+    monkeypatch.setattr("worldvae.agents.actor_critic.lambda_returns", record)
+    learner.update(starts(model), torch.Generator().manual_seed(0))
+    rewards, values, discounts, mix = seen[0]
+    assert torch.allclose(values, critic(dreams[0].states.features).mean, rtol=1e-3)
+    assert torch.equal(rewards, dreams[0].rewards)
+    assert torch.allclose(discounts, 0.985 * dreams[0].continuations)
+    assert mix == 0.95
 
 
 def test_a_subset_of_the_starts_is_drawn_without_repetition() -> None:

@@ -1,0 +1,207 @@
+"""The command line: what it prints, where it exits, and that a user's mistake is one sentence and no traceback."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+from gymnasium import spaces
+
+from tests.test_trainer import SMALL
+from worldvae.commands.cli import main
+from worldvae.dream import OpenLoop
+
+QUICK = [*SMALL, "train.eval_episodes=2"]
+
+
+def call(*arguments: str) -> int:
+    """Run the command line in this process and return its exit code."""
+    before = sys.argv
+    sys.argv = ["worldvae", *arguments]
+    try:
+        main()
+    except SystemExit as error:
+        return int(error.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def complain(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run what must fail with the user's exit code, and return the one sentence it prints."""
+    capsys.readouterr()
+    assert call(*arguments) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    lines = captured.err.strip().splitlines()
+    assert lines[-1].startswith("worldvae: "), captured.err
+    assert "Traceback" not in captured.err
+    return lines[-1]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "tiny"
+    assert call("train", "tiny", "--out", str(folder), "--seed", "3", *QUICK) == 0
+    return folder
+
+
+def test_train_says_where_everything_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("train", "tiny", "--out", str(tmp_path / "run"), *QUICK, "train.steps=200") == 0
+    err = capsys.readouterr().err
+    assert "Return" in err and "uniform actions" in err and str(tmp_path / "run") in err
+    film = next((tmp_path / "run" / "dreams").glob("*.gif"))
+    assert str(film) in err
+    assert film.read_bytes().startswith(b"GIF89a")
+
+
+@pytest.mark.parametrize("agent", ["actor", "cem", "random"])
+def test_eval_prints_one_object(run: Path, agent: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("eval", str(run), "--agent", agent, "--episodes", "3", "--seed", "5", "--json") == 0
+    out = json.loads(capsys.readouterr().out)
+    assert out["env_id"] == "worldvae/Tiny-v0" and out["agent"] == agent and out["episodes"] == 3 and out["seed"] == 5
+    assert len(out["returns"]) == 3 and out["mean"] == pytest.approx(np.mean(out["returns"]))
+    assert out["ci95"][0] <= out["mean"] <= out["ci95"][1]
+    assert all(0 < value <= 50 for value in out["returns"])
+    assert 0 < out["random_mean"] < 50 and out["decisions_per_second"] > 0
+    assert call("eval", str(run), "--agent", agent, "--episodes", "3", "--seed", "5", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["returns"] == out["returns"]
+
+
+def test_dream_prints_one_object_and_writes_a_film(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--context", "3", "--horizon", "12", "--episodes", "4", "--out", str(run / "film.png"), "--json"]
+    assert call("dream", str(run), *arguments) == 0
+    out = json.loads(capsys.readouterr().out)
+    assert (out["context"], out["horizon"], out["episodes"]) == (3, 12, 4)
+    assert len(out["psnr"]) == len(out["psnr_copy_last"]) == len(out["reward_mae"]) == 12
+    assert Path(out["file"]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_psnr_of_known_errors() -> None:
+    import torch
+
+    truth = torch.zeros(2, 4, 1, 2, 2)
+    truth[:, 3] = 0.5
+    dream = truth.clone()
+    dream[:, 2] += 0.1
+    dream[1, 3] += 100.0  # after the end of that episode
+    valid = torch.tensor([[True, True, True], [True, True, False]])
+    found = OpenLoop(1, truth, dream, torch.zeros(2, 3), torch.ones(2, 3), valid, True)
+    assert found.psnr == pytest.approx([100.0, 20.0, 100.0], abs=1e-3)
+    assert found.psnr_copy_last == pytest.approx([100.0, 100.0, 10 * np.log10(4)], abs=1e-3)
+    assert found.reward_mae == pytest.approx([1.0, 1.0, 1.0])
+
+
+def test_wrong_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "Did you mean 'pendulum'" in complain(capsys, "train", "pendulun")
+    assert "Did you mean 'CartPole-v1'" in complain(capsys, "train", "CartPol-v1")
+    assert "no.yaml" in complain(capsys, "train", "no.yaml")
+    assert "takes a name" in complain(capsys, "train")
+    out = ["--out", str(tmp_path / "run")]
+    assert "Did you mean" in complain(capsys, "train", "tiny", "model.latnet=gaussian", *out)
+    assert "train.steps" in complain(capsys, "train", "tiny", "train.steps=many", *out)
+    assert "gru" in complain(capsys, "train", "tiny", "model.memory=lstm", *out)
+    assert "batch" in complain(capsys, "train", "tiny", "train.batch=0", *out)
+    assert not (tmp_path / "run").exists()
+
+
+def test_wrong_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "mine.yaml").write_text("env: {id: worldvae/Tiny-v0}\ntrain: {stepps: 3}\n")
+    sentence = complain(capsys, "train", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "run"))
+    assert "train.stepps" in sentence and "Did you mean" in sentence and "steps" in sentence
+
+
+def test_wrong_places(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "no run" in complain(capsys, "eval", str(tmp_path / "nothing"))
+    assert "no run" in complain(capsys, "dream", str(tmp_path))
+    assert "no run" in complain(capsys, "train", "--resume", str(tmp_path / "nothing"))
+    assert "already holds a run" in complain(capsys, "train", "tiny", "--out", str(run))
+    (tmp_path / "file").write_text("")
+    assert "cannot write" in complain(capsys, "train", "tiny", "--out", str(tmp_path / "file" / "run"))
+    assert "leave it out" in complain(capsys, "train", "tiny", "--resume", str(run))
+    assert "no agent 'actr'" in complain(capsys, "eval", str(run), "--agent", "actr")
+    assert ".avi" in complain(capsys, "dream", str(run), "--out", str(tmp_path / "film.avi"))
+    assert "positive" in complain(capsys, "eval", str(run), "--episodes", "0")
+
+
+def test_a_run_of_another_version(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    state = next((copy / "checkpoints").glob("step_*")) / "state.json"
+    state.write_text(state.read_text().replace('"format": 1', '"format": 99', 1))
+    assert "format 99" in complain(capsys, "eval", str(copy))
+
+
+@pytest.mark.parametrize(
+    "env_id",
+    [
+        "CartPole-v1",
+        "Pendulum-v1",
+        "Acrobot-v1",
+        "MountainCar-v0",
+        "MountainCarContinuous-v0",
+        "Blackjack-v1",
+        "FrozenLake-v1",
+        "FrozenLake8x8-v1",
+        "CliffWalking-v1",
+        "Taxi-v4",
+    ],
+)
+def test_train_runs_on_every_environment(env_id: str, tmp_path: Path) -> None:
+    """200 updates with whatever spaces it has; `quick` makes them small, not fewer."""
+    quick = [*QUICK, "train.updates=200", "train.steps=1200", "train.eval_episodes=1", "train.envs=1"]
+    shrunk = ["env.time_limit=60", "env.size=[24,32]", "train.ratio=1"]
+    assert call("train", env_id, "--out", str(tmp_path / "run"), *quick, *shrunk) == 0
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert max(line.get("train/updates", 0) for line in lines) == 200
+
+
+class Mixed(gym.Env[Any, Any]):
+    """Dict observations (an image, a vector and a Discrete) and MultiDiscrete actions."""
+
+    observation_space = spaces.Dict(
+        {
+            "image": spaces.Box(0, 255, (20, 24, 3), np.uint8),
+            "speed": spaces.Box(-np.inf, np.inf, (2,), np.float32),
+            "mode": spaces.Discrete(3, start=1),
+        }
+    )
+    action_space = spaces.MultiDiscrete([2, 3])
+
+    def _observe(self) -> dict[str, Any]:
+        image = np.zeros((20, 24, 3), np.uint8)
+        image[:, : self.t] = 255
+        return {"image": image, "speed": np.array([self.t, -1], np.float32), "mode": np.int64(1 + self.t % 3)}
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.t = 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action)
+        self.t += 1
+        return self._observe(), float(action[1]), self.t >= 15, False, {}
+
+
+def test_train_runs_on_dict_observations_and_multidiscrete_actions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gym.register("tests/Mixed-v0", entry_point=Mixed)
+    quick = [*QUICK, "train.updates=200", "train.steps=1200", "train.ratio=1"]
+    assert call("train", "tests/Mixed-v0", "--out", str(tmp_path / "run"), *quick) == 0
+    for agent in ("actor", "cem"):
+        assert call("eval", str(tmp_path / "run"), "--agent", agent, "--episodes", "2") == 0
+
+
+def test_worlds_without_frames_are_filmed_as_curves(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    assert call("train", "tiny", "--out", out, *QUICK, "env.obs=state", "train.steps=200") == 0
+    capsys.readouterr()
+    assert call("dream", out, "--json", "--horizon", "10", "--episodes", "3") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["psnr"]) == 10 and Path(found["file"]).exists()

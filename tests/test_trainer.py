@@ -1,0 +1,206 @@
+"""Training end to end on the built-in world: what is written, resuming bit for bit, what survives a failure."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+import worldvae as wv
+from worldvae.config import find_config, load_config
+from worldvae.errors import UserError
+from worldvae.run import RunConfig
+from worldvae.trainer import Trainer
+
+SMALL = [
+    "env.size=[16,16]",
+    "model.size=tiny",
+    "train.steps=400",
+    "train.prefill=120",
+    "train.pretrain=10",
+    "train.envs=2",
+    "train.batch=4",
+    "train.length=8",
+    "train.log_every=10",
+    "train.film_every=1000",
+    "actor_critic.starts=16",
+    "actor_critic.horizon=4",
+]
+
+
+def config(*overrides: str, id: str = "worldvae/Tiny-v0") -> RunConfig:
+    return load_config(RunConfig, [{"env": {"id": id, "obs": "pixels"}}], [*SMALL, *overrides])
+
+
+def stop_after(trainer: Trainer, steps: int) -> None:
+    """Let the trainer's loop end as Ctrl-C does, once it has taken so many environment steps."""
+    step = trainer.collector.step
+
+    def counted(*arguments: Any) -> Any:
+        ended = step(*arguments)
+        if trainer.run.steps + 2 >= steps:
+            signal.raise_signal(signal.SIGINT)
+        return ended
+
+    trainer.collector.step = counted  # type: ignore[method-assign]
+
+
+def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
+    return {**trainer.run.model.state_dict(), **{f"ac.{k}": v for k, v in trainer.run.actor_critic.state_dict().items()}}
+
+
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
+    whole = Trainer(config(), tmp_path / "whole")
+    assert whole.train()
+    first = Trainer(config(), tmp_path / "parts")
+    stop_after(first, 234)  # in the middle of an episode of 50 steps
+    assert not first.train()
+    first.close()
+    second = Trainer.resume(tmp_path / "parts")
+    assert second.run.steps == 234
+    assert second.train()
+    assert second.updates == whole.updates > 20
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(second)[name]), name
+    assert torch.equal(whole.data.get_state(), second.data.get_state())
+    whole.close()
+    second.close()
+
+
+def test_the_seed_decides_the_run(tmp_path: Path) -> None:
+    results = []
+    for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
+        trainer = Trainer(config(f"seed={seed}", "train.steps=200"), tmp_path / folder)
+        trainer.train()
+        trainer.close()
+        results.append(weights(trainer)["memory.cell.weight_hh"])
+    assert torch.equal(results[0], results[1])
+    assert not torch.equal(results[0], results[2])
+
+
+def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
+    trainer = Trainer(config("train.film_every=20"), tmp_path / "run")
+    trainer.train()
+    trainer.close()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert {"model/pixel_nats", "actor/entropy", "critic/value"} <= set().union(*lines)
+    assert any("train/return" in line for line in lines)
+    events = EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0}).Reload()
+    gif = events.Images("dream/open_loop")[-1].encoded_image_string
+    assert gif.startswith(b"GIF89a") and gif.count(b"\x21\xf9\x04") > 5  # graphic control: one a frame
+    assert "dream/reconstruction" in events.Tags()["images"]
+    assert not list((tmp_path / "run").rglob("*.pkl")) and not list((tmp_path / "run").rglob("*.pt"))
+    run = wv.load(tmp_path / "run")
+    assert run.steps == 400
+    assert "Tiny" in repr(run)
+    for name, tensor in weights(trainer).items():
+        if not name.startswith("ac."):
+            assert torch.equal(run.model.state_dict()[name], tensor)
+
+
+def test_rows_in_the_replay_are_those_of_the_environment(tmp_path: Path) -> None:
+    """Replaying the stored actions in a fresh environment gives the stored frames, rewards and terminations."""
+    trainer = Trainer(config("train.steps=300", "train.prefill=300"), tmp_path / "run")
+    trainer.train()
+    from worldvae.collector import episode_seed
+    from worldvae.envs import make_from
+
+    env = make_from(trainer.run.config.env)
+    closed = [episode for episode in trainer.replay.episodes() if episode.closed]
+    assert len(closed) == 4
+    for lane in (0, 1):
+        for number, episode in enumerate(e for e in closed if e.lane == lane):
+            rows = trainer.replay.read(episode)[0]
+            observation, _ = env.reset(seed=episode_seed(0, lane, number))
+            assert rows.observation.pixels is not None
+            assert len(episode) == 51
+            assert np.array_equal(rows.observation.pixels[0], observation["pixels"])
+            assert rows.reward[0] == 0 and bool(rows.is_first[0]) and not bool(rows.is_first[1:].any())
+            for t in range(50):
+                observation, reward, terminated, _, _ = env.step(rows.action[t].numpy())
+                assert np.array_equal(rows.observation.pixels[t + 1], observation["pixels"])
+                assert rows.reward[t + 1] == np.float32(reward)
+                assert bool(rows.termination[t + 1]) == terminated
+    trainer.close()
+
+
+class Failing(gym.Env[Any, Any]):
+    """A counter that raises in its 70th step, or shows what is no number."""
+
+    observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
+    action_space = spaces.Discrete(2)
+    played = 0
+
+    def __init__(self, how: str = "raises") -> None:
+        self.how = how
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.t = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        Failing.played += 1
+        self.t += 1
+        observation = np.full(2, 0.01 * self.t, np.float32)
+        if Failing.played == 150:
+            if self.how == "raises":
+                raise RuntimeError("the motor is on fire")
+            observation = np.full(2, np.nan, np.float32) if self.how == "nan" else np.zeros(3, np.float32)
+        return observation, 1.0, self.t >= 20, False, {}
+
+
+@pytest.mark.parametrize(
+    ("how", "word"), [("raises", "motor is on fire"), ("nan", "finite"), ("shape", "shape")]
+)
+def test_a_failing_environment_loses_nothing(tmp_path: Path, how: str, word: str) -> None:
+    Failing.played = 0
+    overrides = ["env.obs=state", f"env.kwargs.how={how}", "train.envs=1", "train.prefill=40"]
+    trainer = Trainer(config(*overrides, id="tests/Failing-v0"), tmp_path / "run")
+    with pytest.raises(UserError, match=word) as caught:
+        trainer.train()
+    assert "The run was saved" in str(caught.value) and "\n" not in str(caught.value)
+    trainer.close()
+    resumed = Trainer.resume(tmp_path / "run")
+    assert resumed.run.steps == 149
+    assert resumed.train()
+    assert resumed.run.steps == 400
+    assert len(resumed.replay) > 400
+    resumed.close()
+
+
+class Drifting(Failing):
+    """Not deterministic: it counts on across episodes and processes."""
+
+    def step(self, action: Any) -> Any:
+        Failing.played += 1
+        self.t += 1
+        return np.full(2, Failing.played % 97 / 97, np.float32), 1.0, self.t >= 20, False, {}
+
+
+gym.register("tests/Failing-v0", entry_point=Failing)
+gym.register("tests/Drifting-v0", entry_point=Drifting)
+
+
+def test_an_environment_that_cannot_be_brought_back_is_begun_anew(tmp_path: Path) -> None:
+    first = Trainer(config("env.obs=state", id="tests/Drifting-v0"), tmp_path / "run")
+    stop_after(first, 234)
+    first.train()
+    first.close()
+    with pytest.warns(UserWarning, match="not deterministic"):
+        second = Trainer.resume(tmp_path / "run")
+    assert second.train()
+    second.close()
+
+
+def test_the_packaged_configs_are_valid() -> None:
+    for name in ("tiny", "pendulum", "cartpole", "pendulum_state", "cartpole_state"):
+        path = find_config(name)
+        assert path is not None
+        loaded = load_config(RunConfig, [path])
+        assert loaded.train.steps > loaded.train.prefill
