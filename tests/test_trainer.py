@@ -31,6 +31,10 @@ SMALL = [
     "train.film_every=1000",
     "actor_critic.starts=16",
     "actor_critic.horizon=4",
+    "cem.horizon=5",
+    "cem.candidates=16",
+    "cem.elites=4",
+    "cem.iterations=2",
 ]
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from worldvae import checkpoint
 from worldvae.agents import RandomAgent
 from worldvae.collector import Collector, Finished
+from worldvae.dream import OpenLoop
 from worldvae.envs import EnvPool
 from worldvae.errors import UserError
 from worldvae.evaluation import held_out_dream
@@ -168,8 +169,8 @@ class Trainer:
     def _episodes(self) -> int:
         return sum(self.collector.episodes)
 
-    def show_dream(self) -> None:
-        """Write a dream of fresh episodes, and a reconstruction, to TensorBoard."""
+    def show_dream(self) -> OpenLoop:
+        """Dream held-out episodes, and write the film and a reconstruction to TensorBoard."""
         dream = held_out_dream(self.run, FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES)
         film = dream.film()
         self.logger.gif(self.run.steps, "dream/open_loop", film)
@@ -177,6 +178,7 @@ class Trainer:
         self.logger.scalars(
             self.run.steps, {f"dream/psnr_{h}": dream.psnr[h - 1] for h in (1, 5, 15, 40) if h <= len(dream.psnr)}
         )
+        return dream
 
     def save(self) -> Path:
         """Write a checkpoint from which `resume` goes on exactly; return its path.

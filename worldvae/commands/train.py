@@ -10,10 +10,10 @@ import typer
 
 from worldvae.config import config_names, find_config, load_config
 from worldvae.errors import UserError, near_miss
-from worldvae.evaluation import evaluate, held_out_dream
+from worldvae.evaluation import evaluate
 from worldvae.film import film
 from worldvae.run import RunConfig
-from worldvae.trainer import FILM_CONTEXT, FILM_EPISODES, FILM_HORIZON, Trainer
+from worldvae.trainer import Trainer
 
 INTERRUPTED = 130
 
@@ -106,9 +106,7 @@ def _finish(trainer: Trainer, minutes: float) -> None:
             f"Return {result.mean:.1f} (95 % interval {low:.1f} to {high:.1f}, {train.eval_episodes} episodes; "
             f"uniform actions: {result.random_mean:.1f})."
         )
-    trainer.show_dream()
-    dream = held_out_dream(run, FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES)
-    path = film(run.folder / "dreams" / f"step_{run.steps:08d}.gif", dream.film())
+    path = film(run.folder / "dreams" / f"step_{run.steps:08d}.gif", trainer.show_dream().film())
     lines += [
         f"Dream film: {path}. Model and replay: {run.folder}. Curves: tensorboard --logdir {run.folder}",
         f"Next: worldvae eval {run.folder} --episodes 20, or worldvae dream {run.folder}",
