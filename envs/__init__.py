@@ -8,7 +8,7 @@ from worldvae.envs.make import EnvConfig, make, make_from, wrap
 from worldvae.envs.observations import ObservationCodec
 from worldvae.envs.pixels import shrink
 from worldvae.envs.pool import EnvPool, Step
-from worldvae.envs.spaces import ActionCodec, sample_actions
+from worldvae.envs.spaces import ActionCodec
 from worldvae.envs.world_env import WorldEnv
 
 __all__ = [
@@ -20,7 +20,6 @@ __all__ = [
     "WorldEnv",
     "make",
     "make_from",
-    "sample_actions",
     "shrink",
     "tiny",
     "wrap",

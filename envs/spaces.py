@@ -8,10 +8,8 @@ from typing import Any
 
 import gymnasium as gym
 import numpy as np
-import torch
 from gymnasium import spaces
-from jaxtyping import Float, Float32, Float64, Int
-from torch import Tensor
+from jaxtyping import Float32, Float64, Int
 
 from worldvae.errors import UserError
 from worldvae.types import ActionLayout
@@ -188,15 +186,3 @@ def _nest(space: gym.Space[Any], values: Iterator[Any]) -> Any:
     if isinstance(space, spaces.Tuple):
         return tuple(_nest(part, values) for part in space.spaces)
     return next(values)
-
-
-def sample_actions(
-    layout: ActionLayout, shape: Sequence[int], generator: torch.Generator
-) -> Float[Tensor, "*shape action"]:
-    """Draw action vectors uniformly, `[*shape, action]`, on the generator's device: what a random agent does."""
-    device = generator.device
-    parts = [2 * torch.rand(*shape, layout.continuous, generator=generator, device=device) - 1]
-    for n in layout.categorical:
-        choice = torch.randint(n, tuple(shape), generator=generator, device=device)
-        parts.append(torch.nn.functional.one_hot(choice, n).float())
-    return torch.cat(parts, dim=-1)

@@ -56,7 +56,10 @@ def stop_after(trainer: Trainer, steps: int) -> None:
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
-    return {**trainer.run.model.state_dict(), **{f"ac.{k}": v for k, v in trainer.run.actor_critic.state_dict().items()}}
+    return {
+        **trainer.run.model.state_dict(),
+        **{f"ac.{k}": v for k, v in trainer.run.actor_critic.state_dict().items()},
+    }
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
@@ -159,9 +162,7 @@ class Failing(gym.Env[Any, Any]):
         return observation, 1.0, self.t >= 20, False, {}
 
 
-@pytest.mark.parametrize(
-    ("how", "word"), [("raises", "motor is on fire"), ("nan", "finite"), ("shape", "shape")]
-)
+@pytest.mark.parametrize(("how", "word"), [("raises", "motor is on fire"), ("nan", "finite"), ("shape", "shape")])
 def test_a_failing_environment_loses_nothing(tmp_path: Path, how: str, word: str) -> None:
     Failing.played = 0
     overrides = ["env.obs=state", f"env.kwargs.how={how}", "train.envs=1", "train.prefill=40"]

@@ -27,7 +27,9 @@ def curves(
     def points(values: Tensor, entry: int, start: int, stop: int) -> list[tuple[float, float]]:
         unit = (values[start:stop, entry] - low[entry]) / size[entry]
         top = entry * _STRIP + 6
-        return [(float(_MARGIN + (start + k) * _STEP), top + (_STRIP - 12) * (1 - float(u))) for k, u in enumerate(unit)]
+        return [
+            (float(_MARGIN + (start + k) * _STEP), top + (_STRIP - 12) * (1 - float(u))) for k, u in enumerate(unit)
+        ]
 
     frames = []
     font = ImageFont.load_default(size=12)

@@ -62,8 +62,8 @@ class Optimiser:
         """Go on from `state_dict`."""
         self.adam.load_state_dict(state["adam"])
         self.updates = state["updates"]
-        # A checkpoint keeps no memory layout, and the fused step walks parameter, gradient and moments in the order they
-        # lie in memory: moments that lie otherwise than their channels-last parameter would be mixed up, silently.
+        # A checkpoint keeps no memory layout, and the fused step walks parameter, gradient and moments in the order
+        # they lie in memory: moments that lie otherwise than their channels-last parameter are mixed up, silently.
         for parameter, moments in self.adam.state.items():
             for name in ("exp_avg", "exp_avg_sq"):
                 moments[name] = torch.empty_like(parameter).copy_(moments[name])

@@ -170,6 +170,7 @@ class WorldModel(nn.Module):
             vector.scale.copy_(rows.std(0, correction=0).clamp(min=1e-2))
 
     def likelihood(self, modality: str) -> GaussianLikelihood:
+        """Return the module behind `decode`, for "pixels" or "vector"."""
         return cast(GaussianLikelihood, self.decoders[modality])  # a ModuleDict forgets the types of its parts
 
     def _autocast(self) -> torch.autocast:

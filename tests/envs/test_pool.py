@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from worldvae.envs import EnvConfig, EnvPool, WorldEnv, make_from, sample_actions, wrap
+from worldvae.envs import EnvConfig, EnvPool, WorldEnv, make_from, wrap
 from worldvae.errors import UserError
+from worldvae.planning import uniform_actions
 
 MODES = pytest.mark.parametrize("mode", ["sync", "async"])
 SHORT = EnvConfig("worldvae/Tiny-v0", obs="both", size=(16, 16), time_limit=5, kwargs={"terminate": True, "side": 16})
@@ -49,7 +50,9 @@ class Faulty(gym.Env):
 @pytest.mark.parametrize("config", [SHORT, EnvConfig("CartPole-v1", size=(16, 24))], ids=["both", "pixels"])
 def test_a_pool_equals_a_plain_loop(mode: str, config: EnvConfig) -> None:
     rows, steps = 3, 14
-    actions = sample_actions(make_from(config).action_layout, (steps, rows), torch.Generator().manual_seed(0))
+    actions = uniform_actions(
+        make_from(config).action_layout, (steps, rows), torch.device("cpu"), torch.Generator().manual_seed(0)
+    )
     ended = 0
     with EnvPool([config] * rows, mode=mode, workers=2) as pool:
         loop = [make_from(config) for _ in range(rows)]

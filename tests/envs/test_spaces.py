@@ -10,8 +10,9 @@ from gymnasium import spaces
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldvae.envs import ActionCodec, sample_actions
+from worldvae.envs import ActionCodec
 from worldvae.errors import UserError
+from worldvae.planning import uniform_actions
 from worldvae.types import ActionLayout
 
 shapes = st.sampled_from([(), (1,), (3,), (2, 2), (1, 3)])
@@ -124,7 +125,7 @@ def test_a_vector_that_is_not_finite_is_ours() -> None:
 
 def test_sampled_actions_are_uniform(generator: torch.Generator) -> None:
     layout = ActionLayout(continuous=2, categorical=(3, 2))
-    actions = sample_actions(layout, (400, 50), generator)
+    actions = uniform_actions(layout, (400, 50), torch.device("cpu"), generator)
     assert actions.shape == (400, 50, 7) and actions.dtype == torch.float32
     continuous = actions[..., :2]
     assert continuous.abs().max() <= 1
@@ -134,7 +135,7 @@ def test_sampled_actions_are_uniform(generator: torch.Generator) -> None:
         assert (actions[..., block].sum(-1) == 1).all()
         torch.testing.assert_close(actions[..., block].mean((0, 1)), torch.full((n,), 1 / n), atol=0.02, rtol=0)
     assert torch.equal(
-        sample_actions(layout, (3,), torch.Generator().manual_seed(1)),
-        sample_actions(layout, (3,), torch.Generator().manual_seed(1)),
+        uniform_actions(layout, (3,), torch.device("cpu"), torch.Generator().manual_seed(1)),
+        uniform_actions(layout, (3,), torch.device("cpu"), torch.Generator().manual_seed(1)),
     )
-    assert sample_actions(layout, (), generator).shape == (7,)
+    assert uniform_actions(layout, (), torch.device("cpu"), generator).shape == (7,)

@@ -10,7 +10,7 @@ from worldvae.run import RunConfig
 from worldvae.trainer import Trainer
 
 MARGIN = 12.0
-"""Stated beforehand: uniform actions earn about 15 of 50, the best feedback 48; a policy must earn 12 more than uniform."""
+"""Stated beforehand: of 50, uniform actions earn about 15 and the best feedback 48; an agent must earn 12 more."""
 
 
 @pytest.mark.gate

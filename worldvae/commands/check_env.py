@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 
 from worldvae.config import load_config
-from worldvae.envs import EnvConfig, WorldEnv, make_from, sample_actions
+from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.envs.world_env import DEFAULT_TIME_LIMIT
+from worldvae.planning import uniform_actions
 
 FEWEST_FRAMES_PER_SECOND = 100
 LARGEST_REWARD = 100.0
@@ -134,7 +135,7 @@ def _play(env: WorldEnv, seconds: float, seed: int) -> _Play:
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or len(rewards) < 20:
         before = observation
-        action = sample_actions(env.action_layout, (), generator).numpy()
+        action = uniform_actions(env.action_layout, (), torch.device("cpu"), generator).numpy()
         observation, reward, terminated, truncated, _ = env.step(action)
         rewards.append(reward)
         length += 1
@@ -161,7 +162,7 @@ def _play(env: WorldEnv, seconds: float, seed: int) -> _Play:
 
 def _repeatable(env: WorldEnv, seed: int, generator: torch.Generator, steps: int = 20) -> bool:
     """Return whether two episodes with the same seed and actions are the same."""
-    actions = sample_actions(env.action_layout, (steps,), generator).numpy()
+    actions = uniform_actions(env.action_layout, (steps,), torch.device("cpu"), generator).numpy()
     records = []
     for _ in range(2):
         observation, _ = env.reset(seed=seed)

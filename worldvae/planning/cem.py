@@ -26,9 +26,9 @@ class CEMConfig:
     """
 
     horizon: int = 15
-    candidates: int = 200
-    elites: int = 20
-    iterations: int = 4
+    candidates: int = 100
+    elites: int = 10
+    iterations: int = 3
     std: float = 0.8
     min_std: float = 0.05
     smoothing: float = 0.05
