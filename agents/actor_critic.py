@@ -57,6 +57,17 @@ class ActorCriticConfig:
     bins: int = 255
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=6e-4))
 
+    def __post_init__(self) -> None:
+        for name in ("discount", "mix", "slow", "scale_decay"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1")
+        if self.horizon < 1 or self.layers < 1:
+            raise ValueError(f"horizon={self.horizon} and layers={self.layers} must be at least 1")
+        if self.starts < 0 or self.hidden < 0:
+            raise ValueError(f"starts={self.starts} and hidden={self.hidden} cannot be negative")
+        if self.bins < 3 or self.bins % 2 == 0:
+            raise ValueError(f"bins={self.bins} must be odd and at least 3, so that one bin is exactly 0")
+
 
 @contextmanager
 def frozen(module: nn.Module) -> Iterator[None]:

@@ -1,6 +1,7 @@
 """The command line: what it prints, where it exits, and that a user's mistake is one sentence and no traceback."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,13 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
-from tests.test_trainer import SMALL
 from worldvae.commands.cli import main
+from worldvae.config import load_config
 from worldvae.dream import OpenLoop
+from worldvae.run import RunConfig
+from worldvae.trainer import Trainer
 
+SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
 QUICK = [*SMALL, "train.eval_episodes=2"]
 
 
@@ -94,6 +98,8 @@ def test_psnr_of_known_errors() -> None:
     assert found.psnr == pytest.approx([100.0, 20.0, 100.0], abs=1e-3)
     assert found.psnr_copy_last == pytest.approx([100.0, 100.0, 10 * np.log10(4)], abs=1e-3)
     assert found.reward_mae == pytest.approx([1.0, 1.0, 1.0])
+    over = OpenLoop(1, truth, dream, torch.zeros(2, 3), torch.ones(2, 3), torch.zeros_like(valid), True)
+    assert bool(np.isnan([*over.psnr, *over.psnr_copy_last, *over.reward_mae]).all())
 
 
 def test_wrong_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,9 +134,91 @@ def test_wrong_places(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "positive" in complain(capsys, "eval", str(run), "--episodes", "0")
 
 
-def test_a_run_of_another_version(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import shutil
+def test_wrong_numbers(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    for command in (["eval", str(run), "--episodes", "1"], ["dream", str(run)], ["check-env", "CartPole-v1"]):
+        assert "seed=-1" in complain(capsys, *command, "--seed", "-1")
+        assert "whole number" in complain(capsys, *command, "--seed", str(2**64))
+    assert "seed=-1" in complain(capsys, "train", "tiny", "--seed", "-1", *out)
+    for minutes in ("0", "-1", "nan"):
+        assert "--minutes" in complain(capsys, "train", "tiny", "--minutes", minutes, *out)
+    for seconds in ("-1", "nan", "inf"):
+        assert "seconds" in complain(capsys, "check-env", "CartPole-v1", "--seconds", seconds)
+    for setting in (
+        *("train.updates=-1", "train.eval_episodes=-1", "train.ratio=nan", "train.ratio=.inf", "model.hidden=-5"),
+        *("model.bins=1", "model.vector_sigma=0", "model.pixel_sigma=-1"),
+        *("optimiser.learning_rate=nan", "optimiser.clip=0", "optimiser.warmup=-1"),
+    ):
+        assert setting.split("=")[0].split(".")[1] + "=" in complain(capsys, "train", "tiny", setting, *out)
+    assert not (tmp_path / "run").exists()
 
+
+def test_a_run_that_could_not_begin_leaves_the_folder_free(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    assert "not available" in complain(capsys, "train", "tiny", "device=mps", *out)
+    assert "too small" in complain(capsys, "train", "tiny", "train.replay_bytes=10", *out)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    assert call("train", "tiny", *out, *QUICK, "train.steps=20", "train.eval_episodes=0") == 0
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "config.yaml").write_text("env: {id: worldvae/Tiny-v0}\n")
+    assert "delete the folder" in complain(capsys, "train", "tiny", "--out", str(tmp_path))
+
+
+def test_a_film_in_an_impossible_place(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file" / "film.gif", tmp_path / "folder.png"):
+        (tmp_path / "folder.png").mkdir(exist_ok=True)
+        sentence = complain(capsys, "dream", str(run), "--horizon", "2", "--episodes", "1", "--out", str(place))
+        assert "cannot write the film" in sentence and str(place) in sentence
+
+
+def test_a_dream_is_no_longer_than_the_episodes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Where every episode is over there is nothing to be right about, and no 100 dB to report."""
+    assert call("dream", str(run), "--context", "5", "--horizon", "80", "--episodes", "2", "--json") == 0
+    captured = capsys.readouterr()
+    found = json.loads(captured.out)
+    assert found["horizon"] == len(found["psnr"]) == len(found["reward_mae"]) == 46  # 50 steps are 51 rows
+    assert max(found["psnr_copy_last"]) < 100
+    assert "46 of 80" in captured.err
+
+
+def test_two_trainings_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = Trainer(
+        load_config(RunConfig, [{"env": {"id": "worldvae/Tiny-v0"}}], [*SMALL, "train.steps=20"]), tmp_path / "run"
+    )
+    first.train()
+    assert "another process" in complain(capsys, "train", "--resume", str(tmp_path / "run"))
+    first.close()
+    Trainer.resume(tmp_path / "run").close()
+
+
+def test_a_damaged_checkpoint(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    state = next((tmp_path / "copy" / "checkpoints").glob("step_*")) / "state.json"
+    for content in (b"[]", b"{}", b"\xff", b'{"format"'):
+        state.write_bytes(content)
+        assert "is damaged" in complain(capsys, "eval", str(tmp_path / "copy"))
+
+
+def test_what_resuming_refuses(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (run / "config.yaml").read_text()
+    for i, (before, after) in enumerate((("envs: 2", "envs: 3"), ("- 16", "- 24"), ("worldvae/Tiny", "CartPole"))):
+        copy = tmp_path / str(i)
+        shutil.copytree(run, copy)
+        assert before in text
+        (copy / "config.yaml").write_text(text.replace(before, after).replace("CartPole-v0", "CartPole-v1"))
+        assert "undo what was edited" in complain(capsys, "train", "--resume", str(copy))
+    rows = tmp_path / "0" / "replay" / "action.bin"
+    (tmp_path / "0" / "config.yaml").write_text(text)
+    with rows.open("r+b") as file:
+        file.truncate(10)
+    assert "action.bin" in complain(capsys, "train", "--resume", str(tmp_path / "0"))
+    assert rows.stat().st_size == 10  # left as it was found
+
+
+def test_a_run_of_another_version(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     state = next((copy / "checkpoints").glob("step_*")) / "state.json"

@@ -18,24 +18,7 @@ from worldvae.errors import UserError
 from worldvae.run import RunConfig
 from worldvae.trainer import Trainer
 
-SMALL = [
-    "env.size=[16,16]",
-    "model.size=tiny",
-    "train.steps=400",
-    "train.prefill=120",
-    "train.pretrain=10",
-    "train.envs=2",
-    "train.batch=4",
-    "train.length=8",
-    "train.log_every=10",
-    "train.film_every=1000",
-    "actor_critic.starts=16",
-    "actor_critic.horizon=4",
-    "cem.horizon=5",
-    "cem.candidates=16",
-    "cem.elites=4",
-    "cem.iterations=2",
-]
+SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
 
 
 def config(*overrides: str, id: str = "worldvae/Tiny-v0") -> RunConfig:

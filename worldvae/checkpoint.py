@@ -147,7 +147,7 @@ def load(path: Path) -> dict[str, Any]:
         state: dict[str, Any] = unpack(load_file(path / _TENSORS), content["state"])
     except FileNotFoundError as error:
         raise UserError(f"there is no checkpoint in {path}: {error.filename or error} is missing.") from error
-    except (json.JSONDecodeError, SafetensorError, KeyError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, SafetensorError, KeyError, TypeError) as error:
         raise UserError(
             f"the checkpoint {path} is damaged ({error}): delete it and resume from the one before."
         ) from error

@@ -39,7 +39,7 @@ class OpenLoop:
     def psnr(self) -> list[float]:
         """PSNR in dB of the dream at every horizon: 10 log10(1 / MSE), the MSE being the mean over episodes.
 
-        For vectors the MSE is in units of each entry's variance in the training data.
+        For vectors the MSE is in units of each entry's variance in the training data. NaN where every episode was over.
         """
         return self._psnr(self.dream[:, self.context :])
 
@@ -66,7 +66,7 @@ class OpenLoop:
         return (-10 * self._over_episodes(squared).clamp(min=1e-10).log10()).tolist()
 
     def _over_episodes(self, values: Float[Tensor, "episode horizon"]) -> Float[Tensor, " horizon"]:
-        return (values * self.valid).sum(dim=0) / self.valid.sum(dim=0).clamp(min=1)
+        return (values * self.valid).sum(dim=0) / self.valid.sum(dim=0)
 
 
 @torch.no_grad()

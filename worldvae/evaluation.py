@@ -14,6 +14,7 @@ from worldvae.collector import HELD_OUT, episode_seed
 from worldvae.dream import OpenLoop, open_loop
 from worldvae.envs import EnvConfig, EnvPool
 from worldvae.run import Run
+from worldvae.seeds import check_seed
 from worldvae.types import Batch
 
 SIDE_BY_SIDE = 32
@@ -56,8 +57,9 @@ def play(
         keep_rows: whether to return every row.
 
     Raises:
-        UserError: If the environment fails.
+        UserError: If the environment fails, or the seed is negative.
     """
+    check_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     with EnvPool([env] * episodes) as pool:
         observation = pool.reset([episode_seed(seed, HELD_OUT, i) for i in range(episodes)])
@@ -150,7 +152,7 @@ def _in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int) -> list[Ep
 def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0) -> OpenLoop:
     """Play held-out episodes with the exploring actor, show the model their first rows and let it dream the rest.
 
-    Episodes that end sooner count as far as they go.
+    Episodes that end sooner count as far as they go, and the dream is no longer than the longest of them.
 
     Raises:
         UserError: If the environment fails.
@@ -158,6 +160,7 @@ def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: in
     limit = context + horizon - 1
     played = play(run.agent, run.config.env, episodes, seed, explore=True, limit=limit, keep_rows=True)
     assert played.rows is not None
+    horizon = max(1, min(horizon, played.rows.reward.shape[1] - context))
     rows = _padded(played.rows, context + horizon)
     generator = torch.Generator(run.device).manual_seed(seed)
     return open_loop(run.model, rows, played.lengths, context, horizon, generator)

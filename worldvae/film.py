@@ -31,13 +31,31 @@ def film(path: Path, frames: UInt8[Tensor, "time height width 3"], fps: int = 15
         columns: Frames on a sheet, evenly spread from the first to the last.
 
     Raises:
-        UserError: The suffix is another one, or PyAV is needed and not installed.
+        UserError: The suffix is another one, PyAV is needed and not installed, or there is no way to write there.
+    """
+    check_film_name(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write_film(path, frames, fps, columns)
+    except OSError as error:
+        raise UserError(f"cannot write the film {path}: {error.strerror or error}; choose another place.") from error
+    return path
+
+
+def check_film_name(path: Path) -> None:
+    """Raise unless `film` can write a film of that name; for those who would rather know before the frames are made.
+
+    Raises:
+        UserError: The suffix is none of `SUFFIXES`.
     """
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         hint = near_miss(suffix, SUFFIXES)
         raise UserError(f"cannot write a film as {path.name!r}: the name must end in {', '.join(SUFFIXES)}.{hint}")
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+
+def _write_film(path: Path, frames: UInt8[Tensor, "time height width 3"], fps: int, columns: int) -> None:
+    suffix = path.suffix.lower()
     if suffix == ".gif":
         path.write_bytes(gif_bytes(frames, fps))
     elif suffix == ".webp":
@@ -48,7 +66,6 @@ def film(path: Path, frames: UInt8[Tensor, "time height width 3"], fps: int = 15
     else:
         chosen = torch.linspace(0, len(frames) - 1, min(columns, len(frames))).round().long()
         Image.fromarray(torch.cat(list(frames[chosen]), dim=1).cpu().numpy()).save(path)
-    return path
 
 
 def gif_bytes(frames: UInt8[Tensor, "time height width 3"], fps: int = 15) -> bytes:

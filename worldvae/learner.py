@@ -1,5 +1,6 @@
 """One optimiser step at a time: gradient clipping, warm-up, and the update of the world model."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,13 @@ class OptimiserConfig:
     warmup: int = 50
     clip: float = 100.0
     eps: float = 1e-7
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "clip", "eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
+        if self.warmup < 0:
+            raise ValueError(f"warmup={self.warmup} cannot be negative")
 
 
 class Optimiser:

@@ -233,11 +233,13 @@ class Replay:
         pixels = observation["pixels"]
         observation_layout = ObservationLayout(None if pixels is None else tuple(pixels), observation["vector"])
         action_layout = ActionLayout(action["continuous"], tuple(action["categorical"]))
-        for name in _columns(observation_layout, action_layout):
-            if not (folder / f"{name}.bin").is_file():
-                raise UserError(
-                    f"the replay in {folder} lacks {name}.bin: restore that file, or train without resuming."
-                )
+        columns = _columns(observation_layout, action_layout)
+        slots = state["capacity_bytes"] // (state["lanes"] * sum(column.row_bytes for column in columns.values()))
+        for name, column in columns.items():
+            file, size = folder / f"{name}.bin", state["lanes"] * slots * column.row_bytes
+            if not file.is_file() or file.stat().st_size != size:  # never made anew: its rows would silently be zeros
+                wrong = f"has a {name}.bin that is not of {size} bytes" if file.is_file() else f"lacks {name}.bin"
+                raise UserError(f"the replay in {folder} {wrong}: restore that file, or train without resuming.")
         replay = cls(folder, observation_layout, action_layout, state["lanes"], state["capacity_bytes"])
         for lane, (oldest, written) in enumerate(zip(state["oldest"], state["written"], strict=True)):
             replay._restore(lane, oldest, written)

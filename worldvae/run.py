@@ -1,5 +1,6 @@
 """A run directory, opened: the config, the world model, the agents that act on it, and its environment."""
 
+import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from worldvae.errors import UserError, near_miss
 from worldvae.learner import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.planning import CEMConfig
+from worldvae.seeds import check_seed
 from worldvae.types import ActionLayout, ObservationLayout
 from worldvae.world_model import WorldModel, WorldModelConfig
 
@@ -64,8 +66,11 @@ class TrainConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.length < 2:
             raise ValueError(f"length={self.length} must be at least 2: a transition has two rows")
-        if self.ratio < 0 or self.prefill < 0 or self.pretrain < 0:
-            raise ValueError("ratio, prefill and pretrain cannot be negative")
+        for name in ("prefill", "pretrain", "updates", "eval_episodes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} cannot be negative")
+        if not 0 <= self.ratio < math.inf:
+            raise ValueError(f"ratio={self.ratio} is not a number of updates per decision, such as 0.5")
 
 
 @dataclass(frozen=True)
@@ -81,6 +86,9 @@ class RunConfig:
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     device: str = setting("auto", choices=["auto", "cpu", "cuda", "mps"])
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
 
 
 def pick_device(name: str) -> torch.device:
@@ -173,13 +181,17 @@ def create(folder: Path, config: RunConfig, observation: ObservationLayout, acti
         UserError: If there already is a run, or no permission to write.
     """
     if (folder / "config.yaml").exists():
+        if checkpoint.latest(folder / "checkpoints") is None:
+            raise UserError(f"{folder} holds a run without a checkpoint: delete the folder, or choose another --out.")
         raise UserError(f"{folder} already holds a run: resume it with --resume {folder}, or choose another --out.")
+    # Made before anything is written: what the model refuses must not leave half a run behind.
+    run = Run(folder, config, observation, action, pick_device(config.device))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         dump_config(config, folder / "config.yaml")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out.") from error
-    return Run(folder, config, observation, action, pick_device(config.device))
+    return run
 
 
 def load(folder: str | Path, device: str | None = None) -> Run:

@@ -19,6 +19,7 @@ from worldvae.envs import EnvPool
 from worldvae.errors import UserError
 from worldvae.evaluation import held_out_dream
 from worldvae.learner import Learner
+from worldvae.lock import Lock
 from worldvae.logger import Logger
 from worldvae.progress import Progress
 from worldvae.replay import Replay
@@ -45,9 +46,15 @@ class Trainer:
     def __init__(self, config: RunConfig, folder: Path) -> None:
         self._open(config)
         self.run = create(folder, config, self.pool.observation_layout, self.pool.action_layout)
+        self.lock = Lock(folder)
         train = config.train
         layouts = (self.pool.observation_layout, self.pool.action_layout)
-        self.replay = Replay(folder / "replay", *layouts, train.envs, train.replay_bytes)
+        try:
+            self.replay = Replay(folder / "replay", *layouts, train.envs, train.replay_bytes)
+        except UserError:
+            self.lock.close()
+            (folder / "config.yaml").unlink()  # no run has begun here: the folder is free for the next attempt
+            raise
         self.data = torch.Generator().manual_seed(config.seed)
         self.noise = torch.Generator(self.run.device).manual_seed(config.seed)
         self.credit, self.updates = 0.0, 0
@@ -63,8 +70,22 @@ class Trainer:
         self = cls.__new__(cls)
         run, state = load_with_state(folder)
         self._open(run.config)
+        layouts = (run.model.observation_layout, run.model.action_layout)
+        lanes = int(state["replay"]["lanes"])
+        if (self.pool.observation_layout, self.pool.action_layout) != layouts or len(self.pool) != lanes:
+            found = f"{len(self.pool)} of {self.pool.observation_layout} and {self.pool.action_layout}"
+            self.pool.close()
+            raise UserError(
+                f"{folder} was trained on {lanes} environments with {layouts[0]} and {layouts[1]}, and its config.yaml "
+                f"now makes {found}: undo what was edited under env or train.envs, or train a new run."
+            )
+        self.lock = Lock(folder)
         self.run = run
-        self.replay = Replay.open(folder / "replay", state["replay"])
+        try:
+            self.replay = Replay.open(folder / "replay", state["replay"])
+        except UserError:
+            self.lock.close()
+            raise
         self.data, self.noise = torch.Generator(), torch.Generator(run.device)
         self.data.set_state(state["data"])
         self.noise.set_state(state["noise"])
@@ -218,3 +239,4 @@ class Trainer:
         """Close environments and logs."""
         self.pool.close()
         self.logger.close()
+        self.lock.close()

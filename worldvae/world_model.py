@@ -5,6 +5,7 @@
 `encode, observe, imagine, decode, reward, continuation` are all that a planner, an actor, a film or a diagnostic knows.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -66,6 +67,16 @@ class WorldModelConfig:
     vector_sigma: float = 1.0
     vector_sigma_learned: bool = True
     bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("memory_size", "hidden", "depth", "gaussian", "groups", "classes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} cannot be negative; 0 takes what size sets")
+        if self.bins < 2:
+            raise ValueError(f"bins={self.bins} must be at least 2")
+        for name in ("pixel_sigma", "vector_sigma"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
 
     def resolve(self, field: str) -> int:
         """Return a number of this config, or the one that `size` sets."""

@@ -1,6 +1,7 @@
 """`worldvae check-env ID`: can this environment be learned? A few seconds of random play, told in plain words."""
 
 import json
+import math
 import time
 from dataclasses import asdict, dataclass
 from typing import Annotated
@@ -13,7 +14,9 @@ from rich.console import Console
 from worldvae.config import load_config
 from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.envs.world_env import DEFAULT_TIME_LIMIT
+from worldvae.errors import UserError
 from worldvae.planning import uniform_actions
+from worldvae.seeds import check_seed
 
 FEWEST_FRAMES_PER_SECOND = 100
 LARGEST_REWARD = 100.0
@@ -95,6 +98,9 @@ def inspect_env(config: EnvConfig, seconds: float = 5.0, seed: int = 0) -> EnvRe
     Raises:
         UserError: If the environment cannot be made, or breaks its own promises while it is played.
     """
+    check_seed(seed)
+    if not 0 <= seconds < math.inf:
+        raise UserError(f"seconds={seconds} is not a time to play: take a number such as 5.")
     env = make_from(config)
     try:
         play = _play(env, seconds, seed)

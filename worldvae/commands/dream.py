@@ -1,6 +1,7 @@
 """`worldvae dream RUN`: what does the model imagine, and how long is it right?"""
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -9,7 +10,7 @@ import typer
 from worldvae.dream import OpenLoop
 from worldvae.errors import UserError
 from worldvae.evaluation import held_out_dream
-from worldvae.film import film
+from worldvae.film import check_film_name, film
 from worldvae.run import load
 
 
@@ -25,10 +26,14 @@ def dream(
     """Film a dream beside what really happened, and measure it against repeating the last frame."""
     if min(context, horizon, episodes) < 1:
         raise UserError(f"context={context}, horizon={horizon} and episodes={episodes} must be at least 1.")
+    if out is not None:
+        check_film_name(out)
     opened = load(run)
     found = held_out_dream(opened, context, horizon, episodes, seed)
     if not bool(found.valid.any()):
         raise UserError(f"every held-out episode ended within {context} frames: take a smaller --context.")
+    if found.valid.shape[1] < horizon:
+        print(f"Every episode was over after {found.valid.shape[1]} of {horizon} steps.", file=sys.stderr)
     path = film(out or opened.folder / "dreams" / f"context{context}_horizon{horizon}.gif", found.film())
     if as_json:
         print(json.dumps(_object(found, opened.config.env.id, str(path))))

@@ -33,6 +33,8 @@ def train(
     resume: Annotated[Path | None, typer.Option(help="Go on exactly where this run stopped.")] = None,
 ) -> None:
     """Train a world model, and a policy in its imagination."""
+    if minutes is not None and not minutes > 0:
+        raise UserError(f"--minutes {minutes:g} is not a time to train: take a number above 0.")
     began = time.monotonic()
     trainer = _resumed(resume, arguments) if resume is not None else _new(arguments or [], out, seed)
     run = trainer.run

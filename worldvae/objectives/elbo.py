@@ -32,6 +32,11 @@ class ELBOConfig:
     reward: float = 1.0
     continuation: float = 1.0
 
+    def __post_init__(self) -> None:
+        for name in ("free_nats", "dynamics", "representation", "decode_steps", "reward", "continuation"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name}={getattr(self, name)} cannot be negative")
+
 
 @dataclass(frozen=True)
 class Terms(TensorTree):

@@ -37,6 +37,8 @@ class CEMConfig:
     def __post_init__(self) -> None:
         if not 1 <= self.elites <= self.candidates:
             raise ValueError(f"elites={self.elites} must lie between 1 and candidates={self.candidates}")
+        if not 0 <= self.discount <= 1:
+            raise ValueError(f"discount={self.discount} must lie between 0 and 1")
         if self.horizon < 1 or self.iterations < 1:
             raise ValueError(f"horizon={self.horizon} and iterations={self.iterations} must be at least 1")
 
