@@ -51,6 +51,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     first = Trainer(config(), tmp_path / "parts")
     stop_after(first, 234)  # in the middle of an episode of 50 steps
     assert not first.train()
+    assert first.interrupted and not whole.interrupted
     first.close()
     second = Trainer.resume(tmp_path / "parts")
     assert second.run.steps == 234

@@ -39,6 +39,9 @@ class Trainer:
         config: of a new run.
         folder: the run directory.
 
+    Attributes:
+        interrupted: whether Ctrl-C or SIGTERM ended the training.
+
     Raises:
         UserError: If the folder already holds a run or cannot be written, or the environment cannot be made.
     """
@@ -109,7 +112,7 @@ class Trainer:
         self._sums: dict[str, Tensor] = {}
         self._summed = 0
         self._batch: Batch | None = None
-        self._stopping = False
+        self.interrupted = False
 
     @property
     def finished(self) -> bool:
@@ -130,7 +133,7 @@ class Trainer:
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         repeat = config.env.action_repeat
         with self._interruptible(), Progress(config.train.steps, config.train.updates) as progress:
-            while not (self.finished or self._stopping or (deadline and time.monotonic() > deadline)):
+            while not (self.finished or self.interrupted or (deadline and time.monotonic() > deadline)):
                 filling = self.run.steps < config.train.prefill
                 try:
                     ended = self.collector.step(uniform if filling else explorer, self.noise)
@@ -225,7 +228,7 @@ class Trainer:
         """Let the first Ctrl-C (or SIGTERM) end the loop after the current step; a second one ends it at once."""
 
         def stop(number: int, frame: object) -> None:
-            self._stopping = True
+            self.interrupted = True
             signal.signal(number, signal.default_int_handler)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

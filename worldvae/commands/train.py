@@ -43,7 +43,7 @@ def train(
         done = trainer.train(minutes)
         if not done:
             _say(f"Stopped at step {run.steps} and saved. Go on with: worldvae train --resume {run.folder}")
-            if minutes is None:
+            if trainer.interrupted:
                 raise typer.Exit(INTERRUPTED)
         _finish(trainer, (time.monotonic() - began) / 60)
     finally:
