@@ -129,7 +129,7 @@ class ActorCritic(nn.Module):
         if 0 < config.starts < number:
             device = starts.memory.device
             starts = starts[torch.randperm(number, generator=generator, device=device)[: config.starts]]
-        with frozen(model), frozen(self.critic), torch.set_grad_enabled(self.through_dynamics):
+        with frozen(model), frozen(self.critic), torch.set_grad_enabled(self.through_dynamics), model.autocast():
             dream = model.imagine(starts, lambda s: self._policy(s).draw(generator), config.horizon, generator)
             states = State.cat([starts.map(lambda x: x.unsqueeze(1)), dream.states], dim=1)
             values = self.critic(states.features).mean
@@ -138,7 +138,8 @@ class ActorCritic(nn.Module):
         weights = self._weights(discounts)
         scale = self._update_scale(returns.detach())
         features = states.features[:, :-1].detach()
-        policy = self.actor(features)
+        with model.autocast():
+            policy = self.actor(features)
         if self.through_dynamics:
             objective = returns / scale
         else:
@@ -181,9 +182,10 @@ class ActorCritic(nn.Module):
 
     def _update_critic(self, features: Tensor, returns: Tensor, weights: Tensor) -> Tensor:
         config = self.config
-        values = self.critic(features)
-        with torch.no_grad():
-            slow = self.slow_critic(features).mean
+        with self._model[0].autocast():
+            values = self.critic(features)
+            with torch.no_grad():
+                slow = self.slow_critic(features).mean
         loss: Tensor = -(weights * (values.log_prob(returns) + config.slow_weight * values.log_prob(slow))).mean()
         self.critic_optimiser.step(loss)
         with torch.no_grad():

@@ -94,4 +94,4 @@ class Actor(nn.Module):
 
     def forward(self, features: Float[Tensor, "*batch features"]) -> ActionDistribution:
         """Return the distribution over action vectors."""
-        return ActionDistribution(self.net(features), self.layout)
+        return ActionDistribution(self.net(features).float(), self.layout)

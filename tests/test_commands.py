@@ -115,6 +115,22 @@ def test_wrong_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert not (tmp_path / "run").exists()
 
 
+def test_wrong_usage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "--bogus" in complain(capsys, "train", "tiny", "--bogus")
+    assert "Did you mean 'train'" in complain(capsys, "tran", "tiny")
+    assert "--episodes" in complain(capsys, "eval", str(run), "--episodes", "2.5")
+    assert "RUN" in complain(capsys, "eval")
+    assert call() == 0 and "check-env" in capsys.readouterr().out
+
+
+def test_settings_that_do_not_fit_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = ["--out", str(tmp_path / "run")]
+    blocks = complain(capsys, "train", "tiny", "model.memory=block_gru", "model.memory_size=100", *out)
+    assert "not divisible" in blocks
+    assert "discrete" in complain(capsys, "train", "CartPole-v1", "actor_critic.gradient=dynamics", *out)
+    assert not (tmp_path / "run").exists()
+
+
 def test_wrong_yaml(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine.yaml").write_text("env: {id: worldvae/Tiny-v0}\ntrain: {stepps: 3}\n")
     sentence = complain(capsys, "train", str(tmp_path / "mine.yaml"), "--out", str(tmp_path / "run"))

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from worldvae import checkpoint
 from worldvae.agents import RandomAgent
+from worldvae.allocator import keep_freed_memory
 from worldvae.collector import Collector, Finished
 from worldvae.dream import OpenLoop
 from worldvae.envs import EnvPool
@@ -100,6 +101,7 @@ class Trainer:
         return self
 
     def _open(self, config: RunConfig) -> None:
+        keep_freed_memory()
         self.pool = EnvPool([config.env] * config.train.envs, config.train.mode)
 
     def _assemble(self, logger: Logger) -> None:

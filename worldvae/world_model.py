@@ -184,14 +184,18 @@ class WorldModel(nn.Module):
         """Return the module behind `decode`, for "pixels" or "vector"."""
         return cast(GaussianLikelihood, self.decoders[modality])  # a ModuleDict forgets the types of its parts
 
-    def _autocast(self) -> torch.autocast:
+    def autocast(self) -> torch.autocast:
+        """Return the context in which large matrix products and convolutions run in bfloat16 (`config.bfloat16`).
+
+        Every memory and the parameters of every distribution leave it as float32.
+        """
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
 
     def encode(self, observation: Observation) -> Float[Tensor, "*batch embedding"]:
         """Encode frames (uint8 0..255 or float 0..1) and vectors (through symlog) into one embedding."""
         parts = []
         if observation.pixels is not None:
-            with self._autocast():
+            with self.autocast():
                 parts.append(self.encoders["pixels"](observation.pixels).float())
         if observation.vector is not None:
             vector = self.likelihood("vector")
@@ -282,7 +286,7 @@ class WorldModel(nn.Module):
         if modality is None:
             modality = "pixels" if "pixels" in self.decoders else "vector"
         if modality == "pixels":
-            with self._autocast():
+            with self.autocast():
                 return self.decoders["pixels"](states.features)  # type: ignore[no-any-return]
         return self.decoders["vector"](states.features)  # type: ignore[no-any-return]
 

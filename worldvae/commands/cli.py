@@ -10,7 +10,6 @@ from worldvae.errors import UserError
 app = typer.Typer(
     name="worldvae",
     help="Learn a world as a sequential VAE, plan in its latent space, and see its dreams.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -31,14 +30,23 @@ def _register() -> None:
 _register()
 
 
+# Typer exports only some of the errors it raises over a wrong command line; this is what they have in common.
+_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     try:
-        app()
+        code = app(sys.argv[1:] or ["--help"], prog_name="worldvae", standalone_mode=False)
     except UserError as error:
         print(f"worldvae: {error}", file=sys.stderr)
         sys.exit(2)
+    except _UsageError as error:
+        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
+        print(f"worldvae: {message}. See: worldvae --help", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(code)
 
 
 if __name__ == "__main__":

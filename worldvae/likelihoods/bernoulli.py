@@ -14,4 +14,4 @@ class BernoulliLikelihood(nn.Module):
 
     def forward(self, features: Float[Tensor, "*batch features"]) -> Bernoulli:
         """Return the distribution of the bit; its `mean` is the probability of 1."""
-        return Bernoulli(logits=self.trunk(features).squeeze(-1), validate_args=False)
+        return Bernoulli(logits=self.trunk(features).float().squeeze(-1), validate_args=False)

@@ -33,4 +33,4 @@ class GRUMemory(nn.Module):
     ) -> Float[Tensor, "batch memory"]:
         """Return the next memory."""
         out: Tensor = self.cell(self.mix(torch.cat([latent, action], dim=-1)), memory)
-        return out
+        return out.float()

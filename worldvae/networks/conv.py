@@ -77,7 +77,12 @@ class ConvEncoder(nn.Module):
 
     def _patches(self, x: Shaped[Tensor, "batch channel height width"]) -> Shaped[Tensor, "batch patch rows columns"]:
         padded = F.pad(x, self.pad)
-        return rearrange(padded, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH).permute(0, 3, 1, 2)
+        if padded.dtype != torch.uint8:
+            return rearrange(padded, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH).permute(0, 3, 1, 2)
+        # Four bytes that lie side by side stay side by side: moved as one integer, they take a third of the time.
+        words = padded.contiguous().view(torch.int32)
+        moved = rearrange(words, "n c (h p) w -> n h w (c p)", p=PATCH).contiguous()
+        return moved.view(torch.uint8).permute(0, 3, 1, 2)
 
 
 def _compute_dtype(device: torch.device) -> torch.dtype:

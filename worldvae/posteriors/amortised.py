@@ -35,7 +35,7 @@ class AmortisedPosterior(nn.Module):
         self, memory: Float[Tensor, "*batch memory"], embedding: Float[Tensor, "*batch embedding"]
     ) -> Float[Tensor, "*batch parameter"]:
         """Return the family's parameters."""
-        out: Tensor = self.net(torch.cat([memory, embedding], dim=-1))
+        out: Tensor = self.net(torch.cat([memory, embedding], dim=-1)).float()
         return out
 
     def forward(

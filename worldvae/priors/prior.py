@@ -30,7 +30,7 @@ class Prior(nn.Module):
 
     def parameters_at(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch parameter"]:
         """Return the family's parameters."""
-        out: Tensor = self.net(memory)
+        out: Tensor = self.net(memory).float()
         return out
 
     def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
