@@ -318,6 +318,20 @@ def test_calibrating_on_one_constant_row_stays_finite(make_model: Maker, batch: 
     assert torch.equal(model.decode(model.initial(1), "vector").stddev[0], torch.full((2,), 0.01))
 
 
+@parts
+def test_the_mode_is_followed_without_noise(make_model: Maker, make_batch: Rows, memory: str, latent: str) -> None:
+    model = make_model(memory=memory, latent=latent)
+    rows = make_batch(model, 2, 4)
+    a, b = (model.observe(rows, generator=torch.Generator().manual_seed(seed), mode=True) for seed in (1, 2))
+    assert same(a.posterior, b.posterior)
+    assert torch.equal(a.posterior.latent, model.family.mode(a.posterior_parameters))
+    actions = torch.rand(2, 3, 2)
+    dreamt = model.predict(a.posterior[:, -1], actions)
+    assert torch.allclose(dreamt.latent, model.prior.mode(dreamt.memory), atol=1e-6)
+    again = model.predict(dreamt[:, 1], actions[:, 2:])
+    assert torch.allclose(again.features[:, 0], dreamt.features[:, 2], atol=1e-6)
+
+
 def test_the_same_seed_gives_the_same_bits(make_model: Maker, make_batch: Rows) -> None:
     features = []
     for seed in (1, 1, 2):

@@ -76,11 +76,11 @@ def open_loop(
     lengths: Tensor,
     context: int,
     horizon: int,
-    generator: torch.Generator | None = None,
 ) -> OpenLoop:
     """Dream the rest of episodes of which the first `context` rows are seen, with the actions that were really taken.
 
-    The dream follows the prior's mode (what the model holds most likely), not a draw from it.
+    Both the frames that are seen and the dream after them follow the mode of q and of the prior (what the model holds
+    most likely), not a draw from it.
 
     Args:
         model: the world model.
@@ -88,13 +88,12 @@ def open_loop(
         lengths: decisions of each episode; row t exists for t <= length.
         context: rows that are seen.
         horizon: rows that are imagined.
-        generator: source of the posterior's samples.
     """
     rows = rows[:, : context + horizon].to(model.device)
-    seen = model.observe(rows[:, :context], generator=generator).posterior
+    seen = model.observe(rows[:, :context], mode=True).posterior
     # Row t is reached by the action taken at row t - 1.
     actions = rows.action[:, context - 1 : -1]
-    imagined = imagine_mode(model, seen[:, -1], actions)
+    imagined = model.predict(seen[:, -1], actions)
     states = State.cat([seen, imagined], dim=1)
     observation = rows.observation
     if observation.pixels is not None:
@@ -114,13 +113,3 @@ def open_loop(
         steps <= lengths.cpu().unsqueeze(1),
         observation.pixels is not None,
     )
-
-
-def imagine_mode(model: WorldModel, start: State, actions: Float[Tensor, "batch horizon action"]) -> State:
-    """Roll the mode of the prior forward: `[batch, horizon]` states."""
-    state, states = start, []
-    for t in range(actions.shape[1]):
-        memory = model.memory(state.memory, state.latent, actions[:, t])
-        state = State(memory, model.prior.mode(memory))
-        states.append(state)
-    return State.stack(states, dim=1)

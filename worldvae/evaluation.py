@@ -162,8 +162,7 @@ def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: in
     assert played.rows is not None
     horizon = max(1, min(horizon, played.rows.reward.shape[1] - context))
     rows = _padded(played.rows, context + horizon)
-    generator = torch.Generator(run.device).manual_seed(seed)
-    return open_loop(run.model, rows, played.lengths, context, horizon, generator)
+    return open_loop(run.model, rows, played.lengths, context, horizon)
 
 
 def _padded(rows: Batch, length: int) -> Batch:

@@ -208,6 +208,8 @@ class WorldModel(nn.Module):
         state: State | None = None,
         action: Float[Tensor, "batch action"] | None = None,
         generator: torch.Generator | None = None,
+        *,
+        mode: bool = False,
     ) -> Observed:
         """Filter through rows of data: posterior states and what the prior said before each frame was seen.
 
@@ -216,6 +218,7 @@ class WorldModel(nn.Module):
             state: posterior of the row before the first one (default: zero).
             action: action taken in that row (default: zero).
             generator: source of the posterior's samples.
+            mode: follow the mode of q instead of a draw from it.
         """
         size, length = batch.reward.shape
         embedding = self.encode(batch.observation)
@@ -231,7 +234,7 @@ class WorldModel(nn.Module):
             state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
             memory = self.memory(state.memory, state.latent, previous[:, t])
             q = self.posterior.parameters_at(memory, embedding[:, t])
-            state = State(memory, self.family.sample(q, noise[t]))
+            state = State(memory, self.family.mode(q) if mode else self.family.sample(q, noise[t]))
             states.append(state)
             parameters.append(q)
         posterior = State.stack(states, dim=1)
@@ -275,6 +278,15 @@ class WorldModel(nn.Module):
             self.reward(imagined).mean,
             self.continuation(imagined).mean,
         )
+
+    def predict(self, start: State, actions: Float[Tensor, "batch horizon action"]) -> State:
+        """Roll the mode of the prior forward from `start` (`[batch]`); return states `[batch, horizon]`."""
+        state, states = start, []
+        for t in range(actions.shape[1]):
+            memory = self.memory(state.memory, state.latent, actions[:, t])
+            state = State(memory, self.prior.mode(memory))
+            states.append(state)
+        return State.stack(states, dim=1)
 
     def decode(self, states: State, modality: Literal["pixels", "vector"] | None = None) -> Distribution:
         """Return p(x | h, z); `.mean` is `[*batch, channel, height, width]` in 0..1 for frames.
