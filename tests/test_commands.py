@@ -163,7 +163,7 @@ def test_wrong_numbers(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     for setting in (
         *("train.updates=-1", "train.eval_episodes=-1", "train.ratio=nan", "train.ratio=.inf", "model.hidden=-5"),
         *("model.bins=1", "model.vector_sigma=0", "model.pixel_sigma=-1"),
-        *("optimiser.learning_rate=nan", "optimiser.clip=0", "optimiser.warmup=-1"),
+        *("optimiser.learning_rate=nan", "optimiser.clip=0", "optimiser.warmup=-1", "optimiser.final=2"),
     ):
         assert setting.split("=")[0].split(".")[1] + "=" in complain(capsys, "train", "tiny", setting, *out)
     assert not (tmp_path / "run").exists()

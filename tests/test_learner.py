@@ -49,6 +49,17 @@ def test_update_returns_detached_states_and_consistent_metrics(make_model: Maker
     assert -float(metrics["model/bound"]) == pytest.approx(sum(float(metrics[f"model/{k}"]) for k in parts), rel=1e-4)
 
 
+@given(final=st.floats(0, 1), progress=st.floats(0, 1.5))
+@settings(max_examples=20, deadline=None)
+def test_the_decay_is_linear_in_the_progress_of_the_run(final: float, progress: float) -> None:
+    weight = nn.Parameter(torch.zeros(1))
+    optimiser = Optimiser([weight], OptimiserConfig(learning_rate=0.1, warmup=0, final=final))
+    optimiser.progress = progress
+    optimiser.step(weight.sum())
+    expected = 0.1 * (1 + (final - 1) * min(progress, 1.0))
+    assert -float(weight.detach()) == pytest.approx(expected, rel=1e-5, abs=1e-9)
+
+
 @given(warmup=st.integers(0, 6))
 @settings(max_examples=7, deadline=None)
 def test_the_warm_up_is_linear(warmup: int) -> None:

@@ -46,9 +46,11 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
 
 
 def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    whole = Trainer(config(), tmp_path / "whole")
+    decay = config("optimiser.final=0.1", "actor_critic.optimiser.final=0.5", "optimiser.warmup=5")
+    whole = Trainer(decay, tmp_path / "whole")
     assert whole.train()
-    first = Trainer(config(), tmp_path / "parts")
+    assert whole.learner.optimiser.learning_rate == pytest.approx(0.1 * decay.optimiser.learning_rate)
+    first = Trainer(decay, tmp_path / "parts")
     stop_after(first, 234)  # in the middle of an episode of 50 steps
     assert not first.train()
     assert first.interrupted and not whole.interrupted

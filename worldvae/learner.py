@@ -15,16 +15,18 @@ from worldvae.world_model import Observed, WorldModel
 
 @dataclass(frozen=True)
 class OptimiserConfig:
-    """Adam with clipping by global norm and a linear warm-up.
+    """Adam with clipping by global norm, a linear warm-up and a linear decay.
 
     Attributes:
         learning_rate: step size after the warm-up.
+        final: share of it that is left at the end of the run (1: no decay).
         warmup: updates until the full step size.
         clip: largest global gradient norm.
         eps: Adam's epsilon.
     """
 
     learning_rate: float = 6e-4
+    final: float = 1.0
     warmup: int = 50
     clip: float = 100.0
     eps: float = 1e-7
@@ -33,17 +35,24 @@ class OptimiserConfig:
         for name in ("learning_rate", "clip", "eps"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"final={self.final} is not a share of the learning rate: take a number from 0 to 1")
         if self.warmup < 0:
             raise ValueError(f"warmup={self.warmup} cannot be negative")
 
 
 class Optimiser:
-    """Adam over the parameters of a module, with the warm-up and the clipping of its config."""
+    """Adam over the parameters of a module, with the warm-up, the decay and the clipping of its config.
+
+    Attributes:
+        progress: share of the run that is done, 0..1; the trainer sets it, for the decay.
+        updates: steps taken.
+    """
 
     def __init__(self, parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> None:
         self.parameters = list(parameters)
         self.config = config
-        self.updates = 0
+        self.updates, self.progress = 0, 0.0
         self.adam = torch.optim.Adam(self.parameters, lr=config.learning_rate, eps=config.eps, fused=True)
 
     def __repr__(self) -> str:
@@ -58,9 +67,16 @@ class Optimiser:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.updates += 1
         for group in self.adam.param_groups:
-            group["lr"] = self.config.learning_rate * min(1.0, self.updates / max(1, self.config.warmup))
+            group["lr"] = self.learning_rate
         self.adam.step()
         return norm
+
+    @property
+    def learning_rate(self) -> float:
+        """The step size of the latest update."""
+        warm = min(1.0, self.updates / max(1, self.config.warmup))
+        left = 1.0 - (1.0 - self.config.final) * min(1.0, self.progress)
+        return self.config.learning_rate * warm * left
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on exactly."""

@@ -173,6 +173,7 @@ class Trainer:
 
     def _update(self) -> None:
         train = self.run.config.train
+        self._set_progress()
         self._batch = self.replay.sample(train.batch, train.length, self.data, self._batch)
         states, metrics = self.learner.update(self._batch.to(self.run.device), self.noise)
         metrics |= self.run.actor_critic.update(states.flatten(), self.noise)
@@ -186,6 +187,12 @@ class Trainer:
             self.show_dream()
         if self.updates % train.checkpoint_every == 0:
             self.save()
+
+    def _set_progress(self) -> None:
+        train, actor_critic = self.run.config.train, self.run.actor_critic
+        done = max(self.run.steps / train.steps, self.updates / train.updates if train.updates else 0.0)
+        for optimiser in (self.learner.optimiser, actor_critic.actor_optimiser, actor_critic.critic_optimiser):
+            optimiser.progress = done
 
     def _log(self) -> None:
         means = {name: float(total) / self._summed for name, total in self._sums.items()}
