@@ -55,7 +55,7 @@ class ActorCriticConfig:
     hidden: int = 0
     layers: int = 2
     bins: int = 255
-    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=6e-4))
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=6e-4, final=0.1))
 
     def __post_init__(self) -> None:
         for name in ("discount", "mix", "slow", "scale_decay"):

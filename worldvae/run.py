@@ -80,7 +80,7 @@ class RunConfig:
     env: EnvConfig
     model: WorldModelConfig = field(default_factory=WorldModelConfig)
     objective: ELBOConfig = field(default_factory=ELBOConfig)
-    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-3))
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-3, final=0.1))
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     cem: CEMConfig = field(default_factory=CEMConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
