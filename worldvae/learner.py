@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from worldvae.objectives import ELBOConfig, Terms, elbo, elbo_loss, overshooting
+from worldvae.objectives import ELBOConfig, Terms, elbo, elbo_loss
 from worldvae.types import Batch, State
-from worldvae.world_model import Observed, WorldModel
+from worldvae.world_model import WorldModel
 
 
 @dataclass(frozen=True)
@@ -116,16 +116,8 @@ class Learner:
         observed = self.model.observe(batch, generator=generator)
         terms = elbo(self.model, batch, observed, self.objective.decode_steps, generator)
         loss = elbo_loss(terms, self.objective)
-        if self.objective.overshoot:
-            loss = loss + self.objective.overshoot * self._overshooting(batch, observed, generator)
         norm = self.optimiser.step(loss)
         return observed.posterior.detach(), self._metrics(terms, loss, norm)
-
-    def _overshooting(self, batch: Batch, observed: Observed, generator: torch.Generator | None) -> Tensor:
-        length = batch.reward.shape[1]
-        start = int(torch.randint(length // 2, (), generator=generator, device=batch.reward.device))
-        drift = overshooting(self.model, batch, observed, start)
-        return drift.clamp(min=self.objective.free_nats).mean()
 
     @staticmethod
     @torch.no_grad()

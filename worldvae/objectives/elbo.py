@@ -22,7 +22,6 @@ class ELBOConfig:
             itself; DreamerV3's 0.1 keeps more detail in z, but no dream can foresee it.
         decode_steps: how many time steps of each slice are decoded, drawn at random (0: all); the estimate of the
             bound stays unbiased.
-        overshoot: weight of latent overshooting, from a random row of the first half to the end (0: none).
         reward: weight of the reward term.
         continuation: weight of the continuation term.
     """
@@ -31,12 +30,11 @@ class ELBOConfig:
     dynamics: float = 1.0
     representation: float = 1.0
     decode_steps: int = 16
-    overshoot: float = 0.0
     reward: float = 1.0
     continuation: float = 1.0
 
     def __post_init__(self) -> None:
-        for name in ("free_nats", "dynamics", "representation", "decode_steps", "overshoot", "reward", "continuation"):
+        for name in ("free_nats", "dynamics", "representation", "decode_steps", "reward", "continuation"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name}={getattr(self, name)} cannot be negative")
 
