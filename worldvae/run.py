@@ -185,10 +185,11 @@ def create(folder: Path, config: RunConfig, observation: ObservationLayout, acti
             raise UserError(f"{folder} holds a run without a checkpoint: delete the folder, or choose another --out.")
         raise UserError(f"{folder} already holds a run: resume it with --resume {folder}, or choose another --out.")
     # Made before anything is written: what the model refuses must not leave half a run behind.
+    device = pick_device(config.device)
     try:
-        run = Run(folder, config, observation, action, pick_device(config.device))
-    except ValueError as error:
-        raise UserError(f"{error}; the run's settings do not fit together.") from error
+        run = Run(folder, config, observation, action, device)
+    except ValueError as error:  # settings that are possible one by one, but not together
+        raise UserError(str(error)) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
         dump_config(config, folder / "config.yaml")
@@ -232,6 +233,8 @@ def load_with_state(folder: Path, device: str | None = None) -> tuple[Run, dict[
         run = Run(folder, config, observation, action, pick_device(device or config.device))
         run.model.load_state_dict(state["model"])
         run.actor_critic.load_state_dict(state["actor_critic"])
+    except UserError:
+        raise
     except (KeyError, RuntimeError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path} does not fit {folder / 'config.yaml'} ({reason}): was one of them edited?") from error
