@@ -61,6 +61,8 @@ class ActorCriticConfig:
         for name in ("discount", "mix", "slow", "scale_decay"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name}={getattr(self, name)} must lie between 0 and 1")
+        if self.scale_decay == 1:
+            raise ValueError("scale_decay=1 would never look at a return; take a number below 1, such as 0.99")
         if self.horizon < 1 or self.layers < 1:
             raise ValueError(f"horizon={self.horizon} and layers={self.layers} must be at least 1")
         if self.starts < 0 or self.hidden < 0:
@@ -111,8 +113,8 @@ class ActorCritic(nn.Module):
         continuous_only = not layout.categorical
         if config.gradient == "dynamics" and not continuous_only:
             raise ValueError(
-                "actor.gradient=dynamics needs continuous actions only, this environment has discrete ones; "
-                "use actor.gradient=auto or reinforce"
+                "actor_critic.gradient=dynamics needs continuous actions only, this environment has discrete ones; "
+                "use actor_critic.gradient=auto or reinforce"
             )
         self.through_dynamics = continuous_only if config.gradient == "auto" else config.gradient == "dynamics"
         self.actor_optimiser = Optimiser(self.actor.parameters(), config.optimiser)

@@ -117,7 +117,7 @@ def test_wrong_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_wrong_usage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--bogus" in complain(capsys, "train", "tiny", "--bogus")
-    assert "Did you mean 'train'" in complain(capsys, "tran", "tiny")
+    assert "Did you mean 'train'? See:" in complain(capsys, "tran", "tiny")
     assert "--episodes" in complain(capsys, "eval", str(run), "--episodes", "2.5")
     assert "RUN" in complain(capsys, "eval")
     assert call() == 0 and "check-env" in capsys.readouterr().out
@@ -126,8 +126,8 @@ def test_wrong_usage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_settings_that_do_not_fit_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "run")]
     blocks = complain(capsys, "train", "tiny", "model.memory=block_gru", "model.memory_size=100", *out)
-    assert "not divisible" in blocks
-    assert "discrete" in complain(capsys, "train", "CartPole-v1", "actor_critic.gradient=dynamics", *out)
+    assert "memory_size=100 must be a multiple of 8" in blocks
+    assert "actor_critic.gradient" in complain(capsys, "train", "CartPole-v1", "actor_critic.gradient=dynamics", *out)
     assert not (tmp_path / "run").exists()
 
 
@@ -144,7 +144,8 @@ def test_wrong_places(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "already holds a run" in complain(capsys, "train", "tiny", "--out", str(run))
     (tmp_path / "file").write_text("")
     assert "cannot write" in complain(capsys, "train", "tiny", "--out", str(tmp_path / "file" / "run"))
-    assert "leave it out" in complain(capsys, "train", "tiny", "--resume", str(run))
+    for extra in (["tiny"], ["--out", "elsewhere"], ["--seed", "3"]):
+        assert "leave it out" in complain(capsys, "train", *extra, "--resume", str(run))
     assert "no agent 'actr'" in complain(capsys, "eval", str(run), "--agent", "actr")
     assert ".avi" in complain(capsys, "dream", str(run), "--out", str(tmp_path / "film.avi"))
     assert "positive" in complain(capsys, "eval", str(run), "--episodes", "0")
@@ -163,7 +164,14 @@ def test_wrong_numbers(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     for setting in (
         *("train.updates=-1", "train.eval_episodes=-1", "train.ratio=nan", "train.ratio=.inf", "model.hidden=-5"),
         *("model.bins=1", "model.vector_sigma=0", "model.pixel_sigma=-1"),
-        *("optimiser.learning_rate=nan", "optimiser.clip=0", "optimiser.warmup=-1", "optimiser.final=2"),
+        *(
+            "optimiser.learning_rate=nan",
+            "optimiser.clip=0",
+            "optimiser.warmup=-1",
+            "optimiser.final=2",
+            "model.bins=256",
+            "actor_critic.scale_decay=1",
+        ),
     ):
         assert setting.split("=")[0].split(".")[1] + "=" in complain(capsys, "train", "tiny", setting, *out)
     assert not (tmp_path / "run").exists()
@@ -232,6 +240,22 @@ def test_what_resuming_refuses(run: Path, tmp_path: Path, capsys: pytest.Capture
         file.truncate(10)
     assert "action.bin" in complain(capsys, "train", "--resume", str(tmp_path / "0"))
     assert rows.stat().st_size == 10  # left as it was found
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "word"),
+    [("- 16", "- 24", "undo what was edited"), ("worldvae/Tiny-v0", "CartPole-v1", "undo what was edited"),
+     ("obs: pixels", "obs: state", "undo what was edited"), ("size: tiny", "size: small", "size mismatch")],
+)  # fmt: skip
+def test_eval_of_a_run_whose_config_was_edited(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], before: str, after: str, word: str
+) -> None:
+    shutil.copytree(run, tmp_path / "copy")
+    config = tmp_path / "copy" / "config.yaml"
+    assert before in config.read_text()
+    config.write_text(config.read_text().replace(before, after))
+    for command in ("eval", "dream"):
+        assert word in complain(capsys, command, str(tmp_path / "copy"))
 
 
 def test_a_run_of_another_version(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

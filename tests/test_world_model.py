@@ -324,6 +324,9 @@ def test_the_mode_is_followed_without_noise(make_model: Maker, make_batch: Rows,
     rows = make_batch(model, 2, 4)
     a, b = (model.observe(rows, generator=torch.Generator().manual_seed(seed), mode=True) for seed in (1, 2))
     assert same(a.posterior, b.posterior)
+    before = torch.get_rng_state()
+    model.observe(rows, mode=True)
+    assert torch.equal(torch.get_rng_state(), before)  # nothing is drawn
     assert torch.equal(a.posterior.latent, model.family.mode(a.posterior_parameters))
     actions = torch.rand(2, 3, 2)
     dreamt = model.predict(a.posterior[:, -1], actions)

@@ -19,7 +19,8 @@ class OptimiserConfig:
 
     Attributes:
         learning_rate: step size after the warm-up.
-        final: share of it that is left at the end of the run (1: no decay).
+        final: share of it that is left at the end of the run (1: no decay). It falls from the run's first step on,
+            the prefill included.
         warmup: updates until the full step size.
         clip: largest global gradient norm.
         eps: Adam's epsilon.
@@ -73,7 +74,7 @@ class Optimiser:
 
     @property
     def learning_rate(self) -> float:
-        """The step size of the latest update."""
+        """The step size at this point of the run."""
         warm = min(1.0, self.updates / max(1, self.config.warmup))
         left = 1.0 - (1.0 - self.config.final) * min(1.0, self.progress)
         return self.config.learning_rate * warm * left

@@ -163,6 +163,22 @@ class Run:
         """Return a fresh environment of the kind the run was trained on."""
         return make_from(self.config.env)
 
+    def check_env(self) -> None:
+        """Raise unless the environment in the config still shows what the model was trained on.
+
+        Raises:
+            UserError: If it does not: its config.yaml was edited, or the environment has changed.
+        """
+        env = self.make_env()
+        layouts = (self.model.observation_layout, self.model.action_layout)
+        found = (env.observation_layout, env.action_layout)
+        env.close()
+        if found != layouts:
+            raise UserError(
+                f"{self.folder} was trained on {layouts[0]} and {layouts[1]}, and its config.yaml now makes "
+                f"{found[0]} and {found[1]}: undo what was edited under env, or train a new run."
+            )
+
     def weights(self) -> dict[str, Any]:
         """Return what `load` needs, as a tree for `checkpoint.save`."""
         return {
@@ -236,7 +252,8 @@ def load_with_state(folder: Path, device: str | None = None) -> tuple[Run, dict[
     except UserError:
         raise
     except (KeyError, RuntimeError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        reason = lines[-1][:200]  # torch's errors begin with a heading and go on with every tensor of the model
         raise UserError(f"{path} does not fit {folder / 'config.yaml'} ({reason}): was one of them edited?") from error
     run.steps = state["steps"]
     return run, state

@@ -34,7 +34,8 @@ class Trainer:
     """Trains a run from its first step, or from its newest checkpoint on.
 
     One decision in every environment is followed by `ratio` updates per decision, so that a run does not depend on
-    how fast the machine is: the same seed gives the same run, also across an interruption.
+    how fast the machine is: the same seed gives the same run, also across an interruption. Making a trainer lets the
+    whole process keep freed memory (`keep_freed_memory`).
 
     Args:
         config: of a new run.

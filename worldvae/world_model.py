@@ -72,8 +72,10 @@ class WorldModelConfig:
         for name in ("memory_size", "hidden", "depth", "gaussian", "groups", "classes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} cannot be negative; 0 takes what size sets")
-        if self.bins < 2:
-            raise ValueError(f"bins={self.bins} must be at least 2")
+        if self.bins < 3 or self.bins % 2 == 0:
+            raise ValueError(f"bins={self.bins} must be odd and at least 3, so that one bin is exactly 0")
+        if self.memory == "block_gru" and (size := self.resolve("memory_size")) % 8:
+            raise ValueError(f"memory_size={size} must be a multiple of 8 with memory=block_gru, which has 8 blocks")
         for name in ("pixel_sigma", "vector_sigma"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
@@ -227,14 +229,14 @@ class WorldModel(nn.Module):
             action = torch.zeros_like(batch.action[:, 0])
         go_on = (~batch.is_first).float().unsqueeze(-1)
         previous = torch.cat([action.unsqueeze(1), batch.action[:, :-1]], dim=1) * go_on
-        noise = self.family.noise((length, size), embedding.device, generator)
+        noise = None if mode else self.family.noise((length, size), embedding.device, generator)
 
         states, parameters = [], []
         for t in range(length):
             state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
             memory = self.memory(state.memory, state.latent, previous[:, t])
             q = self.posterior.parameters_at(memory, embedding[:, t])
-            state = State(memory, self.family.mode(q) if mode else self.family.sample(q, noise[t]))
+            state = State(memory, self.family.mode(q) if noise is None else self.family.sample(q, noise[t]))
             states.append(state)
             parameters.append(q)
         posterior = State.stack(states, dim=1)

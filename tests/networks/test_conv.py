@@ -127,3 +127,15 @@ def test_the_same_seed_gives_the_same_bits(module: type[nn.Module]) -> None:
         states.append(torch.cat([p.flatten() for p in made.parameters()]))
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
+
+
+@pytest.mark.parametrize("size", [(16, 16), (17, 17), (64, 64)])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("batch", [1, 5])
+def test_frames_may_lie_in_memory_in_any_order(size: tuple[int, int], channels: int, batch: int) -> None:
+    """Pictures often come with their channels last; of one channel, torch then takes any strides for contiguous."""
+    encoder = ConvEncoder((channels, *size), 4)
+    pictures = torch.randint(0, 256, (batch, *size, channels), dtype=torch.uint8)
+    frames = pictures.permute(0, 3, 1, 2)
+    assert torch.allclose(encoder(frames), encoder(frames.float() / 255), atol=1e-5)
+    assert torch.equal(encoder(frames), encoder(frames.clone(memory_format=torch.contiguous_format)))

@@ -31,7 +31,7 @@ _register()
 
 
 # Typer exports only some of the errors it raises over a wrong command line; this is what they have in common.
-_UsageError: type[Exception] = typer.BadParameter.__mro__[1]
+_UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
 def main() -> None:
@@ -43,8 +43,9 @@ def main() -> None:
         print(f"worldvae: {error}", file=sys.stderr)
         sys.exit(2)
     except _UsageError as error:
-        message = error.format_message().rstrip(".")  # type: ignore[attr-defined]
-        print(f"worldvae: {message}. See: worldvae --help", file=sys.stderr)
+        message = error.format_message()  # type: ignore[attr-defined]
+        end = "" if message.endswith((".", "?", ")")) else "."
+        print(f"worldvae: {message}{end} See: worldvae --help", file=sys.stderr)
         sys.exit(2)
     sys.exit(code)
 

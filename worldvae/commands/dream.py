@@ -29,6 +29,7 @@ def dream(
     if out is not None:
         check_film_name(out)
     opened = load(run)
+    opened.check_env()
     found = held_out_dream(opened, context, horizon, episodes, seed)
     if not bool(found.valid.any()):
         raise UserError(f"every held-out episode ended within {context} frames: take a smaller --context.")

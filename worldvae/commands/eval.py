@@ -22,6 +22,7 @@ def eval_(
     if episodes < 1:
         raise UserError(f"--episodes {episodes} is not a positive number of episodes.")
     opened = load(run)
+    opened.check_env()
     result = evaluate(opened.make_agent(agent), opened.config.env, episodes, seed)
     print(json.dumps(result.as_json()) if as_json else _table(result))
 

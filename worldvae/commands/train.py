@@ -36,7 +36,7 @@ def train(
     if minutes is not None and not minutes > 0:
         raise UserError(f"--minutes {minutes:g} is not a time to train: take a number above 0.")
     began = time.monotonic()
-    trainer = _resumed(resume, arguments) if resume is not None else _new(arguments or [], out, seed)
+    trainer = _resumed(resume, arguments, out, seed) if resume is not None else _new(arguments or [], out, seed)
     run = trainer.run
     _say(f"{run}\ntraining on {run.device}; Ctrl-C saves. Everything is written to {run.folder}")
     try:
@@ -88,10 +88,11 @@ def _free_folder(name: str) -> Path:
     return folder
 
 
-def _resumed(folder: Path, arguments: list[str] | None) -> Trainer:
-    if arguments:
+def _resumed(folder: Path, arguments: list[str] | None, out: Path | None, seed: int | None) -> Trainer:
+    given = [*(arguments or []), *([f"--out {out}"] if out else []), *([] if seed is None else [f"--seed {seed}"])]
+    if given:
         raise UserError(
-            f"--resume goes on with the run's own config, and {' '.join(arguments)!r} was given too; leave it out."
+            f"--resume goes on with the run's own config, and {' '.join(given)!r} was given too; leave it out."
         )
     return Trainer.resume(folder)
 

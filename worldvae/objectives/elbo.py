@@ -18,10 +18,10 @@ class ELBOConfig:
     Attributes:
         free_nats: each KL below this many nats per step costs nothing.
         dynamics: weight of KL(sg(q) || p), which trains the prior.
-        representation: weight of KL(q || sg(p)), which trains the posterior. With both at 1 the loss is the bound
-            itself; DreamerV3's 0.1 keeps more detail in z, but no dream can foresee it.
-        decode_steps: how many time steps of each slice are decoded, drawn at random (0: all); the estimate of the
-            bound stays unbiased.
+        representation: weight of KL(q || sg(p)), which trains the posterior. With both at 1 the gradient is
+            that of the bound (beyond the free nats); DreamerV3's 0.1 keeps more detail in z, but no dream foresees it.
+        decode_steps: how many time steps of each slice are decoded on average, drawn at random (0: all); the estimate
+            of the bound stays unbiased.
         reward: weight of the reward term.
         continuation: weight of the continuation term.
     """
