@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from worldvae.agents.agent import ModelAgent
 from worldvae.agents.policy import ActionDistribution, Actor
 from worldvae.config import setting
+from worldvae.distributions import check_bins
 from worldvae.learner import Optimiser, OptimiserConfig
 from worldvae.likelihoods import TwoHotLikelihood
 from worldvae.networks import MLP
@@ -67,8 +68,7 @@ class ActorCriticConfig:
             raise ValueError(f"horizon={self.horizon} and layers={self.layers} must be at least 1")
         if self.starts < 0 or self.hidden < 0:
             raise ValueError(f"starts={self.starts} and hidden={self.hidden} cannot be negative")
-        if self.bins < 3 or self.bins % 2 == 0:
-            raise ValueError(f"bins={self.bins} must be odd and at least 3, so that one bin is exactly 0")
+        check_bins(self.bins)
 
 
 @contextmanager
@@ -120,8 +120,12 @@ class ActorCritic(nn.Module):
         self.actor_optimiser = Optimiser(self.actor.parameters(), config.optimiser)
         self.critic_optimiser = Optimiser(self.critic.parameters(), config.optimiser)
 
-    def update(self, starts: State, generator: torch.Generator | None = None) -> dict[str, Tensor]:
+    def update(
+        self, starts: State, generator: torch.Generator | None = None, progress: float = 0.0
+    ) -> dict[str, Tensor]:
         """Dream from `starts` (`[batch]`), then take one step of the actor and one of the critic.
+
+        The step sizes are those for this share (`progress`, 0..1) of the run.
 
         Returns:
             Metrics: mean imagined return and value, entropy in nats, range of returns.
@@ -149,8 +153,8 @@ class ActorCritic(nn.Module):
             objective = advantage * policy.log_prob(dream.actions)
         entropy = policy.entropy()
         actor_loss = -(weights * (objective + config.entropy * entropy)).mean()
-        self.actor_optimiser.step(actor_loss)
-        critic_loss = self._update_critic(features, returns.detach(), weights)
+        self.actor_optimiser.step(actor_loss, progress)
+        critic_loss = self._update_critic(features, returns.detach(), weights, progress)
         return {
             "actor/loss": actor_loss.detach(),
             "actor/entropy": entropy.detach().mean(),
@@ -182,14 +186,14 @@ class ActorCritic(nn.Module):
         out: Tensor = corrected.clamp(min=1.0)
         return out
 
-    def _update_critic(self, features: Tensor, returns: Tensor, weights: Tensor) -> Tensor:
+    def _update_critic(self, features: Tensor, returns: Tensor, weights: Tensor, progress: float) -> Tensor:
         config = self.config
         with self._model[0].autocast():
             values = self.critic(features)
             with torch.no_grad():
                 slow = self.slow_critic(features).mean
         loss: Tensor = -(weights * (values.log_prob(returns) + config.slow_weight * values.log_prob(slow))).mean()
-        self.critic_optimiser.step(loss)
+        self.critic_optimiser.step(loss, progress)
         with torch.no_grad():
             for ours, theirs in zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True):
                 ours.lerp_(theirs, config.slow)

@@ -118,15 +118,16 @@ def test_wrong_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_wrong_usage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--bogus" in complain(capsys, "train", "tiny", "--bogus")
     assert "Did you mean 'train'? See:" in complain(capsys, "tran", "tiny")
-    assert "--episodes" in complain(capsys, "eval", str(run), "--episodes", "2.5")
+    assert "See: worldvae eval --help" in complain(capsys, "eval", str(run), "--episodes", "2.5")
     assert "RUN" in complain(capsys, "eval")
     assert call() == 0 and "check-env" in capsys.readouterr().out
+    assert call("eval", "-h") == 0 and "--episodes" in capsys.readouterr().out
 
 
 def test_settings_that_do_not_fit_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "run")]
     blocks = complain(capsys, "train", "tiny", "model.memory=block_gru", "model.memory_size=100", *out)
-    assert "memory_size=100 must be a multiple of 8" in blocks
+    assert "memory_size=100 is not divisible by 8 blocks" in blocks
     assert "actor_critic.gradient" in complain(capsys, "train", "CartPole-v1", "actor_critic.gradient=dynamics", *out)
     assert not (tmp_path / "run").exists()
 

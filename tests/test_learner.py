@@ -54,8 +54,7 @@ def test_update_returns_detached_states_and_consistent_metrics(make_model: Maker
 def test_the_decay_is_linear_in_the_progress_of_the_run(final: float, progress: float) -> None:
     weight = nn.Parameter(torch.zeros(1))
     optimiser = Optimiser([weight], OptimiserConfig(learning_rate=0.1, warmup=0, final=final))
-    optimiser.progress = progress
-    optimiser.step(weight.sum())
+    optimiser.step(weight.sum(), progress)
     expected = 0.1 * (1 + (final - 1) * min(progress, 1.0))
     assert -float(weight.detach()) == pytest.approx(expected, rel=1e-5, abs=1e-9)
 

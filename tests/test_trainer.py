@@ -49,7 +49,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
     decay = config("optimiser.final=0.1", "actor_critic.optimiser.final=0.5", "optimiser.warmup=5")
     whole = Trainer(decay, tmp_path / "whole")
     assert whole.train()
-    assert whole.learner.optimiser.learning_rate == pytest.approx(0.1 * decay.optimiser.learning_rate)
+    assert whole.learner.optimiser.adam.param_groups[0]["lr"] == pytest.approx(0.1 * decay.optimiser.learning_rate)
     first = Trainer(decay, tmp_path / "parts")
     stop_after(first, 234)  # in the middle of an episode of 50 steps
     assert not first.train()

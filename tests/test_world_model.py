@@ -329,9 +329,9 @@ def test_the_mode_is_followed_without_noise(make_model: Maker, make_batch: Rows,
     assert torch.equal(torch.get_rng_state(), before)  # nothing is drawn
     assert torch.equal(a.posterior.latent, model.family.mode(a.posterior_parameters))
     actions = torch.rand(2, 3, 2)
-    dreamt = model.predict(a.posterior[:, -1], actions)
+    dreamt = model.imagine(a.posterior[:, -1], actions, mode=True).states
     assert torch.allclose(dreamt.latent, model.prior.mode(dreamt.memory), atol=1e-6)
-    again = model.predict(dreamt[:, 1], actions[:, 2:])
+    again = model.imagine(dreamt[:, 1], actions[:, 2:], mode=True).states
     assert torch.allclose(again.features[:, 0], dreamt.features[:, 2], atol=1e-6)
 
 

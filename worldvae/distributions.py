@@ -233,6 +233,12 @@ def symexp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return torch.sign(x) * torch.expm1(x.abs())
 
 
+def check_bins(bins: int) -> None:
+    """Raise ValueError unless a `TwoHot` can have so many bins."""
+    if bins < 3 or bins % 2 == 0:
+        raise ValueError(f"bins={bins} must be an odd number of at least 3, so that one bin is exactly 0; take 255")
+
+
 class TwoHot(Distribution):
     """A scalar as a categorical over fixed bins symexp(linspace(-20, 20)); robust to any scale of rewards.
 
@@ -251,8 +257,7 @@ class TwoHot(Distribution):
     arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (the name torch asks for)
 
     def __init__(self, logits: Float[Tensor, "*batch bin"], limit: float = 20.0) -> None:
-        if (size := logits.shape[-1]) < 3 or size % 2 == 0:
-            raise ValueError(f"bins={size} must be an odd number of at least 3, so that one bin is exactly 0; take 255")
+        check_bins(logits.shape[-1])
         self.logits = logits - logits.logsumexp(dim=-1, keepdim=True)
         half = symexp(torch.linspace(0, limit, logits.shape[-1] // 2 + 1, device=logits.device))
         self.bins = torch.cat([-half[1:].flip(0), half])

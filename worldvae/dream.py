@@ -93,8 +93,8 @@ def open_loop(
     seen = model.observe(rows[:, :context], mode=True).posterior
     # Row t is reached by the action taken at row t - 1.
     actions = rows.action[:, context - 1 : -1]
-    imagined = model.predict(seen[:, -1], actions)
-    states = State.cat([seen, imagined], dim=1)
+    imagined = model.imagine(seen[:, -1], actions, mode=True)
+    states = State.cat([seen, imagined.states], dim=1)
     observation = rows.observation
     if observation.pixels is not None:
         truth, dream = unit(observation.pixels), model.decode(states, "pixels").mean
@@ -109,7 +109,7 @@ def open_loop(
         truth.float().cpu(),
         dream.float().clamp(0, 1).cpu() if observation.pixels is not None else dream.float().cpu(),
         rows.reward[:, context:].cpu(),
-        model.reward(imagined).mean.cpu(),
+        imagined.rewards.cpu(),
         steps <= lengths.cpu().unsqueeze(1),
         observation.pixels is not None,
     )

@@ -46,21 +46,25 @@ class Optimiser:
     """Adam over the parameters of a module, with the warm-up, the decay and the clipping of its config.
 
     Attributes:
-        progress: share of the run that is done, 0..1; the trainer sets it, for the decay.
         updates: steps taken.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> None:
         self.parameters = list(parameters)
         self.config = config
-        self.updates, self.progress = 0, 0.0
+        self.updates = 0
         self.adam = torch.optim.Adam(self.parameters, lr=config.learning_rate, eps=config.eps, fused=True)
 
     def __repr__(self) -> str:
         return f"Optimiser({self.config}, updates={self.updates})"
 
-    def step(self, loss: Tensor) -> Tensor:
-        """Take one step down the gradient of `loss`; return the gradient's norm before clipping."""
+    def step(self, loss: Tensor, progress: float = 0.0) -> Tensor:
+        """Take one step down the gradient of `loss`; return the gradient's norm before clipping.
+
+        Args:
+            loss: a scalar.
+            progress: share of the run that is done, 0..1, for the decay.
+        """
         self.adam.zero_grad(set_to_none=True)
         grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         for parameter, grad in zip(self.parameters, grads, strict=True):
@@ -68,15 +72,14 @@ class Optimiser:
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.updates += 1
         for group in self.adam.param_groups:
-            group["lr"] = self.learning_rate
+            group["lr"] = self.learning_rate(progress)
         self.adam.step()
         return norm
 
-    @property
-    def learning_rate(self) -> float:
-        """The step size at this point of the run."""
+    def learning_rate(self, progress: float) -> float:
+        """Return the step size after the updates so far, at this share of the run."""
         warm = min(1.0, self.updates / max(1, self.config.warmup))
-        left = 1.0 - (1.0 - self.config.final) * min(1.0, self.progress)
+        left = 1.0 - (1.0 - self.config.final) * min(1.0, progress)
         return self.config.learning_rate * warm * left
 
     def state_dict(self) -> dict[str, Any]:
@@ -107,8 +110,10 @@ class Learner:
         self.model, self.objective = model, objective
         self.optimiser = Optimiser(model.parameters(), optimiser)
 
-    def update(self, batch: Batch, generator: torch.Generator | None = None) -> tuple[State, dict[str, Tensor]]:
-        """Take one step on a batch.
+    def update(
+        self, batch: Batch, generator: torch.Generator | None = None, progress: float = 0.0
+    ) -> tuple[State, dict[str, Tensor]]:
+        """Take one step on a batch, with the step size for this share (0..1) of the run.
 
         Returns:
             The posterior states of the batch (detached), from which a policy may learn in imagination, and metrics:
@@ -117,7 +122,7 @@ class Learner:
         observed = self.model.observe(batch, generator=generator)
         terms = elbo(self.model, batch, observed, self.objective.decode_steps, generator)
         loss = elbo_loss(terms, self.objective)
-        norm = self.optimiser.step(loss)
+        norm = self.optimiser.step(loss, progress)
         return observed.posterior.detach(), self._metrics(terms, loss, norm)
 
     @staticmethod

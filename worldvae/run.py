@@ -170,13 +170,20 @@ class Run:
             UserError: If it does not: its config.yaml was edited, or the environment has changed.
         """
         env = self.make_env()
-        layouts = (self.model.observation_layout, self.model.action_layout)
-        found = (env.observation_layout, env.action_layout)
         env.close()
-        if found != layouts:
+        self.check_layouts(env.observation_layout, env.action_layout)
+
+    def check_layouts(self, observation: ObservationLayout, action: ActionLayout) -> None:
+        """Raise unless these are what the model was trained on.
+
+        Raises:
+            UserError: If they are not.
+        """
+        model = self.model
+        if (observation, action) != (model.observation_layout, model.action_layout):
             raise UserError(
-                f"{self.folder} was trained on {layouts[0]} and {layouts[1]}, and its config.yaml now makes "
-                f"{found[0]} and {found[1]}: undo what was edited under env, or train a new run."
+                f"{self.folder} was trained on {model.observation_layout} and {model.action_layout}, and its "
+                f"config.yaml now makes {observation} and {action}: undo what was edited under env, or train a new run."
             )
 
     def weights(self) -> dict[str, Any]:

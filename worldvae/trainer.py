@@ -1,10 +1,11 @@
 """The training loop: collect, learn the world, learn to act in it, show how it goes."""
 
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +50,16 @@ class Trainer:
     """
 
     def __init__(self, config: RunConfig, folder: Path) -> None:
-        self._open(config)
-        self.run = create(folder, config, self.pool.observation_layout, self.pool.action_layout)
-        self.lock = Lock(folder)
         train = config.train
-        layouts = (self.pool.observation_layout, self.pool.action_layout)
-        try:
+        with ExitStack() as opened:
+            self._open(config, opened)
+            layouts = (self.pool.observation_layout, self.pool.action_layout)
+            self.run = create(folder, config, *layouts)
+            # Should anything fail from here on, no run has begun: the folder is free for the next attempt.
+            opened.callback((folder / "config.yaml").unlink)
+            self.lock = opened.enter_context(closing(Lock(folder)))
             self.replay = Replay(folder / "replay", *layouts, train.envs, train.replay_bytes)
-        except UserError:
-            self.lock.close()
-            (folder / "config.yaml").unlink()  # no run has begun here: the folder is free for the next attempt
-            raise
+            opened.pop_all()
         self.data = torch.Generator().manual_seed(config.seed)
         self.noise = torch.Generator(self.run.device).manual_seed(config.seed)
         self.credit, self.updates = 0.0, 0
@@ -74,23 +74,18 @@ class Trainer:
         """
         self = cls.__new__(cls)
         run, state = load_with_state(folder)
-        self._open(run.config)
-        layouts = (run.model.observation_layout, run.model.action_layout)
-        lanes = int(state["replay"]["lanes"])
-        if (self.pool.observation_layout, self.pool.action_layout) != layouts or len(self.pool) != lanes:
-            found = f"{len(self.pool)} of {self.pool.observation_layout} and {self.pool.action_layout}"
-            self.pool.close()
+        if run.config.train.envs != (lanes := int(state["replay"]["lanes"])):
             raise UserError(
-                f"{folder} was trained on {lanes} environments with {layouts[0]} and {layouts[1]}, and its config.yaml "
-                f"now makes {found}: undo what was edited under env or train.envs, or train a new run."
+                f"{folder} was trained with train.envs={lanes}, and its config.yaml now says "
+                f"{run.config.train.envs}: undo that, or train a new run."
             )
-        self.lock = Lock(folder)
         self.run = run
-        try:
+        with ExitStack() as opened:
+            self._open(run.config, opened)
+            run.check_layouts(self.pool.observation_layout, self.pool.action_layout)
+            self.lock = opened.enter_context(closing(Lock(folder)))
             self.replay = Replay.open(folder / "replay", state["replay"])
-        except UserError:
-            self.lock.close()
-            raise
+            opened.pop_all()
         self.data, self.noise = torch.Generator(), torch.Generator(run.device)
         self.data.set_state(state["data"])
         self.noise.set_state(state["noise"])
@@ -101,9 +96,9 @@ class Trainer:
         self.collector.load_state_dict(state["collector"])
         return self
 
-    def _open(self, config: RunConfig) -> None:
+    def _open(self, config: RunConfig, opened: ExitStack) -> None:
         keep_freed_memory()
-        self.pool = EnvPool([config.env] * config.train.envs, config.train.mode)
+        self.pool = opened.enter_context(EnvPool([config.env] * config.train.envs, config.train.mode))
 
     def _assemble(self, logger: Logger) -> None:
         """Put together what a new run and a resumed one have in common."""
@@ -174,10 +169,10 @@ class Trainer:
 
     def _update(self) -> None:
         train = self.run.config.train
-        self._set_progress()
         self._batch = self.replay.sample(train.batch, train.length, self.data, self._batch)
-        states, metrics = self.learner.update(self._batch.to(self.run.device), self.noise)
-        metrics |= self.run.actor_critic.update(states.flatten(), self.noise)
+        progress = max(self.run.steps / train.steps, self.updates / train.updates if train.updates else 0.0)
+        states, metrics = self.learner.update(self._batch.to(self.run.device), self.noise, progress)
+        metrics |= self.run.actor_critic.update(states.flatten(), self.noise, progress)
         self.updates += 1
         self._summed += 1
         for name, value in metrics.items():
@@ -188,12 +183,6 @@ class Trainer:
             self.show_dream()
         if self.updates % train.checkpoint_every == 0:
             self.save()
-
-    def _set_progress(self) -> None:
-        train, actor_critic = self.run.config.train, self.run.actor_critic
-        done = max(self.run.steps / train.steps, self.updates / train.updates if train.updates else 0.0)
-        for optimiser in (self.learner.optimiser, actor_critic.actor_optimiser, actor_critic.critic_optimiser):
-            optimiser.progress = done
 
     def _log(self) -> None:
         means = {name: float(total) / self._summed for name, total in self._sums.items()}
@@ -239,6 +228,7 @@ class Trainer:
 
         def stop(number: int, frame: object) -> None:
             self.interrupted = True
+            print("\nStopping and saving; Ctrl-C again stops at once, without saving.", file=sys.stderr, flush=True)
             signal.signal(number, signal.default_int_handler)
 
         before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from worldvae.config import setting
-from worldvae.distributions import CategoricalFamily, GaussianFamily, LatentFamily, TwoHot, symlog
+from worldvae.distributions import CategoricalFamily, GaussianFamily, LatentFamily, TwoHot, check_bins, symlog
 from worldvae.likelihoods import BernoulliLikelihood, GaussianLikelihood, TwoHotLikelihood
 from worldvae.memory import BlockGRUMemory, GRUMemory
 from worldvae.networks import MLP, ConvDecoder, ConvEncoder
@@ -72,10 +72,7 @@ class WorldModelConfig:
         for name in ("memory_size", "hidden", "depth", "gaussian", "groups", "classes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} cannot be negative; 0 takes what size sets")
-        if self.bins < 3 or self.bins % 2 == 0:
-            raise ValueError(f"bins={self.bins} must be odd and at least 3, so that one bin is exactly 0")
-        if self.memory == "block_gru" and (size := self.resolve("memory_size")) % 8:
-            raise ValueError(f"memory_size={size} must be a multiple of 8 with memory=block_gru, which has 8 blocks")
+        check_bins(self.bins)
         for name in ("pixel_sigma", "vector_sigma"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
@@ -242,10 +239,12 @@ class WorldModel(nn.Module):
         posterior = State.stack(states, dim=1)
         return Observed(posterior, torch.stack(parameters, dim=1), self.prior.parameters_at(posterior.memory))
 
-    def step(self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"]) -> State:
-        """Imagine one step: the memory moves on, the prior draws z from `noise`."""
+    def step(
+        self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"] | None
+    ) -> State:
+        """Imagine one step: the memory moves on, the prior draws z from `noise` (None: its mode)."""
         memory = self.memory(state.memory, state.latent, action)
-        return State(memory, self.prior.step(memory, noise))
+        return State(memory, self.prior.mode(memory) if noise is None else self.prior.step(memory, noise))
 
     def imagine(
         self,
@@ -253,6 +252,8 @@ class WorldModel(nn.Module):
         actions: Float[Tensor, "batch horizon action"] | Policy,
         horizon: int | None = None,
         generator: torch.Generator | None = None,
+        *,
+        mode: bool = False,
     ) -> Dream:
         """Roll the prior forward from `start`, with given actions or with a policy.
 
@@ -261,15 +262,16 @@ class WorldModel(nn.Module):
             actions: actions `[batch, horizon, action]`, or a function from states `[batch]` to actions.
             horizon: number of steps; needed with a policy.
             generator: source of the prior's samples.
+            mode: follow the mode of the prior instead of a draw from it.
         """
         if isinstance(actions, Tensor):
             horizon = actions.shape[1]
         assert horizon is not None, "imagining with a policy needs a horizon"
-        noise = self.prior.noise((horizon, start.memory.shape[0]), start.memory.device, generator)
+        noise = None if mode else self.prior.noise((horizon, start.memory.shape[0]), start.memory.device, generator)
         state, states, taken = start, [], []
         for t in range(horizon):
             action = actions[:, t] if isinstance(actions, Tensor) else actions(state)
-            state = self.step(state, action, noise[t])
+            state = self.step(state, action, None if noise is None else noise[t])
             states.append(state)
             taken.append(action)
         imagined = State.stack(states, dim=1)
@@ -280,15 +282,6 @@ class WorldModel(nn.Module):
             self.reward(imagined).mean,
             self.continuation(imagined).mean,
         )
-
-    def predict(self, start: State, actions: Float[Tensor, "batch horizon action"]) -> State:
-        """Roll the mode of the prior forward from `start` (`[batch]`); return states `[batch, horizon]`."""
-        state, states = start, []
-        for t in range(actions.shape[1]):
-            memory = self.memory(state.memory, state.latent, actions[:, t])
-            state = State(memory, self.prior.mode(memory))
-            states.append(state)
-        return State.stack(states, dim=1)
 
     def decode(self, states: State, modality: Literal["pixels", "vector"] | None = None) -> Distribution:
         """Return p(x | h, z); `.mean` is `[*batch, channel, height, width]` in 0..1 for frames.

@@ -76,5 +76,5 @@ def test_any_batch_shape(batch: list[int]) -> None:
 
 
 def test_a_memory_that_does_not_divide_is_refused() -> None:
-    with pytest.raises(ValueError, match="memory size 10 is not divisible by 8 blocks; take a multiple of 8"):
+    with pytest.raises(ValueError, match="memory_size=10 is not divisible by 8 blocks: take a multiple of 8"):
         BlockGRUCell(3, 10, 8)

@@ -12,6 +12,7 @@ app = typer.Typer(
     help="Learn a world as a sequential VAE, plan in its latent space, and see its dreams.",
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
@@ -45,7 +46,9 @@ def main() -> None:
     except _UsageError as error:
         message = error.format_message()  # type: ignore[attr-defined]
         end = "" if message.endswith((".", "?", ")")) else "."
-        print(f"worldvae: {message}{end} See: worldvae --help", file=sys.stderr)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "worldvae"
+        print(f"worldvae: {message}{end} See: {command} --help", file=sys.stderr)
         sys.exit(2)
     sys.exit(code)
 

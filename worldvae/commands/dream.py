@@ -57,11 +57,12 @@ def _object(found: OpenLoop, env_id: str, file: str) -> dict[str, object]:
 
 def _table(found: OpenLoop, path: Path) -> str:
     horizon = found.valid.shape[1]
-    lines = ["horizon   dream PSNR   copying the last frame   reward error   episodes"]
+    what = "frame " if found.pixels else "vector"
+    lines = [f"horizon   dream PSNR   copying the last {what}   reward error   episodes"]
     for h in sorted({h for h in (1, 2, 5, 10, 15, 20, 30, 40, 60, 100, horizon) if h <= horizon}):
         k = h - 1
         lines.append(
             f"{h:7d} {found.psnr[k]:9.1f} dB {found.psnr_copy_last[k]:17.1f} dB "
-            f"{found.reward_mae[k]:16.3f} {int(found.valid[:, k].sum()):10d}"
+            f"{found.reward_mae[k]:17.3f} {int(found.valid[:, k].sum()):10d}"
         )
     return "\n".join([*lines, f"The film is in {path}"])

@@ -46,6 +46,9 @@ def train(
             if trainer.interrupted:
                 raise typer.Exit(INTERRUPTED)
         _finish(trainer, (time.monotonic() - began) / 60)
+    except KeyboardInterrupt:  # while nothing is being learned: the loop itself ends after its step, and saves
+        _say(f"Interrupted; what is saved is in {run.folder}. Go on with: worldvae train --resume {run.folder}")
+        raise typer.Exit(INTERRUPTED) from None
     finally:
         trainer.close()
 

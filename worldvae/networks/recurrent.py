@@ -46,7 +46,7 @@ class BlockGRUCell(nn.Module):
     def __init__(self, features: int, memory: int, blocks: int = 8) -> None:
         super().__init__()
         if memory % blocks:
-            raise ValueError(f"memory size {memory} is not divisible by {blocks} blocks; take a multiple of {blocks}")
+            raise ValueError(f"memory_size={memory} is not divisible by {blocks} blocks: take a multiple of {blocks}")
         self.blocks = blocks
         self.mix = BlockLinear(memory + blocks * features, memory, blocks)
         self.norm = nn.LayerNorm(memory, eps=1e-3)
