@@ -165,6 +165,11 @@ class ActorCritic(nn.Module):
             "critic/imagined_reward": dream.rewards.detach().mean(),
         }
 
+    def value(self, state: State) -> Float[Tensor, "*batch"]:
+        """Return the critic's value of states."""
+        out: Tensor = self.critic(state.features).mean
+        return out
+
     def _policy(self, state: State) -> ActionDistribution:
         # The policy looks at a detached state: the gradient reaches it through its actions, not through its inputs.
         policy: ActionDistribution = self.actor(state.features.detach())

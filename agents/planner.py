@@ -7,25 +7,37 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldvae.agents.agent import ModelAgent
-from worldvae.planning import CEMConfig, Plan, cem, discounted_return
+from worldvae.planning import CEMConfig, MPPIConfig, Plan, Value, cem, discounted_return, mppi
 from worldvae.types import State
 from worldvae.world_model import WorldModel
 
 
 class PlannerAgent(ModelAgent):
-    """Plans with CEM in latent space at every step, starting from the plan of the step before.
+    """Plans in latent space at every step, starting from the plan of the step before.
 
     Args:
         model: the world model.
-        config: numbers of the planner.
+        config: numbers of the planner, whose type says which one it is.
+        value: of the states at the end of a plan; used where `config.value` is set.
         noise: standard deviation of Gaussian noise on continuous actions when exploring.
+
+    Raises:
+        ValueError: If `config.value` is set and there is no value.
     """
 
-    name = "cem"
-
-    def __init__(self, model: WorldModel, config: CEMConfig | None = None, noise: float = 0.3) -> None:
+    def __init__(
+        self,
+        model: WorldModel,
+        config: CEMConfig | MPPIConfig | None = None,
+        value: Value | None = None,
+        noise: float = 0.3,
+    ) -> None:
         super().__init__(model)
         self.config = config or CEMConfig()
+        if self.config.value and value is None:
+            raise ValueError(f"{self.config} asks for the value of states, and no value was given")
+        self.name = "mppi" if isinstance(self.config, MPPIConfig) else "cem"
+        self.value = value if self.config.value else None
         self.noise = noise
 
     def decide(
@@ -38,8 +50,12 @@ class PlannerAgent(ModelAgent):
     ) -> tuple[Float[Tensor, "batch action"], Plan | None]:
         """Return the first action of a fresh plan, and the plan."""
         layout = self.model.action_layout
-        objective = partial(discounted_return, discount=self.config.discount)
-        plan = cem(self.model, state, objective, layout, self.config, generator, plan, keep)
+        objective = partial(discounted_return, discount=self.config.discount, value=self.value)
+        with self.model.autocast():
+            if isinstance(self.config, MPPIConfig):
+                plan = mppi(self.model, state, objective, layout, self.config, generator, plan, keep)
+            else:
+                plan = cem(self.model, state, objective, layout, self.config, generator, plan, keep)
         action = plan.actions[:, 0]
         if explore and layout.continuous:
             box = action[:, : layout.continuous]

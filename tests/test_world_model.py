@@ -138,7 +138,9 @@ def test_observe_is_its_definition_written_out(
             state = model.initial(1)
         h = model.memory(state.memory, state.latent, action)
         q = model.posterior(h, embedding[:, t])
-        state = State(h, model.family.sample(model.posterior.parameters_at(h, embedding[:, t]), noise[t]))
+        state = State(
+            h, model.family.sample(model.posterior.parameters_at(h, model.posterior.project(embedding[:, t])), noise[t])
+        )
         assert same(observed.posterior[:, t], state)
         assert torch.allclose(model.family(observed.posterior_parameters[:, t]).mean, q.mean, atol=1e-5)
         assert torch.allclose(model.family(observed.prior_parameters[:, t]).mean, model.prior(h).mean, atol=1e-5)

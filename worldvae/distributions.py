@@ -258,7 +258,7 @@ class TwoHot(Distribution):
 
     def __init__(self, logits: Float[Tensor, "*batch bin"], limit: float = 20.0) -> None:
         check_bins(logits.shape[-1])
-        self.logits = logits - logits.logsumexp(dim=-1, keepdim=True)
+        self.logits = logits  # unnormalised: what needs the normaliser computes it, in as few passes as it can
         half = symexp(torch.linspace(0, limit, logits.shape[-1] // 2 + 1, device=logits.device))
         self.bins = torch.cat([-half[1:].flip(0), half])
         super().__init__(logits.shape[:-1], torch.Size(), validate_args=False)
@@ -267,9 +267,10 @@ class TwoHot(Distribution):
     def mean(self) -> Tensor:
         """Expectation, summed in symmetric pairs so that uniform probabilities give exactly 0."""
         half = self.logits.shape[-1] // 2
-        probs = self.logits.exp()
-        upper, lower = probs[..., half + 1 :], probs[..., :half].flip(-1)
-        return ((upper - lower) * self.bins[half + 1 :]).sum(dim=-1)
+        weights = (self.logits - self.logits.detach().amax(dim=-1, keepdim=True)).exp()
+        pairs = weights[..., half + 1 :] - weights[..., :half].flip(-1)
+        with torch.autocast(weights.device.type, enabled=False):  # the outermost bins need more than bfloat16
+            return (pairs @ self.bins[half + 1 :]) / weights.sum(dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Cross-entropy of the two-hot encoding of `value`, in nats."""
@@ -278,4 +279,4 @@ class TwoHot(Distribution):
         below = above - 1
         weight = (value - self.bins[below]) / (self.bins[above] - self.bins[below])
         gather = self.logits.gather(-1, torch.stack([below, above], dim=-1))
-        return (1 - weight) * gather[..., 0] + weight * gather[..., 1]
+        return (1 - weight) * gather[..., 0] + weight * gather[..., 1] - self.logits.logsumexp(dim=-1)

@@ -14,12 +14,12 @@ from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.errors import UserError, near_miss
 from worldvae.learner import OptimiserConfig
 from worldvae.objectives import ELBOConfig
-from worldvae.planning import CEMConfig
+from worldvae.planning import CEMConfig, MPPIConfig
 from worldvae.seeds import check_seed
 from worldvae.types import ActionLayout, ObservationLayout
 from worldvae.world_model import WorldModel, WorldModelConfig
 
-AGENTS = ("actor", "cem", "random")
+AGENTS = ("actor", "cem", "mppi", "random")
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ class RunConfig:
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-3, final=0.1))
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     cem: CEMConfig = field(default_factory=CEMConfig)
+    mppi: MPPIConfig = field(default_factory=MPPIConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     device: str = setting("auto", choices=["auto", "cpu", "cuda", "mps"])
@@ -146,15 +147,16 @@ class Run:
         return self.make_agent("actor")
 
     def make_agent(self, name: str) -> Agent:
-        """Return the agent `name` (actor, cem or random), acting on this run's world model.
+        """Return the agent `name` (one of `AGENTS`), acting on this run's world model.
 
         Raises:
             UserError: If there is no agent of that name.
         """
         if name == "actor":
             return ActorAgent(self.model, self.actor_critic.actor)
-        if name == "cem":
-            return PlannerAgent(self.model, self.config.cem)
+        if name in ("cem", "mppi"):
+            config = self.config.cem if name == "cem" else self.config.mppi
+            return PlannerAgent(self.model, config, self.actor_critic.value)
         if name == "random":
             return RandomAgent(self.model.action_layout)
         raise UserError(f"there is no agent {name!r}; there are {', '.join(AGENTS)}.{near_miss(name, AGENTS)}")

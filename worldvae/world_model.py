@@ -19,7 +19,7 @@ from worldvae.config import setting
 from worldvae.distributions import CategoricalFamily, GaussianFamily, LatentFamily, TwoHot, check_bins, symlog
 from worldvae.likelihoods import BernoulliLikelihood, GaussianLikelihood, TwoHotLikelihood
 from worldvae.memory import BlockGRUMemory, GRUMemory
-from worldvae.networks import MLP, ConvDecoder, ConvEncoder
+from worldvae.networks import MLP, TRUNKS, ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.priors import Prior
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, TensorTree
@@ -53,11 +53,13 @@ class WorldModelConfig:
     """Parts of a world model; numbers left at 0 follow from `size`."""
 
     size: str = setting("small", choices=list(SIZES))
+    trunk: str = setting("patch", choices=["patch", *TRUNKS])
     memory: str = setting("gru", choices=["gru", "block_gru"])
     latent: str = setting("gaussian", choices=["gaussian", "categorical"])
     memory_size: int = 0
     hidden: int = 0
     depth: int = 0
+    layers: int = 0
     gaussian: int = 0
     groups: int = 0
     classes: int = 0
@@ -69,7 +71,7 @@ class WorldModelConfig:
     bfloat16: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("memory_size", "hidden", "depth", "gaussian", "groups", "classes"):
+        for name in ("memory_size", "hidden", "depth", "layers", "gaussian", "groups", "classes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} cannot be negative; 0 takes what size sets")
         check_bins(self.bins)
@@ -116,9 +118,8 @@ class WorldModel(nn.Module):
         features = memory + latent
         embedding = 0
         if observation.pixels is not None:
-            encoder = ConvEncoder(observation.pixels, config.resolve("depth"))
+            encoder, trunk = self._trunks(observation.pixels, features, config)
             self.encoders["pixels"] = encoder
-            trunk = ConvDecoder(features, observation.pixels, config.resolve("depth"))
             learned = "shared" if config.pixel_sigma_learned else None
             self.decoders["pixels"] = GaussianLikelihood(
                 trunk, observation.pixels, sigma=config.pixel_sigma, learned=learned, offset=0.5
@@ -140,6 +141,16 @@ class WorldModel(nn.Module):
         self.posterior = AmortisedPosterior(memory, embedding, self.family, hidden)
         self.reward_head = TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
         self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
+
+    @staticmethod
+    def _trunks(
+        pixels: tuple[int, int, int], features: int, config: WorldModelConfig
+    ) -> tuple[ConvEncoder | StridedEncoder, ConvDecoder | StridedDecoder]:
+        depth = config.resolve("depth")
+        if config.trunk == "patch":
+            return ConvEncoder(pixels, depth), ConvDecoder(features, pixels, depth)
+        trunk = TRUNKS[config.trunk]
+        return StridedEncoder(pixels, depth, trunk), StridedDecoder(features, pixels, depth, trunk)
 
     @staticmethod
     def _family(config: WorldModelConfig) -> LatentFamily:
@@ -172,7 +183,7 @@ class WorldModel(nn.Module):
         if observation.pixels is not None:
             mean = unit(observation.pixels).reshape(-1, *observation.pixels.shape[-3:]).mean(0)
             self.likelihood("pixels").offset.copy_(mean)
-            cast(ConvEncoder, self.encoders["pixels"]).centre.copy_(mean)
+            cast(ConvEncoder | StridedEncoder, self.encoders["pixels"]).centre.copy_(mean)
         if observation.vector is not None:
             rows = symlog(observation.vector).reshape(-1, observation.vector.shape[-1])
             vector = self.likelihood("vector")
@@ -220,19 +231,22 @@ class WorldModel(nn.Module):
             mode: follow the mode of q instead of a draw from it.
         """
         size, length = batch.reward.shape
-        embedding = self.encode(batch.observation)
+        # All that does not wait for the step before is done for the whole slice at once. (Unbound and not indexed: the
+        # gradient of an index is a tensor of the size of the whole.)
+        embedded = self.posterior.project(self.encode(batch.observation)).unbind(1)
         state = state or self.initial(size)
         if action is None:
             action = torch.zeros_like(batch.action[:, 0])
         go_on = (~batch.is_first).float().unsqueeze(-1)
         previous = torch.cat([action.unsqueeze(1), batch.action[:, :-1]], dim=1) * go_on
-        noise = None if mode else self.family.noise((length, size), embedding.device, generator)
+        moves = self.memory.project(previous).unbind(1)
+        noise = None if mode else self.family.noise((length, size), self.device, generator)
 
         states, parameters = [], []
         for t in range(length):
             state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
-            memory = self.memory(state.memory, state.latent, previous[:, t])
-            q = self.posterior.parameters_at(memory, embedding[:, t])
+            memory = self.memory.step(state.memory, state.latent, moves[t])
+            q = self.posterior.parameters_at(memory, embedded[t])
             state = State(memory, self.family.mode(q) if noise is None else self.family.sample(q, noise[t]))
             states.append(state)
             parameters.append(q)
@@ -243,7 +257,10 @@ class WorldModel(nn.Module):
         self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"] | None
     ) -> State:
         """Imagine one step: the memory moves on, the prior draws z from `noise` (None: its mode)."""
-        memory = self.memory(state.memory, state.latent, action)
+        return self._step(state, self.memory.project(action), noise)
+
+    def _step(self, state: State, move: Tensor, noise: Tensor | None) -> State:
+        memory = self.memory.step(state.memory, state.latent, move)
         return State(memory, self.prior.mode(memory) if noise is None else self.prior.step(memory, noise))
 
     def imagine(
@@ -268,20 +285,21 @@ class WorldModel(nn.Module):
             horizon = actions.shape[1]
         assert horizon is not None, "imagining with a policy needs a horizon"
         noise = None if mode else self.prior.noise((horizon, start.memory.shape[0]), start.memory.device, generator)
-        state, states, taken = start, [], []
-        for t in range(horizon):
-            action = actions[:, t] if isinstance(actions, Tensor) else actions(state)
-            state = self.step(state, action, None if noise is None else noise[t])
-            states.append(state)
-            taken.append(action)
+        draws = [None] * horizon if noise is None else list(noise)
+        state, states = start, []
+        if isinstance(actions, Tensor):
+            for move, draw in zip(self.memory.project(actions).unbind(1), draws, strict=True):
+                state = self._step(state, move, draw)
+                states.append(state)
+        else:
+            taken = []
+            for draw in draws:
+                taken.append(actions(state))
+                state = self.step(state, taken[-1], draw)
+                states.append(state)
+            actions = torch.stack(taken, dim=1)
         imagined = State.stack(states, dim=1)
-        return Dream(
-            start,
-            imagined,
-            torch.stack(taken, dim=1),
-            self.reward(imagined).mean,
-            self.continuation(imagined).mean,
-        )
+        return Dream(start, imagined, actions, self.reward(imagined).mean, self.continuation(imagined).mean)
 
     def decode(self, states: State, modality: Literal["pixels", "vector"] | None = None) -> Distribution:
         """Return p(x | h, z); `.mean` is `[*batch, channel, height, width]` in 0..1 for frames.

@@ -24,7 +24,7 @@ names = pytest.mark.parametrize("name", ["cem", "actor"])
 
 def make_agent(name: str, model: WorldModel, noise: float = 0.3) -> ModelAgent:
     if name == "cem":
-        return PlannerAgent(model, CEM, noise)
+        return PlannerAgent(model, CEM, noise=noise)
     torch.manual_seed(0)
     actor = Actor(model.feature_size, model.action_layout, 8, 1)
     for parameter in actor.parameters():

@@ -110,11 +110,10 @@ def test_bernoulli_is_the_cross_entropy_of_the_logit(logit: float) -> None:
     assert torch.allclose(total, torch.ones(2, 3), atol=1e-5)
 
 
-def test_two_hot_starts_at_zero_and_its_bins_sum_to_one() -> None:
+def test_two_hot_starts_at_zero() -> None:
     likelihood = TwoHotLikelihood(MLP(4, 8, 1, 41, zero=True))
     reward = likelihood(torch.randn(2, 3, 4))
     assert torch.equal(reward.mean.detach(), torch.zeros(2, 3))
-    assert torch.allclose(reward.logits.exp().sum(-1), torch.ones(2, 3))
     assert reward.batch_shape == (2, 3)
     with torch.autocast("cpu", torch.bfloat16):
         assert likelihood(torch.randn(2, 4)).logits.dtype == torch.float32

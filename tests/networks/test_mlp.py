@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from worldvae.networks import MLP
+from worldvae.networks import MLP, JointMLP
 
 
 @given(shape=st.lists(st.integers(1, 3), max_size=3), layers=st.integers(0, 3), out=st.none() | st.integers(1, 4))
@@ -41,3 +41,17 @@ def test_the_same_seed_gives_the_same_bits() -> None:
         outs.append(MLP(3, 4, 2, 2)(torch.ones(1, 3)))
     assert torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])
+
+
+def test_the_joint_perceptron_is_one_of_both_inputs() -> None:
+    torch.manual_seed(0)
+    joint, whole = JointMLP(3, 2, 4, 2, 5), MLP(5, 4, 2, 5)
+    x, y = torch.randn(6, 7, 3), torch.randn(6, 7, 2)
+    first, rest = whole[0], list(whole)[3:]
+    first.weight.data = torch.cat([joint.join.weight, joint.project.weight], dim=1).detach()
+    for ours, theirs in zip(
+        [m for m in joint.rest[2] if list(m.parameters())], [rest[0], rest[1], rest[3]], strict=True
+    ):
+        theirs.load_state_dict(ours.state_dict())
+    assert torch.allclose(joint(x, joint.project(y)), whole(torch.cat([x, y], dim=-1)), atol=1e-6)
+    assert float(joint.join.weight.detach().abs().max()) <= 5**-0.5

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from worldvae.planning import CEMConfig, Plan, Proposal, Simulator, cem, discounted_return
-from worldvae.planning.cem import _refit
+from worldvae.planning.core import fit
 from worldvae.types import ActionLayout, Dream, State
 
 
@@ -182,15 +182,16 @@ def test_classes_are_never_ruled_out_by_the_elites() -> None:
     """With smoothing, a class that no elite had can come back; its probability is smoothing / n."""
     layout = ActionLayout(0, (4,))
     elites = torch.eye(4)[torch.zeros(1, 5, 1, dtype=torch.int64)]
-    proposal: Proposal = _refit(elites, layout, CEMConfig(smoothing=0.2))
+    proposal: Proposal = fit(elites, torch.full((1, 5), 0.2), layout, CEMConfig(smoothing=0.2))
     assert torch.allclose(proposal.mean[0, 0], torch.tensor([0.85, 0.05, 0.05, 0.05]))
 
 
-def test_refit_is_the_mean_and_the_biased_deviation() -> None:
+def test_the_fit_is_the_mean_and_the_biased_deviation() -> None:
     elites = torch.tensor([0.0, 1.0]).view(1, 2, 1, 1)
-    proposal = _refit(elites, ActionLayout(1), CEMConfig(min_std=0.05))
+    proposal = fit(elites, torch.full((1, 2), 0.5), ActionLayout(1), CEMConfig(min_std=0.05))
     assert float(proposal.mean) == 0.5 and float(proposal.std) == 0.5
-    assert float(_refit(elites[:, :1], ActionLayout(1), CEMConfig(min_std=0.05)).std) == pytest.approx(0.05)
+    one = fit(elites[:, :1], torch.ones(1, 1), ActionLayout(1), CEMConfig(min_std=0.05))
+    assert float(one.std) == pytest.approx(0.05)
 
 
 @pytest.mark.parametrize("numbers", [{"elites": 0}, {"elites": 5, "candidates": 4}, {"horizon": 0}, {"iterations": 0}])

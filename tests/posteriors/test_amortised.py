@@ -21,7 +21,7 @@ def make(family: LatentFamily) -> AmortisedPosterior:
 @settings(max_examples=10, deadline=None)
 def test_any_batch_shape(family: LatentFamily, batch: list[int]) -> None:
     posterior, memory, embedding = make(family), torch.randn(*batch, 5), torch.randn(*batch, 3)
-    assert posterior.parameters_at(memory, embedding).shape == (*batch, family.parameter_size)
+    assert posterior.parameters_at(memory, posterior.project(embedding)).shape == (*batch, family.parameter_size)
     assert posterior(memory, embedding).batch_shape == tuple(batch)
 
 
@@ -29,9 +29,9 @@ def test_any_batch_shape(family: LatentFamily, batch: list[int]) -> None:
 def test_it_is_the_family_at_its_parameters_and_reads_both_inputs(family: LatentFamily) -> None:
     posterior = make(family)
     memory, embedding = torch.randn(6, 5, requires_grad=True), torch.randn(6, 3, requires_grad=True)
-    parameters = posterior.parameters_at(memory, embedding)
+    parameters = posterior.parameters_at(memory, posterior.project(embedding))
     assert torch.equal(posterior(memory, embedding).mean, family(parameters).mean)
-    assert torch.equal(parameters, posterior.net(torch.cat([memory, embedding], -1)))
+    assert torch.equal(parameters, posterior.net(memory, posterior.net.project(embedding)))
     for gradient in torch.autograd.grad(parameters[:, 0].sum(), [memory, embedding]):
         assert bool((gradient.abs().amax(dim=1) > 0).all())
     assert repr(family) in repr(posterior)

@@ -1,4 +1,4 @@
-"""The command line: `worldvae train | eval | dream | check-env`."""
+"""The command line: `worldvae train | eval | dream | bench | check-env`."""
 
 import os
 import sys
@@ -17,6 +17,7 @@ app = typer.Typer(
 
 
 def _register() -> None:
+    from worldvae.commands.bench import bench
     from worldvae.commands.check_env import check_env
     from worldvae.commands.dream import dream
     from worldvae.commands.eval import eval_
@@ -25,6 +26,7 @@ def _register() -> None:
     app.command("train")(train)
     app.command("eval")(eval_)
     app.command("dream")(dream)
+    app.command("bench")(bench)
     app.command("check-env")(check_env)
 
 

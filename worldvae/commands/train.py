@@ -3,7 +3,7 @@
 import sys
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import gymnasium
 import typer
@@ -62,11 +62,21 @@ def _new(arguments: list[str], out: Path | None, seed: int | None) -> Trainer:
     name, overrides = arguments[0], arguments[1:]
     if seed is not None:
         overrides = [*overrides, f"seed={seed}"]
+    source = find_or_make(name)
+    config = load_config(RunConfig, [source], overrides)
+    return Trainer(config, out or _free_folder(source.stem if isinstance(source, Path) else name))
+
+
+def find_or_make(name: str) -> Path | dict[str, Any]:
+    """Return the config called `name`, or one for the environment of that id.
+
+    Raises:
+        UserError: If it is neither.
+    """
     path = find_config(name)
     if path is None:
         _check_id(name)
-    config = load_config(RunConfig, [path if path is not None else {"env": {"id": name}}], overrides)
-    return Trainer(config, out or _free_folder(Path(name).stem if path is not None else name))
+    return path or {"env": {"id": name}}
 
 
 def _check_id(name: str) -> None:

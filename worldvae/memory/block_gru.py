@@ -26,6 +26,7 @@ class BlockGRUMemory(nn.Module):
         self.from_latent = MLP(latent, hidden, 1)
         self.from_action = MLP(action, hidden, 1)
         self.cell = BlockGRUCell(3 * hidden, size)
+        self.hidden = hidden
 
     def forward(
         self,
@@ -34,6 +35,19 @@ class BlockGRUMemory(nn.Module):
         action: Float[Tensor, "batch action"],
     ) -> Float[Tensor, "batch memory"]:
         """Return the next memory."""
-        branches = [self.from_memory(memory), self.from_latent(latent), self.from_action(action)]
-        out: Tensor = self.cell(torch.cat(branches, dim=-1), memory)
-        return out
+        return self.step(memory, latent, self.project(action))
+
+    def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch memory"]:
+        """Return what of a step does not wait for the state: the action's share of the cell's input."""
+        return self.cell.project(self.from_action(action), slice(2 * self.hidden, None))
+
+    def step(
+        self,
+        memory: Float[Tensor, "batch memory"],
+        latent: Float[Tensor, "batch latent"],
+        projected: Float[Tensor, "batch memory"],
+    ) -> Float[Tensor, "batch memory"]:
+        """Return the next memory, for `projected = project(action)`."""
+        branches = torch.cat([self.from_memory(memory), self.from_latent(latent)], dim=-1)
+        seen = self.cell.project(branches, slice(2 * self.hidden))
+        return self.cell.step(seen + projected, memory).float()

@@ -1,10 +1,9 @@
 """A gated recurrent memory."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldvae.networks import MLP
+from worldvae.networks import JointMLP
 
 
 class GRUMemory(nn.Module):
@@ -22,7 +21,7 @@ class GRUMemory(nn.Module):
     def __init__(self, latent: int, action: int, size: int, hidden: int) -> None:
         super().__init__()
         self.size = size
-        self.mix = MLP(latent + action, hidden, 1)
+        self.mix = JointMLP(latent, action, hidden, 1)
         self.cell = nn.GRUCell(hidden, size)
 
     def forward(
@@ -32,5 +31,19 @@ class GRUMemory(nn.Module):
         action: Float[Tensor, "batch action"],
     ) -> Float[Tensor, "batch memory"]:
         """Return the next memory."""
-        out: Tensor = self.cell(self.mix(torch.cat([latent, action], dim=-1)), memory)
+        return self.step(memory, latent, self.project(action))
+
+    def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:
+        """Return what of a step does not wait for the state: the action's share of the input layer."""
+        out: Tensor = self.mix.project(action)
+        return out
+
+    def step(
+        self,
+        memory: Float[Tensor, "batch memory"],
+        latent: Float[Tensor, "batch latent"],
+        projected: Float[Tensor, "batch hidden"],
+    ) -> Float[Tensor, "batch memory"]:
+        """Return the next memory, for `projected = project(action)`."""
+        out: Tensor = self.cell(self.mix(latent, projected), memory)
         return out.float()

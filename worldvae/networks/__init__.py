@@ -1,7 +1,17 @@
 """Trunks without any probability in them."""
 
 from worldvae.networks.conv import ConvDecoder, ConvEncoder
-from worldvae.networks.mlp import MLP
+from worldvae.networks.mlp import MLP, JointMLP
 from worldvae.networks.recurrent import BlockGRUCell
+from worldvae.networks.strided import TRUNKS, StridedDecoder, StridedEncoder
 
-__all__ = ["MLP", "BlockGRUCell", "ConvDecoder", "ConvEncoder"]
+__all__ = [
+    "MLP",
+    "TRUNKS",
+    "BlockGRUCell",
+    "ConvDecoder",
+    "ConvEncoder",
+    "JointMLP",
+    "StridedDecoder",
+    "StridedEncoder",
+]

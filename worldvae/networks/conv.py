@@ -69,7 +69,7 @@ class ConvEncoder(nn.Module):
         batch = x.shape[:-3]
         # Cut into patches while a pixel still is one byte, straight into the channels-last order convolutions like.
         patches = self._patches(x.reshape(-1, *self.shape))
-        dtype = _compute_dtype(patches.device)
+        dtype = compute_dtype(patches.device)
         centre = self._patches(self.centre.unsqueeze(0)).to(dtype)
         patches = patches.to(dtype) / 255 - centre if x.dtype == torch.uint8 else patches.to(dtype) - centre
         out: Tensor = self.layers(patches)
@@ -86,7 +86,7 @@ class ConvEncoder(nn.Module):
         return moved.view(torch.uint8).permute(0, 3, 1, 2)
 
 
-def _compute_dtype(device: torch.device) -> torch.dtype:
+def compute_dtype(device: torch.device) -> torch.dtype:
     """The type convolutions run in, so that pixels are converted once and not again by autocast."""
     enabled = torch.is_autocast_enabled(device.type)
     return torch.get_autocast_dtype(device.type) if enabled else torch.get_default_dtype()

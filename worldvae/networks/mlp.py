@@ -1,4 +1,4 @@
-"""Multi-layer perceptron: (Linear, LayerNorm, SiLU) x layers, then optionally a Linear."""
+"""Multi-layer perceptrons: (Linear, LayerNorm, SiLU) x layers, then optionally a Linear."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -34,4 +34,34 @@ class MLP(nn.Sequential):
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch out"]:
         """Apply the layers to the last axis."""
         out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]  # torch left it bare
+        return out
+
+
+class JointMLP(nn.Module):
+    """An `MLP` of [x, y] whose first layer's share of y can be computed beforehand, for all time steps at once.
+
+    mlp([x, y]) = rest(W_x x + W_y y);  `project(y)` is W_y y.
+
+    Args:
+        features: length of x.
+        given: length of y.
+        hidden: width of each hidden layer.
+        layers: number of hidden layers, at least 1.
+        out: length of the output; None ends after the last activation.
+    """
+
+    def __init__(self, features: int, given: int, hidden: int, layers: int, out: int | None = None) -> None:
+        super().__init__()
+        self.project = nn.Linear(given, hidden, bias=False)
+        self.join = nn.Linear(features, hidden, bias=False)
+        for part in (self.project, self.join):
+            bound = (features + given) ** -0.5  # that of one matrix over both
+            nn.init.uniform_(part.weight, -bound, bound)
+        self.rest = nn.Sequential(nn.LayerNorm(hidden, eps=1e-3), nn.SiLU(), MLP(hidden, hidden, layers - 1, out))
+
+    def forward(
+        self, x: Float[Tensor, "*batch features"], projected: Float[Tensor, "*batch hidden"]
+    ) -> Float[Tensor, "*batch out"]:
+        """Return mlp([x, y]) for `projected = project(y)`."""
+        out: Tensor = self.rest(self.join(x) + projected)
         return out

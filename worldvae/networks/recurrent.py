@@ -1,18 +1,18 @@
 """Recurrent cells that torch does not have."""
 
 import torch
-from einops import einsum, rearrange
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 
 class BlockLinear(nn.Module):
     """`blocks` linear maps side by side: a block-diagonal matrix, `blocks` times cheaper than a full one."""
 
-    def __init__(self, features: int, out: int, blocks: int) -> None:
+    def __init__(self, features: int, out: int, blocks: int, bound: float | None = None) -> None:
         super().__init__()
         self.blocks = blocks
-        bound = (features // blocks) ** -0.5
+        bound = bound or (features // blocks) ** -0.5
         self.weight = nn.Parameter(torch.empty(blocks, features // blocks, out // blocks).uniform_(-bound, bound))
         self.bias = nn.Parameter(torch.zeros(out))
 
@@ -22,18 +22,20 @@ class BlockLinear(nn.Module):
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch out"]:
         """Map each of the `blocks` equal parts of the last axis by its own matrix."""
-        x = rearrange(x, "... (k i) -> ... k i", k=self.blocks)
-        return einsum(x, self.weight, "... k i, k i o -> ... k o").flatten(-2) + self.bias
+        parts = x.reshape(-1, self.blocks, self.weight.shape[1]).transpose(0, 1)
+        bias = self.bias.view(self.blocks, 1, -1)
+        return torch.baddbmm(bias, parts, self.weight).transpose(0, 1).reshape(*x.shape[:-1], self.bias.shape[0])
 
 
 class BlockGRUCell(nn.Module):
-    """Gated recurrent cell whose recurrent matrix is block-diagonal.
+    """Gated recurrent cell whose recurrent matrix is block-diagonal; every block sees the whole input.
 
+    m = silu(norm(W x + blocks(h))),  r, c, u = blocks(m),
     reset = sigmoid(r), candidate = tanh(reset * c), update = sigmoid(u - 1),
     h' = update * candidate + (1 - update) * h.
 
     Args:
-        features: length of the input, which every block sees in full.
+        features: length of the input x.
         memory: length of h; must be divisible by `blocks`.
         blocks: number of blocks.
 
@@ -48,19 +50,28 @@ class BlockGRUCell(nn.Module):
         if memory % blocks:
             raise ValueError(f"memory_size={memory} is not divisible by {blocks} blocks: take a multiple of {blocks}")
         self.blocks = blocks
-        self.mix = BlockLinear(memory + blocks * features, memory, blocks)
+        bound = (memory // blocks + features) ** -0.5
+        self.weight = nn.Parameter(torch.empty(memory, features).uniform_(-bound, bound))
+        self.mix = BlockLinear(memory, memory, blocks, bound)
         self.norm = nn.LayerNorm(memory, eps=1e-3)
-        self.gates = BlockLinear(memory, 3 * memory, blocks)
+        self.gates = BlockLinear(memory, 3 * memory, blocks, (memory // blocks) ** -0.5)
+
+    def project(self, x: Float[Tensor, "*batch part"], part: slice = slice(None)) -> Float[Tensor, "*batch memory"]:
+        """Return the share of W x of the entries `part` of x."""
+        return F.linear(x, self.weight[:, part])
 
     def forward(
         self, x: Float[Tensor, "*batch features"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch memory"]:
         """Return the next memory."""
-        parts = rearrange(memory, "... (k i) -> ... k i", k=self.blocks)
-        shared = x.unsqueeze(-2).expand(*x.shape[:-1], self.blocks, x.shape[-1])
-        mixed = torch.nn.functional.silu(self.norm(self.mix(torch.cat([parts, shared], dim=-1).flatten(-2))))
-        gates = rearrange(self.gates(mixed), "... (k g i) -> g ... (k i)", k=self.blocks, g=3)
-        reset, candidate, update = gates
-        candidate = torch.tanh(torch.sigmoid(reset) * candidate)
-        update = torch.sigmoid(update - 1)
-        return update * candidate + (1 - update) * memory
+        return self.step(self.project(x), memory)
+
+    def step(
+        self, projected: Float[Tensor, "*batch memory"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch memory"]:
+        """Return the next memory, for `projected` = W x."""
+        mixed = F.silu(self.norm(projected + self.mix(memory)))
+        reset, candidate, update = self.gates(mixed).unflatten(-1, (self.blocks, -1)).chunk(3, dim=-1)
+        candidate = torch.tanh(torch.sigmoid(reset) * candidate).flatten(-2)
+        update = torch.sigmoid(update - 1).flatten(-2)
+        return torch.lerp(memory, candidate.to(memory.dtype), update.to(memory.dtype))

@@ -1,0 +1,1 @@
+"""How fast this machine is, and how much of it is used."""

@@ -1,0 +1,82 @@
+"""What the machine can do at best: matrix products, convolutions and copies, measured on the spot."""
+
+import os
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+from worldvae.bench.timing import flops, median_seconds
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Peak rates of one machine.
+
+    Attributes:
+        matmul: operations per second of a large matrix product, by dtype ("float32", "bfloat16").
+        conv: the same for a convolution of a frame encoder, forward and backward.
+        copy: bytes per second that are copied from memory to memory, each counted once.
+    """
+
+    matmul: dict[str, float]
+    conv: dict[str, float]
+    copy: float
+
+
+def measure_limits(device: torch.device, budget: float = 1.0) -> Limits:
+    """Measure the rates that everything else is held against, for about `budget` seconds each."""
+    dtypes = (torch.float32, torch.bfloat16)
+    matmul = {_name(dtype): _matmul(dtype, device, budget) for dtype in dtypes}
+    conv = {_name(dtype): _conv(dtype, device, budget) for dtype in dtypes}
+    return Limits(matmul, conv, _copy(device, budget))
+
+
+def machine(device: torch.device) -> dict[str, object]:
+    """Say what machine this is."""
+    return {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": _cpu(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
+
+
+def _matmul(dtype: torch.dtype, device: torch.device, budget: float) -> float:
+    size = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+    out = torch.empty_like(a)
+    return 2 * size**3 / median_seconds(lambda: torch.mm(a, b, out=out), device, budget)
+
+
+def _conv(dtype: torch.dtype, device: torch.device, budget: float) -> float:
+    """32 to 64 channels, kernel 4, stride 2, on 512 maps of 32 x 32 in channels-last memory."""
+    layout = torch.channels_last
+    x = torch.randn(512, 32, 32, 32, device=device, dtype=dtype).to(memory_format=layout).requires_grad_()
+    weight = torch.randn(64, 32, 4, 4, device=device, dtype=dtype).to(memory_format=layout).requires_grad_()
+    gradient = torch.randn(512, 64, 16, 16, device=device, dtype=dtype).to(memory_format=layout)
+
+    def work() -> None:
+        torch.autograd.grad(F.conv2d(x, weight, stride=2, padding=1), (x, weight), gradient)
+
+    return flops(work) / median_seconds(work, device, budget)
+
+
+def _copy(device: torch.device, budget: float) -> float:
+    source = torch.ones(2**26, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return source.numel() / median_seconds(lambda: target.copy_(source), device, budget)

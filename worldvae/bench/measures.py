@@ -1,0 +1,223 @@
+"""What `worldvae bench` measures: each a median over repetitions, of the very code that trains, plans and acts."""
+
+import resource
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch.profiler import ProfilerActivity
+
+from worldvae.agents import PlannerAgent
+from worldvae.allocator import keep_freed_memory
+from worldvae.bench.limits import Limits
+from worldvae.bench.timing import flops, median_seconds
+from worldvae.envs import EnvPool
+from worldvae.errors import UserError
+from worldvae.learner import Learner
+from worldvae.planning import CEMConfig, MPPIConfig, uniform_actions
+from worldvae.replay import Replay
+from worldvae.run import Run, RunConfig, pick_device
+from worldvae.types import Batch, State
+
+STARTS, STEPS = 1024, 15
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure.
+
+    Attributes:
+        name: its place in the JSON object, "section.key".
+        words: what was measured, a sentence.
+        value: the figure.
+        unit: of the figure.
+        share: of what the machine can do at best in its measured limits; None where none of them applies.
+    """
+
+    name: str
+    words: str
+    value: float
+    unit: str
+    share: float | None = None
+
+
+class Bench:
+    """A model, an actor-critic, a replay and an environment of one config, filled with random play.
+
+    Args:
+        config: of the run that is measured; its `train.batch` and `train.length` shape an update.
+        folder: where its replay may lie.
+        budget: seconds per figure.
+    """
+
+    def __init__(self, config: RunConfig, folder: Path, budget: float = 3.0) -> None:
+        keep_freed_memory()
+        self.config, self.budget = config, budget
+        self.device = pick_device(config.device)
+        self.generator = torch.Generator(self.device).manual_seed(config.seed)
+        self.draws = torch.Generator().manual_seed(config.seed)
+        self.pool = EnvPool([config.env], "sync")
+        layouts = (self.pool.observation_layout, self.pool.action_layout)
+        self.run = Run(folder, config, *layouts, self.device)
+        self.replay = Replay(folder / "replay", *layouts, 1, config.train.replay_bytes)
+        self._play(max(1000, 4 * config.train.length))
+        self.learner = Learner(self.run.model, config.objective, config.optimiser)
+        self.batch = self.replay.sample(config.train.batch, config.train.length, self.draws).to(self.device)
+        self.run.model.calibrate(self.batch.observation)
+        self.states, _ = self.learner.update(self.batch, self.generator)
+
+    def close(self) -> None:
+        """Close the environment."""
+        self.pool.close()
+
+    def _play(self, rows: int) -> None:
+        """Fill the replay with random play."""
+        layout = self.pool.action_layout
+        observation, first = self.pool.reset([0]), torch.ones(1, dtype=torch.bool)
+        reward, termination = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
+        for number in range(rows):
+            action = uniform_actions(layout, (1,), torch.device("cpu"), self.draws)
+            self.replay.append([0], Batch(observation, action, reward, termination, first))
+            if bool(termination) or number % 500 == 499:
+                observation, first = self.pool.reset([number]), torch.ones(1, dtype=torch.bool)
+                reward, termination = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
+                continue
+            step = self.pool.step(action)
+            observation, reward = step.observation, step.reward
+            termination, first = step.done, torch.zeros(1, dtype=torch.bool)
+
+    def update(self) -> State:
+        """Make one update of the world model; return its posterior states."""
+        states, _ = self.learner.update(self.batch, self.generator)
+        return states
+
+    def full_update(self) -> None:
+        """Make one update of the world model and one of the actor-critic."""
+        self.run.actor_critic.update(self.update().flatten(), self.generator)
+
+    def parameters(self) -> dict[str, int]:
+        """Return how many numbers each part learns."""
+        parts = {
+            "world model": self.run.model,
+            "actor": self.run.actor_critic.actor,
+            "critic": self.run.actor_critic.critic,
+        }
+        return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
+
+    def trace(self, path: Path) -> None:
+        """Write a trace of one full update, for the trace viewer of a browser.
+
+        Raises:
+            UserError: If the file cannot be written.
+        """
+        self.full_update()
+        activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
+        with torch.profiler.profile(activities=activities) as profiler:
+            self.full_update()
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            profiler.export_chrome_trace(str(path))
+        except (OSError, RuntimeError) as error:
+            raise UserError(f"cannot write the profile to {path}: {error}; choose another --profile.") from None
+
+    def measures(self, limits: Limits) -> Iterator[Measure]:
+        """Yield every figure, in the order of the table."""
+        yield from self._training(limits)
+        yield from self._imagining(limits)
+        yield from self._planning(limits)
+        yield from self._acting()
+        yield from self._data(limits)
+        yield Measure("memory.peak_mb", "largest memory of this process so far", self._peak() / 1e6, "MB")
+
+    def _seconds(self, work: Callable[[], object]) -> float:
+        return median_seconds(work, self.device, self.budget)
+
+    def _peak_rate(self, limits: Limits) -> float:
+        return limits.matmul["bfloat16" if self.config.model.bfloat16 else "float32"]
+
+    def _training(self, limits: Limits) -> Iterator[Measure]:
+        rows = self.config.train.batch * self.config.train.length
+        dreams = min(rows, self.config.actor_critic.starts or rows)
+        shape = f"{self.config.train.batch} x {self.config.train.length} rows"
+        for key, words, work in (
+            ("", f"one update of the world model on {shape}", self.update),
+            (
+                "full_",
+                f"the same, and one of the actor-critic on {dreams} dreams",
+                self.full_update,
+            ),
+        ):
+            seconds, operations = self._seconds(work), flops(work)
+            share = operations / seconds / self._peak_rate(limits)
+            yield Measure(f"train.{key}ms_per_update", words, 1e3 * seconds, "ms", share)
+            yield Measure(f"train.{key}gflop", "floating-point operations of it", operations / 1e9, "GFLOP")
+            if not key:
+                yield Measure("train.frames_per_second", "rows that it learns from", rows / seconds, "rows/s")
+
+    def _imagining(self, limits: Limits) -> Iterator[Measure]:
+        model, actor = self.run.model, self.run.actor_critic.actor
+        flat = self.states.flatten()
+        starts = flat[torch.arange(STARTS, device=self.device) % flat.memory.shape[0]]
+
+        def work() -> None:
+            with torch.no_grad(), model.autocast():
+                model.imagine(starts, lambda state: actor(state.features).draw(self.generator), STEPS, self.generator)
+
+        seconds = self._seconds(work)
+        share = flops(work) / seconds / self._peak_rate(limits)
+        words = f"latent steps of {STARTS} dreams of {STEPS} steps with the policy"
+        yield Measure("imagine.steps_per_second", words, STARTS * STEPS / seconds, "steps/s", share)
+
+    def _planning(self, limits: Limits) -> Iterator[Measure]:
+        run, start = self.run, self.states.flatten()[:1]
+        keep = torch.ones(1, device=self.device)
+        configs: dict[str, CEMConfig | MPPIConfig] = {
+            "cem": self.config.cem,
+            "cem_1000x10x12": CEMConfig(candidates=1000, elites=100, iterations=10, horizon=12),
+            "mppi": self.config.mppi,
+        }
+        for name, config in configs.items():
+            agent = PlannerAgent(run.model, config, run.actor_critic.value)
+            work = torch.no_grad()(partial(agent.decide, start, keep, None, self.generator, False))
+            seconds = self._seconds(work)
+            share = flops(work) / seconds / self._peak_rate(limits)
+            words = f"one plan: {config.candidates} candidates, {config.iterations} iterations, {config.horizon} steps"
+            yield Measure(f"plan.{name}", words + ", value" * config.value, 1e3 * seconds, "ms", share)
+
+    def _acting(self) -> Iterator[Measure]:
+        model, first = self.run.model, torch.zeros(1, dtype=torch.bool, device=self.device)
+        frames = self.batch.observation.flatten()
+        for number, key in ((1, "encode_ms"), (256, "encode_256_ms")):
+            some = frames[torch.arange(number, device=self.device) % self.batch.reward.numel()]
+            seconds = self._seconds(torch.no_grad()(partial(model.encode, some)))
+            yield Measure(f"infer.{key}", f"encoding {number} observation{'s' * (number > 1)}", 1e3 * seconds, "ms")
+        agent, one = self.run.agent, frames[:1]
+        _, carry = agent.act(one, first, None, self.generator)
+        seconds = self._seconds(lambda: agent.act(one, first, carry, self.generator))
+        yield Measure("infer.decisions_per_second", "decisions of the policy for one environment", 1 / seconds, "1/s")
+
+    def _data(self, limits: Limits) -> Iterator[Measure]:
+        train = self.config.train
+        out = self.replay.sample(train.batch, train.length, self.draws)
+        seconds = self._seconds(lambda: self.replay.sample(train.batch, train.length, self.draws, out))
+        rate = train.batch / seconds
+        share = rate * train.length * self.replay.row_bytes / limits.copy
+        words = f"sequences of {train.length} rows drawn from the replay"
+        yield Measure("replay.sequences_per_second", words, rate, "1/s", share)
+        action = torch.zeros(1, self.pool.action_layout.size)
+
+        def step() -> None:
+            if bool(self.pool.step(action).done.any()):
+                self.pool.reset([0])
+
+        seconds = self._seconds(step) / self.config.env.action_repeat
+        yield Measure("env.frames_per_second", f"steps of {self.config.env.id} in one process", 1 / seconds, "frames/s")
+
+    def _peak(self) -> float:
+        if self.device.type == "cuda":
+            return float(torch.cuda.max_memory_allocated(self.device))
+        unit = 1 if sys.platform == "darwin" else 1024  # kilobytes but on macOS
+        return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

@@ -1,0 +1,43 @@
+"""Medians of repetitions after a warm-up, and the floating-point operations of one."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+Work = Callable[[], Any]
+
+
+def median_seconds(work: Work, device: torch.device, budget: float = 3.0) -> float:
+    """Return the median duration of `work` in seconds: after a warm-up, 3 to 200 repetitions, or `budget` seconds.
+
+    Where `work` runs on an accelerator, each repetition ends when the device has done it.
+    """
+    work()
+    work()
+    _wait(device)
+    durations: list[float] = []
+    began = time.perf_counter()
+    while len(durations) < 3 or (len(durations) < 200 and time.perf_counter() - began < budget):
+        start = time.perf_counter()
+        work()
+        _wait(device)
+        durations.append(time.perf_counter() - start)
+    return statistics.median(durations)
+
+
+def flops(work: Work) -> int:
+    """Return the floating-point operations of matrix products and convolutions in one call, counted as they happen."""
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return int(counter.get_total_flops())
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()

@@ -1,0 +1,168 @@
+"""The convolutional trunks of the literature: kernels of 4 with stride 2 (PlaNet, Dreamer), or pooled (DreamerV3)."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from worldvae.networks.conv import ChannelNorm, compute_dtype
+from worldvae.networks.upsample import EnlargedConv, TransposedConv
+
+
+@dataclass(frozen=True)
+class Trunk:
+    """A pair of encoder and decoder.
+
+    Attributes:
+        multipliers: channels of the encoder's stages, in units of `depth`.
+        kernel: of the encoder.
+        decoder_kernels: of the decoder's stages, coarsest first.
+        pooled: stride 1 and a 2 x 2 maximum in place of stride 2; enlarging in place of transposed convolutions.
+        padding: of the strided kernels.
+        normalised: channel norms and SiLU, else ReLU alone.
+    """
+
+    multipliers: tuple[int, ...]
+    kernel: int
+    decoder_kernels: tuple[int, ...]
+    pooled: bool = False
+    padding: int = 0
+    normalised: bool = True
+
+
+TRUNKS = {
+    "planet": Trunk((1, 2, 4, 8), 4, (5, 5, 6, 6), normalised=False),
+    "strided": Trunk((1, 2, 4, 8), 4, (4, 4, 4, 4), padding=1),
+    "pooled": Trunk((2, 3, 4, 4), 5, (5, 5, 5, 5), pooled=True),
+}
+"""`planet`: Hafner et al. 2019, appendix A. `strided`: the same with norms and padding, as in DreamerV3's first code.
+`pooled`: Hafner et al. 2025, "Mastering diverse control tasks through world models", its published code."""
+
+
+def _activation(trunk: Trunk, channels: int) -> list[nn.Module]:
+    return [ChannelNorm(channels, eps=1e-3), nn.SiLU()] if trunk.normalised else [nn.ReLU()]
+
+
+class MaxPool(nn.Module):
+    """The maximum of 2 x 2 pixels (with the gradient shared where several have it)."""
+
+    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel h w"]:
+        """Halve height and width."""
+        # max_pool2d keeps an index of eight bytes for every pixel, which takes longer than the maximum itself.
+        rows = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
+        return torch.maximum(rows[..., 0::2], rows[..., 1::2])
+
+
+class StridedEncoder(nn.Module):
+    """Frames to vectors by the stages of a `Trunk`, each of which halves the resolution.
+
+    Args:
+        shape: (channel, height, width) of a frame; padded to a multiple of 2^stages where the trunk pads.
+        depth: unit of the channels.
+        trunk: the stages.
+
+    Attributes:
+        centre: frame that is subtracted from every input; 0.5 until `WorldModel.calibrate` sets the mean frame.
+    """
+
+    centre: Tensor
+
+    def __init__(self, shape: tuple[int, int, int], depth: int, trunk: Trunk) -> None:
+        super().__init__()
+        self.shape, self.trunk = shape, trunk
+        channels, rows, columns = shape
+        layers: list[nn.Module] = []
+        for multiplier in trunk.multipliers:
+            width = depth * multiplier
+            if trunk.pooled:
+                layers += [nn.Conv2d(channels, width, trunk.kernel, padding=trunk.kernel // 2), MaxPool()]
+            else:
+                layers += [nn.Conv2d(channels, width, trunk.kernel, stride=2, padding=trunk.padding)]
+            layers += _activation(trunk, width)
+            channels = width
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.grid = grid(shape, trunk)
+        rows, columns = (0, 0) if trunk.padding == 0 and not trunk.pooled else self.grid
+        cell = 2 ** len(trunk.multipliers)
+        self.pad = (0, max(0, columns * cell - shape[2]), 0, max(0, rows * cell - shape[1]))
+        self.register_buffer("centre", torch.full(shape, 0.5))
+        self.out_features = channels * self.grid[0] * self.grid[1]
+
+    def forward(
+        self, x: UInt8[Tensor, "*batch channel height width"] | Float[Tensor, "*batch channel height width"]
+    ) -> Float[Tensor, "*batch embedding"]:
+        """Encode frames (uint8 0..255 or float 0..1) into flat feature vectors."""
+        batch = x.shape[:-3]
+        frames = x.reshape(-1, *self.shape)
+        dtype = compute_dtype(frames.device)
+        unit = frames.to(dtype) / 255 if x.dtype == torch.uint8 else frames.to(dtype)
+        maps = F.pad(unit - self.centre.to(dtype), self.pad).contiguous(memory_format=torch.channels_last)
+        out: Tensor = self.layers(maps)
+        return out.permute(0, 2, 3, 1).reshape(*batch, self.out_features)
+
+
+def grid(shape: tuple[int, int, int], trunk: Trunk) -> tuple[int, int]:
+    """Return rows and columns of the coarsest map."""
+    sizes = []
+    for size in shape[1:]:
+        for _ in trunk.multipliers:
+            size = math.ceil(size / 2) if trunk.pooled or trunk.padding else (size - trunk.kernel) // 2 + 1
+        sizes.append(size)
+    return sizes[0], sizes[1]
+
+
+class StridedDecoder(nn.Module):
+    """Vectors to frames by the mirror image of a `StridedEncoder`.
+
+    Args:
+        features: length of the input vector.
+        shape: (channel, height, width) of a frame.
+        depth: unit of the channels.
+        trunk: the stages.
+
+    Raises:
+        ValueError: If the trunk cannot paint frames of this size.
+    """
+
+    def __init__(self, features: int, shape: tuple[int, int, int], depth: int, trunk: Trunk) -> None:
+        super().__init__()
+        self.shape, self.trunk = shape, trunk
+        widths = [depth * m for m in reversed(trunk.multipliers[:-1])]
+        kernels = list(trunk.decoder_kernels)
+        padded = trunk.pooled or trunk.padding > 0
+        if padded:
+            self.grid, self.width = grid(shape, trunk), depth * trunk.multipliers[-1]
+        else:
+            # The first transposed convolution enlarges a single pixel: a linear map of its channels, into the first
+            # map of `kernel` rows and columns.
+            self.grid, self.width = (kernels[0], kernels[0]), widths.pop(0)
+            kernels.pop(0)
+            embedding = depth * trunk.multipliers[-1] * 4
+            self.first = nn.Linear(features, embedding)
+            features = embedding
+        self.stem = nn.Linear(features, self.width * self.grid[0] * self.grid[1])
+        layers: list[nn.Module] = _activation(trunk, self.width)
+        width, size = self.width, self.grid[0]
+        for i, kernel in enumerate(kernels):
+            out = widths[i] if i < len(widths) else shape[0]
+            up = EnlargedConv(width, out, kernel) if trunk.pooled else TransposedConv(width, out, kernel, trunk.padding)
+            layers += [up, *(_activation(trunk, out) if i < len(widths) else [])]
+            width, size = out, 2 * size if padded else 2 * (size - 1) + kernel
+        if not padded and shape[1:] != (size, size):
+            raise ValueError(f"trunk=planet paints frames of {size} x {size} only, these are {shape[1]} x {shape[2]}")
+        last = layers[-1]
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]  # the first painting is blank: see ConvDecoder
+        nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+        self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch channel height width"]:
+        """Paint the difference from the mean frame."""
+        batch = x.shape[:-1]
+        if hasattr(self, "first"):
+            x = self.first(x)
+        maps = self.stem(x).reshape(-1, *self.grid, self.width).permute(0, 3, 1, 2)
+        out: Tensor = self.layers(maps)[..., : self.shape[1], : self.shape[2]]
+        return out.reshape(*batch, *self.shape)
