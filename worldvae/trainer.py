@@ -77,7 +77,7 @@ class Trainer:
         if run.config.train.envs != (lanes := int(state["replay"]["lanes"])):
             raise UserError(
                 f"{folder} was trained with train.envs={lanes}, and its config.yaml now says "
-                f"{run.config.train.envs}: undo that, or train a new run."
+                f"{run.config.train.envs}: undo what was edited, or train a new run."
             )
         self.run = run
         with ExitStack() as opened:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from worldvae.networks.upsample import EnlargedConv, TransposedConv, shuffle
+from worldvae.networks.upsample import EnlargedConv, TransposedConv, paint
 
 
 @pytest.mark.parametrize(("kernel", "padding"), [(4, 1), (5, 0), (6, 0), (3, 1), (2, 0), (6, 2)])
@@ -31,8 +31,10 @@ def test_enlarged_convolutions_are_those_of_torch(kernel: int) -> None:
     assert torch.allclose(layer(x), plain, atol=1e-5)
 
 
-@pytest.mark.parametrize("factor", [2, 4])
-def test_shuffle_is_the_pixel_shuffle_of_other_channels(factor: int) -> None:
-    x = torch.randn(2, 3 * factor**2, 4, 5)
-    reordered = x.unflatten(1, (factor**2, 3)).transpose(1, 2).flatten(1, 2)
-    assert torch.equal(shuffle(x, factor), F.pixel_shuffle(reordered, factor))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_painting_is_a_pixel_shuffle(dtype: torch.dtype) -> None:
+    x = torch.randn(2, 48, 3, 5, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+    weights = torch.randn(2, 3, 12, 20, dtype=dtype)
+    assert torch.equal(paint(x), F.pixel_shuffle(x, 4))
+    ours, theirs = (torch.autograd.grad((f * weights).sum(), x)[0] for f in (paint(x), F.pixel_shuffle(x, 4)))
+    assert torch.equal(ours, theirs)

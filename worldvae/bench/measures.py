@@ -67,7 +67,7 @@ class Bench:
         self.learner = Learner(self.run.model, config.objective, config.optimiser)
         self.batch = self.replay.sample(config.train.batch, config.train.length, self.draws).to(self.device)
         self.run.model.calibrate(self.batch.observation)
-        self.states, _ = self.learner.update(self.batch, self.generator)
+        self.states = self.update()
 
     def close(self) -> None:
         """Close the environment."""
@@ -144,11 +144,7 @@ class Bench:
         shape = f"{self.config.train.batch} x {self.config.train.length} rows"
         for key, words, work in (
             ("", f"one update of the world model on {shape}", self.update),
-            (
-                "full_",
-                f"the same, and one of the actor-critic on {dreams} dreams",
-                self.full_update,
-            ),
+            ("full_", f"the same, and one of the actor-critic on {dreams} dreams", self.full_update),
         ):
             seconds, operations = self._seconds(work), flops(work)
             share = operations / seconds / self._peak_rate(limits)

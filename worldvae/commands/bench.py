@@ -100,7 +100,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _show(head: dict[str, Any], found: list[Measure], before: dict[str, Any] | None) -> None:
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 150)
     here = head["machine"]
     console.print(
         f"{head['case']} on {here['cpu'] if here['device'] == 'cpu' else here['device']}, {here['threads']} threads, "
@@ -113,7 +113,7 @@ def _show(head: dict[str, Any], found: list[Measure], before: dict[str, Any] | N
     parts = ", ".join(f"{part} {number / 1e6:.2f} M" for part, number in head["model"].items())
     console.print(f"Parameters: {parts}.", markup=False, highlight=False)
     table = Table(box=None, pad_edge=False)
-    table.add_column("figure")
+    table.add_column("figure", no_wrap=True)
     table.add_column("value", justify="right")
     table.add_column("unit")
     table.add_column("of the limit", justify="right")

@@ -13,6 +13,8 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldvae.networks.upsample import Shuffle, paint
+
 PATCH = 4
 
 
@@ -116,7 +118,7 @@ class ConvDecoder(nn.Module):
             half = depth * 2**i
             layers += [
                 nn.Conv2d(2 * half, 4 * half, 3, padding=1),
-                nn.PixelShuffle(2),
+                Shuffle(),
                 ChannelNorm(half, eps=1e-3),
                 nn.SiLU(),
             ]
@@ -125,17 +127,16 @@ class ConvDecoder(nn.Module):
             ChannelNorm(depth, eps=1e-3),
             nn.SiLU(),
             nn.Conv2d(depth, shape[0] * PATCH**2, 3, padding=1),
-            nn.PixelShuffle(PATCH),
         ]
         # The first painting is blank. Painted at random instead, the shortest way to a smaller error is to make frames
         # independent of the latent, and the encoder dies before the decoder has begun to listen to it.
-        nn.init.zeros_(layers[-2].weight)  # type: ignore[arg-type]
-        nn.init.zeros_(layers[-2].bias)  # type: ignore[arg-type]
+        nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]
+        nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch channel height width"]:
         """Paint the difference from the mean frame."""
         batch = x.shape[:-1]
         maps = self.stem(x).reshape(-1, *self.grid, self.width).permute(0, 3, 1, 2)
-        out: Tensor = self.layers(maps)[..., : self.shape[1], : self.shape[2]]
+        out = paint(self.layers(maps))[..., : self.shape[1], : self.shape[2]]
         return out.reshape(*batch, *self.shape)

@@ -1,6 +1,7 @@
-"""CEM on problems with a known answer: positions to reach with any kind of action, and linear-quadratic control."""
+"""CEM and MPPI on problems with a known answer: positions to reach with any kind of action, and LQ control."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -8,7 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldvae.planning import CEMConfig, Plan, Proposal, Simulator, cem, discounted_return
+from worldvae.planning import (
+    CEMConfig,
+    MPPIConfig,
+    Plan,
+    Proposal,
+    SearchConfig,
+    Simulator,
+    cem,
+    discounted_return,
+    mppi,
+)
 from worldvae.planning.core import fit
 from worldvae.types import ActionLayout, Dream, State
 
@@ -48,6 +59,10 @@ def objective(discount: float = 1.0) -> Callable[[Dream], Tensor]:
 
 STEPS = [[-1.0], [0.0], [1.0]]
 CONFIG = CEMConfig(horizon=3, candidates=200, elites=20, iterations=8, min_std=0.005, discount=1.0)
+SHARP = MPPIConfig(
+    horizon=3, candidates=400, elites=40, iterations=12, temperature=0.1, min_std=0.005, discount=1.0, value=False
+)
+BOTH = pytest.mark.parametrize("config", [CONFIG, SHARP], ids=["cem", "mppi"])
 # World, layout, goals of two problems, and the plans that are best for them.
 PROBLEMS: dict[str, tuple[list[list[float]], ActionLayout, list[list[float]], list[list[list[float]]]]] = {
     "continuous": (
@@ -77,17 +92,22 @@ PROBLEMS: dict[str, tuple[list[list[float]], ActionLayout, list[list[float]], li
 }
 
 
-def solve(name: str, config: CEMConfig = CONFIG, seed: int = 0, **arguments: Any) -> Plan:
+def solve(name: str, config: SearchConfig = CONFIG, seed: int = 0, **arguments: Any) -> Plan:
     moves, layout, goals, _ = PROBLEMS[name]
     world = walker(moves)
     start = world.start(torch.zeros(2, len(goals[0])), torch.tensor(goals))
     arguments = {"objective": objective(), **arguments}
-    return cem(world, start, layout=layout, config=config, generator=torch.Generator().manual_seed(seed), **arguments)
+    generator = torch.Generator().manual_seed(seed)
+    if isinstance(config, MPPIConfig):
+        return mppi(world, start, layout=layout, config=config, generator=generator, **arguments)
+    assert isinstance(config, CEMConfig)
+    return cem(world, start, layout=layout, config=config, generator=generator, **arguments)
 
 
+@BOTH
 @pytest.mark.parametrize("name", list(PROBLEMS))
-def test_it_finds_the_optimum_of_every_problem_of_a_batch(name: str) -> None:
-    plan = solve(name)
+def test_it_finds_the_optimum_of_every_problem_of_a_batch(name: str, config: SearchConfig) -> None:
+    plan = solve(name, config)
     best = torch.tensor(PROBLEMS[name][3], dtype=torch.float32)
     assert torch.allclose(plan.actions, best, atol=0.06)
     moves, _, goals, _ = PROBLEMS[name]
@@ -99,9 +119,10 @@ def test_it_finds_the_optimum_of_every_problem_of_a_batch(name: str) -> None:
     assert isinstance(world, Simulator)
 
 
+@BOTH
 @pytest.mark.parametrize("name", list(PROBLEMS))
-def test_the_same_seed_gives_the_same_bits(name: str) -> None:
-    short = CEMConfig(horizon=3, candidates=20, elites=3, iterations=1)
+def test_the_same_seed_gives_the_same_bits(name: str, config: SearchConfig) -> None:
+    short = replace(config, candidates=20, elites=3, iterations=1)
     plans = [solve(name, short, seed) for seed in (0, 0, 1)]
     assert torch.equal(plans[0].actions, plans[1].actions) and torch.equal(plans[0].value, plans[1].value)
     assert not torch.equal(plans[0].value, plans[2].value)
@@ -116,10 +137,13 @@ def test_the_same_seed_gives_the_same_bits(name: str) -> None:
         CEMConfig(horizon=2, candidates=1, elites=1, iterations=2),
         CEMConfig(horizon=2, candidates=8, elites=8, iterations=2),
         CEMConfig(horizon=2, candidates=8, elites=2, iterations=2, std=0.0, min_std=0.0, smoothing=0.0),
+        MPPIConfig(horizon=1, candidates=8, elites=1, iterations=2),
+        MPPIConfig(horizon=2, candidates=8, elites=8, iterations=2, std=0.0, min_std=0.0, smoothing=0.0),
+        MPPIConfig(horizon=2, candidates=8, elites=8, iterations=2, temperature=1e-6),
     ],
-    ids=["horizon 1", "one elite", "one candidate", "all elites", "zero variance"],
+    ids=["horizon 1", "one elite", "one candidate", "all elites", "zero variance", "mppi", "mppi, no variance", "cold"],
 )
-def test_degenerate_numbers_still_give_a_valid_plan(name: str, config: CEMConfig) -> None:
+def test_degenerate_numbers_still_give_a_valid_plan(name: str, config: SearchConfig) -> None:
     plan, layout = solve(name, config), PROBLEMS[name][1]
     assert plan.actions.shape == (2, config.horizon, layout.size)
     assert torch.isfinite(plan.actions).all() and torch.isfinite(plan.value).all()
@@ -133,13 +157,14 @@ def test_without_variance_nothing_but_the_first_mean_is_tried() -> None:
     assert torch.equal(plan.actions, torch.zeros(2, 3, 2))
 
 
-def test_a_return_that_is_nan_counts_as_the_worst() -> None:
+@BOTH
+def test_a_return_that_is_nan_counts_as_the_worst(config: SearchConfig) -> None:
     """Everything above 0 in the first coordinate is poisoned: the best that is left is 0."""
 
     def poisoned(dream: Dream) -> Tensor:
         return objective()(dream).masked_fill((dream.states.memory[..., 0] > 0).any(dim=1), torch.nan)
 
-    plan = solve("continuous", objective=poisoned)
+    plan = solve("continuous", config, objective=poisoned)
     assert torch.isfinite(plan.actions).all() and torch.isfinite(plan.value).all()
     assert -0.1 < float(plan.actions[0, 0, 0]) <= 0
     assert float(plan.actions[0, 0, 1]) == pytest.approx(-0.7, abs=0.15)  # seven of eight candidates are poisoned
@@ -147,19 +172,22 @@ def test_a_return_that_is_nan_counts_as_the_worst() -> None:
 
 @pytest.mark.parametrize("name", list(PROBLEMS))
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_returns_that_are_all_broken_still_give_a_valid_plan(name: str, value: float) -> None:
-    plan = solve(name, objective=lambda dream: torch.full_like(dream.rewards[:, 0], value))
+@BOTH
+def test_returns_that_are_all_broken_still_give_a_valid_plan(name: str, value: float, config: SearchConfig) -> None:
+    plan = solve(name, config, objective=lambda dream: torch.full_like(dream.rewards[:, 0], value))
     assert torch.isfinite(plan.actions).all()
     assert bool((plan.actions.abs() <= 1).all())
 
 
-def test_one_broken_problem_does_not_disturb_its_neighbour() -> None:
+@BOTH
+def test_one_broken_problem_does_not_disturb_its_neighbour(config: SearchConfig) -> None:
     def broken(dream: Dream) -> Tensor:
         returns = objective()(dream).clone()
         returns[: len(returns) // 2] = torch.nan
         return returns
 
-    assert torch.equal(solve("continuous", objective=broken).actions[1], solve("continuous").actions[1])
+    alone = solve("continuous", config).actions[1]
+    assert torch.equal(solve("continuous", config, objective=broken).actions[1], alone)
 
 
 def test_a_warm_start_spends_few_samples_where_a_cold_one_fails() -> None:
@@ -233,3 +261,31 @@ def test_within_five_per_cent_of_the_linear_quadratic_optimum(generator: torch.G
     assert float(costs[0]) == pytest.approx(0.0074977, rel=0.05)  # 6400 correlated steps
     assert float(costs[1]) < 1.05 * float(costs[0])
     assert float(costs[1]) > 0.99 * float(costs[0])  # nothing beats the optimum
+
+
+def test_mppi_weighs_its_elites_by_how_far_they_are_below_the_best() -> None:
+    """One iteration, all candidates elites: the plan is the softmax-weighted mean of what was sampled."""
+    sampled: list[Tensor] = []
+
+    class Recorder(Linear):
+        def imagine(self, start: State, actions: Tensor, *_: Any, **__: Any) -> Dream:
+            sampled.append(actions)
+            return super().imagine(start, actions)
+
+    world = Recorder(torch.eye(1), torch.eye(1), torch.eye(1))
+    config = MPPIConfig(horizon=2, candidates=16, elites=16, iterations=1, temperature=0.7, discount=1.0)
+    start = world.start(torch.zeros(1, 1), torch.tensor([[0.5]]))
+    plan = mppi(world, start, objective(), ActionLayout(1), config, torch.Generator().manual_seed(0))
+    returns = objective()(Linear.imagine(world, start.map(lambda x: x.expand(16, 1)), sampled[0]))
+    weights = torch.softmax(returns / returns.std(correction=0) / 0.7, dim=0)
+    assert torch.allclose(plan.actions[0], (weights[:, None, None] * sampled[0]).sum(0), atol=1e-5)
+    assert float(plan.value) == pytest.approx(float((weights * returns).sum()), abs=1e-5)
+
+
+def test_a_value_counts_what_comes_after_the_plan() -> None:
+    states = State(torch.tensor([[[1.0], [2.0]]]), torch.zeros(1, 2, 1))
+    dream = Dream(states[:, 0], states, torch.zeros(1, 2, 1), torch.tensor([[1.0, 3.0]]), torch.tensor([[0.5, 0.25]]))
+    plain = discounted_return(dream, 0.9)
+    assert float(plain) == pytest.approx(1 + 0.9 * 0.5 * 3)
+    after = discounted_return(dream, 0.9, lambda state: 10 * state.memory[:, 0])
+    assert float(after) == pytest.approx(float(plain) + 0.9**2 * 0.5 * 0.25 * 20)

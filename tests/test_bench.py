@@ -1,0 +1,111 @@
+"""The bench: what it counts, what it prints, and that the cases are the models they are named after."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from worldvae.bench.timing import flops, median_seconds
+from worldvae.commands.cli import main
+from worldvae.config import config_names, find_config, load_config
+from worldvae.run import Run, RunConfig
+from worldvae.types import ActionLayout, ObservationLayout
+
+SMALL = ["tiny", "train.batch=2", "train.length=8", "actor_critic.starts=8", "cem.candidates=10", "mppi.candidates=64"]
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr("sys.argv", ["worldvae", *arguments])
+    with pytest.raises(SystemExit) as exit_:
+        main()
+    return int(exit_.value.code or 0)
+
+
+def test_operations_are_counted_forward_and_backward() -> None:
+    a, b = torch.randn(3, 4, requires_grad=True), torch.randn(4, 5, requires_grad=True)
+    assert flops(lambda: (a @ b).sum().backward()) == 3 * (2 * 3 * 4 * 5)
+
+
+def test_the_median_is_of_the_work_alone() -> None:
+    calls: list[int] = []
+    assert 0 <= median_seconds(lambda: calls.append(0), torch.device("cpu"), budget=0.0) < 1
+    assert len(calls) == 2 + 3  # a warm-up, and no fewer than three repetitions
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("bench")
+    with (folder / "out.json").open("w") as file, patch.context() as context:
+        context.setattr("sys.stdout", file)
+        assert call(context, "bench", *SMALL, "--seconds", "0.01", "--json") == 0
+    return folder / "out.json"
+
+
+def test_the_object_keeps_its_contract(measured: Path) -> None:
+    found = json.loads(measured.read_text())
+    assert {"machine", "train", "imagine", "plan", "infer", "replay"} <= set(found)
+    assert {"ms_per_update", "frames_per_second", "roofline_share"} <= set(found["train"])
+    for section, key in (
+        ("train", "ms_per_update"),
+        ("train", "full_ms_per_update"),
+        ("imagine", "steps_per_second"),
+        ("plan", "cem"),
+        ("plan", "mppi"),
+        ("infer", "encode_ms"),
+        ("replay", "sequences_per_second"),
+    ):
+        assert found[section][key] > 0
+    assert found["train"]["frames_per_second"] == pytest.approx(16e3 / found["train"]["ms_per_update"])
+
+
+def test_it_is_compared_with_an_earlier_one(
+    measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "bench", *SMALL, "--seconds", "0.01", "--compare", str(measured)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert any("now / before" in line for line in lines)
+    before = json.loads(measured.read_text())["train"]["ms_per_update"]
+    assert any(line.startswith("train.ms_per_update") and f"{before:.4g}" in line for line in lines)
+
+
+def test_the_profile_is_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "deep" / "trace.json"
+    assert call(monkeypatch, "bench", *SMALL, "--profile", str(path)) == 0
+    names = {event.get("name") for event in json.loads(path.read_text())["traceEvents"]}
+    assert any("convolution_backward" in str(name) for name in names)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--compare", "nowhere.json"], "nowhere.json cannot be read"),
+        (["--profile", "trace.txt"], "must end in .json"),
+        (["--seconds", "0"], "must be above 0"),
+        (["--threads", "0"], "must be above 0"),
+        (["nothing"], "neither a config"),
+    ],
+)
+def test_mistakes_are_one_sentence(
+    arguments: list[str], words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "bench", *arguments) == 2
+    assert words in capsys.readouterr().err
+
+
+# Millions of parameters of world models that others published, as their own code counts them.
+PUBLISHED = {"small": 3.1, "planet": 5.1, "dreamer12m": 8.85}
+
+
+def test_every_case_is_here() -> None:
+    assert config_names("bench") == sorted(PUBLISHED)
+
+
+@pytest.mark.parametrize("case", sorted(PUBLISHED))
+def test_the_cases_are_as_large_as_what_they_are_named_after(case: str, tmp_path: Path) -> None:
+    path = find_config(f"bench/{case}")
+    assert path is not None
+    config = load_config(RunConfig, [path])
+    run = Run(tmp_path, config, ObservationLayout((3, 64, 64)), ActionLayout(6), torch.device("cpu"))
+    millions = sum(p.numel() for p in run.model.parameters()) / 1e6
+    assert millions == pytest.approx(PUBLISHED[case], rel=0.1)
