@@ -93,8 +93,9 @@ def test_mistakes_are_one_sentence(
     assert words in capsys.readouterr().err
 
 
-# Millions of parameters of world models that others published, as their own code counts them.
-PUBLISHED = {"small": 3.1, "planet": 5.1, "dreamer12m": 8.85}
+# Millions of parameters of world models that others published, as their own code counts them, and how far ours may be
+# off: the first layer of DreamerV3's decoder is block-diagonal (0.3 M), ours is a full matrix (2.6 M).
+PUBLISHED = {"small": (3.1, 0.02), "planet": (5.1, 0.05), "dreamer12m": (8.85 + 2.3, 0.06)}
 
 
 def test_every_case_is_here() -> None:
@@ -108,4 +109,4 @@ def test_the_cases_are_as_large_as_what_they_are_named_after(case: str, tmp_path
     config = load_config(RunConfig, [path])
     run = Run(tmp_path, config, ObservationLayout((3, 64, 64)), ActionLayout(6), torch.device("cpu"))
     millions = sum(p.numel() for p in run.model.parameters()) / 1e6
-    assert millions == pytest.approx(PUBLISHED[case], rel=0.1)
+    assert millions == pytest.approx(PUBLISHED[case][0], rel=PUBLISHED[case][1])

@@ -247,7 +247,9 @@ def test_two_hot_is_symmetric_and_hits_its_own_bins() -> None:
     assert torch.equal(two_hot.bins, -two_hot.bins.flip(0))
     assert two_hot.bins[127] == 0
     for i in (0, 1, 127, 254):
-        assert torch.allclose(two_hot.log_prob(two_hot.bins[i].expand(5)), two_hot.logits.log_softmax(-1)[:, i], atol=1e-5)
+        assert torch.allclose(
+            two_hot.log_prob(two_hot.bins[i].expand(5)), two_hot.logits.log_softmax(-1)[:, i], atol=1e-5
+        )
 
 
 def test_two_hot_gradient_moves_the_expectation_to_the_target() -> None:

@@ -59,9 +59,7 @@ def objective(discount: float = 1.0) -> Callable[[Dream], Tensor]:
 
 STEPS = [[-1.0], [0.0], [1.0]]
 CONFIG = CEMConfig(horizon=3, candidates=200, elites=20, iterations=8, min_std=0.005, discount=1.0)
-SHARP = MPPIConfig(
-    horizon=3, candidates=400, elites=40, iterations=12, temperature=0.1, min_std=0.005, discount=1.0, value=False
-)
+SHARP = MPPIConfig(horizon=3, candidates=400, elites=40, iterations=12, min_std=0.005, discount=1.0, value=False)
 BOTH = pytest.mark.parametrize("config", [CONFIG, SHARP], ids=["cem", "mppi"])
 # World, layout, goals of two problems, and the plans that are best for them.
 PROBLEMS: dict[str, tuple[list[list[float]], ActionLayout, list[list[float]], list[list[list[float]]]]] = {
