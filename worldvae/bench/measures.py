@@ -10,17 +10,18 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity
 
-from worldvae.agents import PlannerAgent
+from worldvae.agents import PlannerAgent, RandomAgent
 from worldvae.allocator import keep_freed_memory
 from worldvae.bench.limits import Limits
 from worldvae.bench.timing import flops, median_seconds
+from worldvae.collector import Collector
 from worldvae.envs import EnvPool
 from worldvae.errors import UserError
 from worldvae.learner import Learner
-from worldvae.planning import CEMConfig, MPPIConfig, uniform_actions
+from worldvae.planning import CEMConfig, MPPIConfig
 from worldvae.replay import Replay
 from worldvae.run import Run, RunConfig, pick_device
-from worldvae.types import Batch, State
+from worldvae.types import State
 
 STARTS, STEPS = 1024, 15
 
@@ -63,7 +64,9 @@ class Bench:
         layouts = (self.pool.observation_layout, self.pool.action_layout)
         self.run = Run(folder, config, *layouts, self.device)
         self.replay = Replay(folder / "replay", *layouts, 1, config.train.replay_bytes)
-        self._play(max(1000, 4 * config.train.length))
+        collector, uniform = Collector(self.pool, self.replay, config.seed), RandomAgent(layouts[1])
+        for _ in range(max(1000, 4 * config.train.length)):
+            collector.step(uniform, self.draws)
         self.learner = Learner(self.run.model, config.objective, config.optimiser)
         self.batch = self.replay.sample(config.train.batch, config.train.length, self.draws).to(self.device)
         self.run.model.calibrate(self.batch.observation)
@@ -72,22 +75,6 @@ class Bench:
     def close(self) -> None:
         """Close the environment."""
         self.pool.close()
-
-    def _play(self, rows: int) -> None:
-        """Fill the replay with random play."""
-        layout = self.pool.action_layout
-        observation, first = self.pool.reset([0]), torch.ones(1, dtype=torch.bool)
-        reward, termination = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
-        for number in range(rows):
-            action = uniform_actions(layout, (1,), torch.device("cpu"), self.draws)
-            self.replay.append([0], Batch(observation, action, reward, termination, first))
-            if bool(termination) or number % 500 == 499:
-                observation, first = self.pool.reset([number]), torch.ones(1, dtype=torch.bool)
-                reward, termination = torch.zeros(1), torch.zeros(1, dtype=torch.bool)
-                continue
-            step = self.pool.step(action)
-            observation, reward = step.observation, step.reward
-            termination, first = step.done, torch.zeros(1, dtype=torch.bool)
 
     def update(self) -> State:
         """Make one update of the world model; return its posterior states."""
