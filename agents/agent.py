@@ -29,6 +29,11 @@ class Agent(ABC):
 
     name: str
 
+    @property
+    def device(self) -> torch.device:
+        """Where it draws its random numbers."""
+        return torch.device("cpu")
+
     @abstractmethod
     def act(
         self,
@@ -44,7 +49,7 @@ class Agent(ABC):
             observation: the newest row of every environment, `[batch]`.
             is_first: which environments have just been reset.
             carry: what the last call returned; None at the very first step.
-            generator: source of randomness.
+            generator: source of randomness, on `device`.
             explore: act to learn (sampled, noisy) rather than to score.
         """
 
@@ -54,6 +59,11 @@ class ModelAgent(Agent):
 
     def __init__(self, model: WorldModel) -> None:
         self.model = model
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model lives; what `act` is given may lie elsewhere."""
+        return self.model.device
 
     @abstractmethod
     def decide(
@@ -79,14 +89,15 @@ class ModelAgent(Agent):
         explore: bool = False,
     ) -> tuple[Float[Tensor, "batch action"], Carry | None]:
         """Filter one row, then decide."""
-        size = is_first.shape[0]
+        size, is_first = is_first.shape[0], is_first.to(self.device)
         if carry is None:
             carry = Carry(
                 self.model.initial(size),
-                torch.zeros(size, self.model.action_layout.size, device=self.model.device),
+                torch.zeros(size, self.model.action_layout.size, device=self.device),
             )
+        carry = carry.to(self.device)
         row = Batch(
-            observation.map(lambda x: x.unsqueeze(1)),
+            observation.to(self.device).map(lambda x: x.unsqueeze(1)),
             carry.action.unsqueeze(1),
             torch.zeros_like(is_first, dtype=torch.float32).unsqueeze(1),
             torch.zeros_like(is_first).unsqueeze(1),

@@ -26,4 +26,5 @@ class RandomAgent(Agent):
         explore: bool = False,
     ) -> tuple[Float[Tensor, "batch action"], Carry | None]:
         """Return uniform actions; nothing is looked at or remembered."""
-        return uniform_actions(self.layout, tuple(is_first.shape), is_first.device, generator), None
+        device = is_first.device if generator is None else generator.device
+        return uniform_actions(self.layout, tuple(is_first.shape), device, generator), None

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from worldvae.bench.timing import flops, median_seconds
+from worldvae.commands.bench import _figure, _warn_of_differences
 from worldvae.commands.cli import main
 from worldvae.config import config_names, find_config, load_config
 from worldvae.run import Run, RunConfig
@@ -56,6 +57,7 @@ def test_the_object_keeps_its_contract(measured: Path) -> None:
         ("replay", "sequences_per_second"),
     ):
         assert found[section][key] > 0
+    assert set(found["plan"]) == {"cem", "cem_1000x10x12", "mppi"} == set(found["plan_roofline_share"])
     assert found["train"]["frames_per_second"] == pytest.approx(16e3 / found["train"]["ms_per_update"])
 
 
@@ -67,6 +69,22 @@ def test_it_is_compared_with_an_earlier_one(
     assert any("now / before" in line for line in lines)
     before = json.loads(measured.read_text())["train"]["ms_per_update"]
     assert any(line.startswith("train.ms_per_update") and f"{before:.4g}" in line for line in lines)
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"train": 1, "machine": {}}', '{"train": {}}'])
+def test_what_is_no_bench_is_not_compared_with(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "old.json").write_text(text)
+    assert call(monkeypatch, "bench", *SMALL, "--compare", str(tmp_path / "old.json")) == 2
+    assert "old.json" in capsys.readouterr().err
+
+
+def test_a_comparison_says_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
+    machine = {"device": "cpu", "cpu": "a", "threads": 2, "torch": "2"}
+    _warn_of_differences({"case": "tiny", "machine": machine}, {"case": "tiny", "machine": machine | {"threads": 1}})
+    assert capsys.readouterr().err == "worldvae: threads was 1 then and is 2 now: they are not comparable.\n"
+    assert _figure({"train": {"ms_per_update": "fast"}}, "train.ms_per_update") is None
 
 
 def test_the_profile_is_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -84,6 +102,9 @@ def test_the_profile_is_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (["--seconds", "0"], "must be above 0"),
         (["--threads", "0"], "must be above 0"),
         (["nothing"], "neither a config"),
+        (["--json", "--profile", "trace.json"], "exclude one another"),
+        (["tiny", "model.memory=block_gru", "model.memory_size=100"], "not divisible by 8 blocks"),
+        (["tiny", "model.trunk=planet"], "frames of 64 x 64 only"),
     ],
 )
 def test_mistakes_are_one_sentence(

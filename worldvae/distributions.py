@@ -270,7 +270,7 @@ class TwoHot(Distribution):
         weights = (self.logits - self.logits.detach().amax(dim=-1, keepdim=True)).exp()
         pairs = weights[..., half + 1 :] - weights[..., :half].flip(-1)
         with torch.autocast(weights.device.type, enabled=False):  # the outermost bins need more than bfloat16
-            return (pairs @ self.bins[half + 1 :]) / weights.sum(dim=-1)
+            return (pairs.to(self.bins.dtype) @ self.bins[half + 1 :]) / weights.sum(dim=-1)
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Cross-entropy of the two-hot encoding of `value`, in nats."""

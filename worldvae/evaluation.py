@@ -60,7 +60,7 @@ def play(
         UserError: If the environment fails, or the seed is negative.
     """
     check_seed(seed)
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(agent.device).manual_seed(seed)
     with EnvPool([env] * episodes) as pool:
         observation = pool.reset([episode_seed(seed, HELD_OUT, i) for i in range(episodes)])
         active = torch.ones(episodes, dtype=torch.bool)

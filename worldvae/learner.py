@@ -68,7 +68,7 @@ class Optimiser:
         self.adam.zero_grad(set_to_none=True)
         grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         for parameter, grad in zip(self.parameters, grads, strict=True):
-            parameter.grad = grad
+            parameter.grad = grad if grad is None else _laid_out_as(parameter, grad)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.updates += 1
         for group in self.adam.param_groups:
@@ -90,11 +90,18 @@ class Optimiser:
         """Go on from `state_dict`."""
         self.adam.load_state_dict(state["adam"])
         self.updates = state["updates"]
-        # A checkpoint keeps no memory layout, and the fused step walks parameter, gradient and moments in the order
-        # they lie in memory: moments that lie otherwise than their channels-last parameter are mixed up, silently.
         for parameter, moments in self.adam.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):
-                moments[name] = torch.empty_like(parameter).copy_(moments[name])
+            for name in ("exp_avg", "exp_avg_sq"):  # a checkpoint keeps no memory layout
+                moments[name] = _laid_out_as(parameter, moments[name])
+
+
+def _laid_out_as(parameter: Tensor, other: Tensor) -> Tensor:
+    """Return `other` with its numbers in the order in memory in which those of the parameter lie.
+
+    The fused step of Adam walks parameter, gradient and moments as they lie in memory: what lies otherwise than its
+    (channels-last) parameter is mixed up, silently.
+    """
+    return other if other.stride() == parameter.stride() else torch.empty_like(parameter).copy_(other)
 
 
 class Learner:

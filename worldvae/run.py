@@ -1,7 +1,7 @@
 """A run directory, opened: the config, the world model, the agents that act on it, and its environment."""
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class TrainConfig:
     length: int = 32
     envs: int = 1
     mode: str = setting("sync", choices=["sync", "async"])
-    explore: str = setting("actor", choices=["actor", "cem"])
+    explore: str = setting("actor", choices=["actor", "cem", "mppi"])
     replay_bytes: int = 1_000_000_000
     log_every: int = 25
     film_every: int = 500
@@ -156,6 +156,8 @@ class Run:
             return ActorAgent(self.model, self.actor_critic.actor)
         if name in ("cem", "mppi"):
             config = self.config.cem if name == "cem" else self.config.mppi
+            if config.value:  # the critic's values are of rewards discounted as it learnt them
+                config = replace(config, discount=self.config.actor_critic.discount)
             return PlannerAgent(self.model, config, self.actor_critic.value)
         if name == "random":
             return RandomAgent(self.model.action_layout)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from worldvae.networks.upsample import EnlargedConv, TransposedConv, paint
+from worldvae.networks.upsample import EnlargedConv, Shuffle, TransposedConv, paint
 
 
 @pytest.mark.parametrize(("kernel", "padding"), [(4, 1), (5, 0), (6, 0), (3, 1), (2, 0), (6, 2)])
@@ -26,9 +26,16 @@ def test_transposed_convolutions_are_those_of_torch(kernel: int, padding: int, s
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])
 def test_enlarged_convolutions_are_those_of_torch(kernel: int) -> None:
     layer = EnlargedConv(3, 2, kernel)
-    x = torch.randn(4, 3, 5, 4)
+    x = torch.randn(4, 3, 5, 4, requires_grad=True)
     plain = F.conv2d(F.interpolate(x, scale_factor=2.0), layer.weight, layer.bias, padding=kernel // 2)
     assert torch.allclose(layer(x), plain, atol=1e-5)
+    weights = torch.randn_like(plain)
+    for ours, theirs in zip(
+        torch.autograd.grad((layer(x) * weights).sum(), (x, layer.weight)),
+        torch.autograd.grad((plain * weights).sum(), (x, layer.weight)),
+        strict=True,
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
@@ -37,4 +44,21 @@ def test_painting_is_a_pixel_shuffle(dtype: torch.dtype) -> None:
     weights = torch.randn(2, 3, 12, 20, dtype=dtype)
     assert torch.equal(paint(x), F.pixel_shuffle(x, 4))
     ours, theirs = (torch.autograd.grad((f * weights).sum(), x)[0] for f in (paint(x), F.pixel_shuffle(x, 4)))
+    assert torch.equal(ours, theirs)
+
+
+def test_painting_takes_gradients_from_anywhere() -> None:
+    x = torch.randn(1, 16, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
+    weights = torch.randn(65)
+    (torch.cat([torch.zeros(1), paint(x).flatten()]) * weights).sum().backward()  # one number before its first word
+    assert x.grad is not None
+    assert torch.equal(F.pixel_shuffle(x.grad, 4).flatten(), weights[1:])
+
+
+def test_shuffling_is_a_pixel_shuffle_of_channels_in_another_order() -> None:
+    x = torch.randn(2, 12, 3, 5, requires_grad=True)
+    plain = F.pixel_shuffle(x.unflatten(1, (4, 3)).transpose(1, 2).flatten(1, 2), 2)
+    assert torch.equal(Shuffle()(x), plain)
+    weights = torch.randn_like(plain)
+    ours, theirs = (torch.autograd.grad((f * weights).sum(), x)[0] for f in (Shuffle()(x), plain))
     assert torch.equal(ours, theirs)

@@ -156,11 +156,12 @@ def test_without_variance_nothing_but_the_first_mean_is_tried() -> None:
 
 
 @BOTH
-def test_a_return_that_is_nan_counts_as_the_worst(config: SearchConfig) -> None:
+@pytest.mark.parametrize("poison", [torch.nan, -torch.inf, -1e30])
+def test_a_return_that_is_nan_counts_as_the_worst(config: SearchConfig, poison: float) -> None:
     """Everything above 0 in the first coordinate is poisoned: the best that is left is 0."""
 
     def poisoned(dream: Dream) -> Tensor:
-        return objective()(dream).masked_fill((dream.states.memory[..., 0] > 0).any(dim=1), torch.nan)
+        return objective()(dream).masked_fill((dream.states.memory[..., 0] > 0).any(dim=1), poison)
 
     plan = solve("continuous", config, objective=poisoned)
     assert torch.isfinite(plan.actions).all() and torch.isfinite(plan.value).all()

@@ -18,7 +18,7 @@ class Limits:
     Attributes:
         matmul: operations per second of a large matrix product, by dtype ("float32", "bfloat16").
         conv: the same for a convolution of a frame encoder, forward and backward.
-        copy: bytes per second that are copied from memory to memory, each counted once.
+        copy: bytes per second that are copied within the main memory, each counted once.
     """
 
     matmul: dict[str, float]
@@ -31,7 +31,7 @@ def measure_limits(device: torch.device, budget: float = 1.0) -> Limits:
     dtypes = (torch.float32, torch.bfloat16)
     matmul = {_name(dtype): _matmul(dtype, device, budget) for dtype in dtypes}
     conv = {_name(dtype): _conv(dtype, device, budget) for dtype in dtypes}
-    return Limits(matmul, conv, _copy(device, budget))
+    return Limits(matmul, conv, _copy(budget))
 
 
 def machine(device: torch.device) -> dict[str, object]:
@@ -76,7 +76,7 @@ def _conv(dtype: torch.dtype, device: torch.device, budget: float) -> float:
     return flops(work) / median_seconds(work, device, budget)
 
 
-def _copy(device: torch.device, budget: float) -> float:
-    source = torch.ones(2**26, dtype=torch.uint8, device=device)
+def _copy(budget: float) -> float:
+    source = torch.ones(2**26, dtype=torch.uint8)
     target = torch.empty_like(source)
-    return source.numel() / median_seconds(lambda: target.copy_(source), device, budget)
+    return source.numel() / median_seconds(lambda: target.copy_(source), source.device, budget)

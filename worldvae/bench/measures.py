@@ -3,6 +3,7 @@
 import resource
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,10 +21,11 @@ from worldvae.errors import UserError
 from worldvae.learner import Learner
 from worldvae.planning import CEMConfig, MPPIConfig
 from worldvae.replay import Replay
-from worldvae.run import Run, RunConfig, pick_device
+from worldvae.run import RunConfig, create, pick_device
 from worldvae.types import State
 
 STARTS, STEPS = 1024, 15
+REPLAY_BYTES = 2**27
 
 
 @dataclass(frozen=True)
@@ -60,13 +62,15 @@ class Bench:
         self.device = pick_device(config.device)
         self.generator = torch.Generator(self.device).manual_seed(config.seed)
         self.draws = torch.Generator().manual_seed(config.seed)
-        self.pool = EnvPool([config.env], "sync")
-        layouts = (self.pool.observation_layout, self.pool.action_layout)
-        self.run = Run(folder, config, *layouts, self.device)
-        self.replay = Replay(folder / "replay", *layouts, 1, config.train.replay_bytes)
-        collector, uniform = Collector(self.pool, self.replay, config.seed), RandomAgent(layouts[1])
-        for _ in range(max(1000, 4 * config.train.length)):
-            collector.step(uniform, self.draws)
+        with ExitStack() as opened:
+            self.pool = opened.enter_context(EnvPool([config.env], "sync"))
+            layouts = (self.pool.observation_layout, self.pool.action_layout)
+            self.run = create(folder, config, *layouts)
+            self.replay = Replay(folder / "replay", *layouts, 1, min(config.train.replay_bytes, REPLAY_BYTES))
+            collector, uniform = Collector(self.pool, self.replay, config.seed), RandomAgent(layouts[1])
+            for _ in range(max(1000, 4 * config.train.length)):
+                collector.step(uniform, self.draws)
+            opened.pop_all()
         self.learner = Learner(self.run.model, config.objective, config.optimiser)
         self.batch = self.replay.sample(config.train.batch, config.train.length, self.draws).to(self.device)
         self.run.model.calibrate(self.batch.observation)
@@ -123,7 +127,7 @@ class Bench:
         return median_seconds(work, self.device, self.budget)
 
     def _peak_rate(self, limits: Limits) -> float:
-        return limits.matmul["bfloat16" if self.config.model.bfloat16 else "float32"]
+        return max(limits.matmul.values()) if self.config.model.bfloat16 else limits.matmul["float32"]
 
     def _training(self, limits: Limits) -> Iterator[Measure]:
         rows = self.config.train.batch * self.config.train.length
@@ -171,13 +175,13 @@ class Bench:
             yield Measure(f"plan.{name}", words + ", value" * config.value, 1e3 * seconds, "ms", share)
 
     def _acting(self) -> Iterator[Measure]:
-        model, first = self.run.model, torch.zeros(1, dtype=torch.bool, device=self.device)
+        model = self.run.model
         frames = self.batch.observation.flatten()
         for number, key in ((1, "encode_ms"), (256, "encode_256_ms")):
             some = frames[torch.arange(number, device=self.device) % self.batch.reward.numel()]
             seconds = self._seconds(torch.no_grad()(partial(model.encode, some)))
             yield Measure(f"infer.{key}", f"encoding {number} observation{'s' * (number > 1)}", 1e3 * seconds, "ms")
-        agent, one = self.run.agent, frames[:1]
+        agent, one, first = self.run.agent, frames[:1].to("cpu"), torch.zeros(1, dtype=torch.bool)
         _, carry = agent.act(one, first, None, self.generator)
         seconds = self._seconds(lambda: agent.act(one, first, carry, self.generator))
         yield Measure("infer.decisions_per_second", "decisions of the policy for one environment", 1 / seconds, "1/s")

@@ -15,9 +15,11 @@ from rich.table import Table
 from worldvae.bench.limits import Limits, machine, measure_limits
 from worldvae.bench.measures import Bench, Measure
 from worldvae.commands.train import find_or_make
-from worldvae.config import load_config
+from worldvae.config import config_names, load_config
 from worldvae.errors import UserError
 from worldvae.run import RunConfig, pick_device
+
+CASES = ", ".join(f"bench/{name}" for name in config_names("bench"))
 
 
 def bench(
@@ -25,7 +27,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[CONFIG] [KEY=VALUE]...",
-            help="As for train; what is measured is a run of this config. Default: pendulum.",
+            help=f"As for train, or one of {CASES}; default: pendulum.",
             show_default=False,
         ),
     ] = None,
@@ -38,6 +40,8 @@ def bench(
     """Measure this machine's speed: train, imagine, plan, infer, replay, and its share of what is possible."""
     if not seconds > 0 or (threads is not None and threads < 1):
         raise UserError(f"--seconds {seconds:g} and --threads {threads} must be above 0.")
+    if (as_json and compare is not None) or (profile is not None and (as_json or compare is not None)):
+        raise UserError("--json, --compare and --profile exclude one another: give one of them.")
     before = None if compare is None else _read(compare)
     if profile is not None and profile.suffix != ".json":
         raise UserError(f"--profile {profile} must end in .json: a trace for chrome://tracing or ui.perfetto.dev.")
@@ -55,10 +59,13 @@ def bench(
         limits = measure_limits(pick_device(config.device), seconds / 2)
         with closing(Bench(config, Path(folder), seconds)) as bench:
             found = _measured(bench, limits)
-            head = {"case": name, "machine": machine(bench.device) | _limits(limits), "model": bench.parameters()}
+            case = " ".join([name, *overrides])
+            head = {"case": case, "machine": machine(bench.device) | _limits(limits), "model": bench.parameters()}
     if as_json:
         print(json.dumps(_object(head, found)))
     else:
+        if before is not None:
+            _warn_of_differences(head, before)
         _show(head, found, before)
 
 
@@ -78,25 +85,49 @@ def _limits(limits: Limits) -> dict[str, Any]:
 
 
 def _object(head: dict[str, Any], found: list[Measure]) -> dict[str, Any]:
-    """Return the contract's object: {machine, train{...}, imagine{...}, plan{...}, infer{...}, replay{...}, ...}."""
+    """Return the contract's object: {machine, train{...}, imagine{...}, plan{...}, infer{...}, replay{...}, ...}.
+
+    A share stands beside its figure as `roofline_share` where the section has one figure with a share, else in a
+    section of its own, `SECTION_roofline_share`, by the figure's name.
+    """
     out = dict(head)
+    alone = {"train.ms_per_update", "imagine.steps_per_second", "replay.sequences_per_second"}
     for measure in found:
         section, key = measure.name.split(".")
         out.setdefault(section, {})[key] = measure.value
-        if measure.share is not None:
-            known = {"train.ms_per_update", "imagine.steps_per_second", "replay.sequences_per_second"}
-            out[section]["roofline_share" if measure.name in known else f"{key}_roofline_share"] = measure.share
+        if measure.share is not None and measure.name in alone:
+            out[section]["roofline_share"] = measure.share
+        elif measure.share is not None:
+            out.setdefault(f"{section}_roofline_share", {})[key] = measure.share
     return out
 
 
 def _read(path: Path) -> dict[str, Any]:
+    """Return an earlier object; what of it is no figure is left out of the comparison."""
     try:
         found = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"--compare {path} cannot be read as JSON ({error}): give a file made with --json.") from None
-    if not isinstance(found, dict) or "train" not in found:
+    if not isinstance(found, dict) or not isinstance(found.get("train"), dict) or "machine" not in found:
         raise UserError(f"--compare {path} is not the JSON of a bench: make one with worldvae bench --json > FILE.")
     return found
+
+
+def _figure(before: dict[str, Any], name: str) -> float | None:
+    section, key = name.split(".")
+    figures = before.get(section)
+    value = figures.get(key) if isinstance(figures, dict) else None
+    return value if isinstance(value, int | float) and value > 0 else None
+
+
+def _warn_of_differences(head: dict[str, Any], before: dict[str, Any]) -> None:
+    """Say on stderr where the two measurements are not of the same thing."""
+    pairs = {"case": (head["case"], before.get("case"))}
+    for name in ("device", "cpu", "threads", "torch"):
+        pairs[name] = (head["machine"][name], dict(before["machine"]).get(name))
+    for name, (now, then) in pairs.items():
+        if now != then:
+            print(f"worldvae: {name} was {then} then and is {now} now: they are not comparable.", file=sys.stderr)
 
 
 def _show(head: dict[str, Any], found: list[Measure], before: dict[str, Any] | None) -> None:
@@ -125,8 +156,7 @@ def _show(head: dict[str, Any], found: list[Measure], before: dict[str, Any] | N
         share = "" if measure.share is None else f"{100 * measure.share:.0f} %"
         row = [measure.name, f"{measure.value:.4g}", measure.unit, share]
         if before is not None:
-            section, key = measure.name.split(".")
-            old = before.get(section, {}).get(key)
+            old = _figure(before, measure.name)
             row += ["", ""] if not old else [f"{old:.4g}", f"{measure.value / old:.2f}"]
         table.add_row(*row, measure.words)
     console.print(table)

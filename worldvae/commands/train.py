@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import gymnasium
 import typer
 
+from worldvae.checkpoint import latest
 from worldvae.config import config_names, find_config, load_config
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation import evaluate
@@ -46,8 +47,9 @@ def train(
             if trainer.interrupted:
                 raise typer.Exit(INTERRUPTED)
         _finish(trainer, (time.monotonic() - began) / 60)
-    except KeyboardInterrupt:  # while nothing is being learned: the loop itself ends after its step, and saves
-        _say(f"Interrupted; what is saved is in {run.folder}. Go on with: worldvae train --resume {run.folder}")
+    except KeyboardInterrupt:  # a second one within a step, or one while the result is evaluated
+        saved = latest(run.folder / "checkpoints") is not None
+        _say(f"Interrupted. {f'Go on with: worldvae train --resume {run.folder}' if saved else 'Nothing was saved.'}")
         raise typer.Exit(INTERRUPTED) from None
     finally:
         trainer.close()

@@ -25,8 +25,8 @@ class BlockGRUMemory(nn.Module):
         self.from_memory = MLP(size, hidden, 1)
         self.from_latent = MLP(latent, hidden, 1)
         self.from_action = MLP(action, hidden, 1)
-        self.cell = BlockGRUCell(3 * hidden, size)
-        self.hidden = hidden
+        self.cell = BlockGRUCell(2 * hidden, size)
+        self.move = nn.Linear(hidden, size, bias=False)  # the action's columns of the cell's input matrix
 
     def forward(
         self,
@@ -39,7 +39,8 @@ class BlockGRUMemory(nn.Module):
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch memory"]:
         """Return what of a step does not wait for the state: the action's share of the cell's input."""
-        return self.cell.project(self.from_action(action), slice(2 * self.hidden, None))
+        out: Tensor = self.move(self.from_action(action))
+        return out
 
     def step(
         self,
@@ -49,5 +50,4 @@ class BlockGRUMemory(nn.Module):
     ) -> Float[Tensor, "batch memory"]:
         """Return the next memory, for `projected = project(action)`."""
         branches = torch.cat([self.from_memory(memory), self.from_latent(latent)], dim=-1)
-        seen = self.cell.project(branches, slice(2 * self.hidden))
-        return self.cell.step(seen + projected, memory).float()
+        return self.cell.step(self.cell.project(branches) + projected, memory).float()

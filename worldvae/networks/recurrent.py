@@ -56,9 +56,9 @@ class BlockGRUCell(nn.Module):
         self.norm = nn.LayerNorm(memory, eps=1e-3)
         self.gates = BlockLinear(memory, 3 * memory, blocks, (memory // blocks) ** -0.5)
 
-    def project(self, x: Float[Tensor, "*batch part"], part: slice = slice(None)) -> Float[Tensor, "*batch memory"]:
-        """Return the share of W x of the entries `part` of x."""
-        return F.linear(x, self.weight[:, part])
+    def project(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch memory"]:
+        """Return W x."""
+        return F.linear(x, self.weight)
 
     def forward(
         self, x: Float[Tensor, "*batch features"], memory: Float[Tensor, "*batch memory"]

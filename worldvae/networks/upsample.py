@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 
@@ -138,6 +139,12 @@ _WORDS = {2: torch.int64, 4: torch.complex128}
 """Types as long as four numbers of two or four bytes."""
 
 
+def _words(x: Tensor) -> Tensor:
+    """See the numbers of x by fours."""
+    flat = x.reshape(-1)
+    return (flat.clone() if flat.storage_offset() % 4 else flat).view(_WORDS[x.itemsize])
+
+
 class _Paint(torch.autograd.Function):
     """`[n, rows, columns, (channel, 4, 4)]` to `[n, channel, 4 rows, 4 columns]`.
 
@@ -148,14 +155,15 @@ class _Paint(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
         n, rows, columns, size = x.shape
-        words = x.reshape(-1).view(_WORDS[x.itemsize]).view(n, rows, columns, size // 16, 4)
+        words = _words(x).view(n, rows, columns, size // 16, 4)
         return words.permute(0, 3, 1, 4, 2).reshape(-1).view(x.dtype).view(n, size // 16, 4 * rows, 4 * columns)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         gradient = gradients[0]
         n, channels, height, width = gradient.shape
-        words = gradient.reshape(-1).view(_WORDS[gradient.itemsize]).view(n, channels, height // 4, 4, width // 4)
+        words = _words(gradient).view(n, channels, height // 4, 4, width // 4)
         patches = words.permute(0, 2, 4, 1, 3).reshape(-1).view(gradient.dtype)
         return patches.view(n, height // 4, width // 4, 16 * channels)
 
@@ -163,7 +171,7 @@ class _Paint(torch.autograd.Function):
 def paint(x: Float[Tensor, "batch patch rows columns"]) -> Float[Tensor, "batch channel height width"]:
     """Lay out patches of 4 x 4 pixels: `torch.pixel_shuffle(x, 4)`, faster for channels-last maps."""
     maps = x.permute(0, 2, 3, 1)
-    if maps.itemsize not in _WORDS:
+    if maps.itemsize not in _WORDS or maps.device.type != "cpu":
         return F.pixel_shuffle(x, 4)
     out: Tensor = _Paint.apply(maps)  # type: ignore[no-untyped-call]
     return out

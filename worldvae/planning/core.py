@@ -147,7 +147,7 @@ class SearchConfig:
         min_std: lower bound of the refitted standard deviation.
         smoothing: weight of uniform classes in refitted one-hot blocks.
         discount: of future rewards.
-        value: whether the critic says what comes after the horizon.
+        value: whether the critic says what comes after the horizon; a run's agents then take the critic's discount.
     """
 
     horizon: int = 15
@@ -210,7 +210,11 @@ def search(
         for _ in range(config.iterations):
             candidates = proposal.sample(config.candidates, generator)
             dream = model.imagine(starts, candidates.flatten(0, 1), generator=generator)
-            returns = objective(dream).view(batch, config.candidates).nan_to_num(nan=-torch.inf)
+            returns = (
+                objective(dream)
+                .view(batch, config.candidates)
+                .nan_to_num(nan=-torch.inf, posinf=torch.finfo(torch.float32).max, neginf=-torch.inf)
+            )
             proposal, value = refit(candidates, returns)
     return Plan(proposal.mode(), value)
 

@@ -61,9 +61,9 @@ def mppi(
 def _standardised(returns: Float[Tensor, "batch elite"]) -> Float[Tensor, "batch elite"]:
     """Return how far each is below the best, in standard deviations; where all are worst (-inf), all are equal."""
     there = returns > -torch.inf
-    below = torch.where(there, returns - returns[:, :1], 0.0)
+    below = torch.where(there, returns.double() - returns[:, :1].double(), 0.0)  # squares of large penalties overflow
     number = there.sum(dim=1, keepdim=True).clamp(min=1)
     mean = below.sum(dim=1, keepdim=True) / number
     variance = ((below - mean).square() * there).sum(dim=1, keepdim=True) / number
-    scaled = below / variance.sqrt().clamp(min=1e-6)
+    scaled = (below / variance.sqrt().clamp(min=1e-6)).to(returns.dtype)
     return torch.where(there | ~there.any(dim=1, keepdim=True), scaled, -torch.inf)
