@@ -9,8 +9,9 @@ from worldvae.networks.upsample import EnlargedConv, Shuffle, TransposedConv, pa
 
 @pytest.mark.parametrize(("kernel", "padding"), [(4, 1), (5, 0), (6, 0), (3, 1), (2, 0), (6, 2)])
 @pytest.mark.parametrize("size", [(1, 1), (3, 5)])
-def test_transposed_convolutions_are_those_of_torch(kernel: int, padding: int, size: tuple[int, int]) -> None:
-    layer = TransposedConv(3, 2, kernel, padding)
+@pytest.mark.parametrize("out", [2, 5])  # a frame, and a map of more channels than one has
+def test_transposed_convolutions_are_those_of_torch(kernel: int, padding: int, size: tuple[int, int], out: int) -> None:
+    layer = TransposedConv(3, out, kernel, padding)
     x = torch.randn(4, 3, *size, requires_grad=True)
     plain = F.conv_transpose2d(x, layer.weight.transpose(0, 1), layer.bias, stride=2, padding=padding)
     assert torch.allclose(layer(x), plain, atol=1e-5)
@@ -24,8 +25,9 @@ def test_transposed_convolutions_are_those_of_torch(kernel: int, padding: int, s
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])
-def test_enlarged_convolutions_are_those_of_torch(kernel: int) -> None:
-    layer = EnlargedConv(3, 2, kernel)
+@pytest.mark.parametrize("out", [2, 5])
+def test_enlarged_convolutions_are_those_of_torch(kernel: int, out: int) -> None:
+    layer = EnlargedConv(3, out, kernel)
     x = torch.randn(4, 3, 5, 4, requires_grad=True)
     plain = F.conv2d(F.interpolate(x, scale_factor=2.0), layer.weight, layer.bias, padding=kernel // 2)
     assert torch.allclose(layer(x), plain, atol=1e-5)
@@ -38,19 +40,21 @@ def test_enlarged_convolutions_are_those_of_torch(kernel: int) -> None:
         assert torch.allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.parametrize("factor", [2, 4])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
-def test_painting_is_a_pixel_shuffle(dtype: torch.dtype) -> None:
-    x = torch.randn(2, 48, 3, 5, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
-    weights = torch.randn(2, 3, 12, 20, dtype=dtype)
-    assert torch.equal(paint(x), F.pixel_shuffle(x, 4))
-    ours, theirs = (torch.autograd.grad((f * weights).sum(), x)[0] for f in (paint(x), F.pixel_shuffle(x, 4)))
+def test_painting_is_a_pixel_shuffle(dtype: torch.dtype, factor: int) -> None:
+    x = torch.randn(2, 3 * factor**2, 3, 5, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+    weights = torch.randn(2, 3, 3 * factor, 5 * factor, dtype=dtype)
+    plain = F.pixel_shuffle(x, factor)
+    assert torch.equal(paint(x, factor), plain)
+    ours, theirs = (torch.autograd.grad((f * weights).sum(), x)[0] for f in (paint(x, factor), plain))
     assert torch.equal(ours, theirs)
 
 
 def test_painting_takes_gradients_from_anywhere() -> None:
     x = torch.randn(1, 16, 2, 2).to(memory_format=torch.channels_last).requires_grad_()
     weights = torch.randn(65)
-    (torch.cat([torch.zeros(1), paint(x).flatten()]) * weights).sum().backward()  # one number before its first word
+    (torch.cat([torch.zeros(1), paint(x, 4).flatten()]) * weights).sum().backward()  # one number before its first word
     assert x.grad is not None
     assert torch.equal(F.pixel_shuffle(x.grad, 4).flatten(), weights[1:])
 

@@ -138,5 +138,5 @@ class ConvDecoder(nn.Module):
         """Paint the difference from the mean frame."""
         batch = x.shape[:-1]
         maps = self.stem(x).reshape(-1, *self.grid, self.width).permute(0, 3, 1, 2)
-        out = paint(self.layers(maps))[..., : self.shape[1], : self.shape[2]]
+        out = paint(self.layers(maps), PATCH)[..., : self.shape[1], : self.shape[2]]
         return out.reshape(*batch, *self.shape)

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+FEW = 4
+"""Channels up to which a map is a frame: runs of so few are moved faster as pixels that lie side by side."""
+
 
 class _Interleave(torch.autograd.Function):
     """`[n, rows, columns, 2, 2, channels]` to `[n, height, width, channels]`, the two axes of 2 being odd and even.
@@ -57,13 +60,16 @@ class _Upsampling(nn.Module):
         taps: `[2, tap, kernel]`, 1 where, in even (0) or odd (1) rows, a weight of the kernel falls on a pixel.
         pad: zeros around the input.
         first: row and column at which the output begins, among those that can be computed.
+        paints: whether all that is computed comes out, as frames (channel by channel).
     """
 
     taps: Tensor
 
-    def __init__(self, channels: int, out: int, taps: Float[Tensor, "2 tap kernel"], pad: int, first: int) -> None:
+    def __init__(
+        self, channels: int, out: int, taps: Float[Tensor, "2 tap kernel"], pad: int, first: int, *, paints: bool
+    ) -> None:
         super().__init__()
-        self.pad, self.first = pad, first
+        self.pad, self.first, self.paints = pad, first, paints
         self.register_buffer("taps", taps, persistent=False)
         kernel = taps.shape[-1]
         bound = (channels * kernel**2) ** -0.5
@@ -80,9 +86,12 @@ class _Upsampling(nn.Module):
         raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out h w"]:
-        """Return maps of twice the resolution, in channels-last memory."""
+        """Return maps of twice the resolution: in channels-last memory, or frames channel by channel."""
+        order = "oabcmn" if self.paints else "abocmn"
         with torch.autocast(x.device.type, enabled=False):
-            weight = torch.einsum("amk,bnl,ockl->abocmn", self.taps, self.taps, self.weight).flatten(0, 2)
+            weight = torch.einsum(f"amk,bnl,ockl->{order}", self.taps, self.taps, self.weight).flatten(0, 2)
+        if self.paints:
+            return paint(F.conv2d(x, weight, self.bias.repeat_interleave(4), padding=self.pad), 2)
         sets = F.conv2d(x, weight, self.bias.repeat(4), padding=self.pad).permute(0, 2, 3, 1)
         height, width = (self.rows(size) for size in x.shape[-2:])
         out: Tensor = _Interleave.apply(sets.unflatten(-1, (2, 2, -1)), height, width, self.first)  # type: ignore[no-untyped-call]
@@ -97,16 +106,27 @@ class TransposedConv(_Upsampling):
     """
 
     def __init__(self, channels: int, out: int, kernel: int, padding: int = 0) -> None:
-        size = (kernel + 1) // 2
-        taps = torch.zeros(2, size, kernel)
-        for k in range(kernel):
-            taps[k % 2, size - 1 - k // 2, k] = 1
-        super().__init__(channels, out, taps, size - 1, padding)
-        self.kernel = kernel
+        exact = kernel == 2 * padding + 2  # twice the resolution, neither more nor less
+        if out <= FEW and exact:
+            # Weight k falls on the pixel (row + padding - k) / 2 away: nothing is computed that is cut off later.
+            reach = (padding + 1) // 2
+            taps = torch.zeros(2, 2 * reach + 1, kernel)
+            for row in range(2):
+                for k in range((row + padding) % 2, kernel, 2):
+                    taps[row, reach + (row + padding - k) // 2, k] = 1
+            super().__init__(channels, out, taps, reach, 0, paints=True)
+        else:
+            size = (kernel + 1) // 2
+            taps = torch.zeros(2, size, kernel)
+            for k in range(kernel):
+                taps[k % 2, size - 1 - k // 2, k] = 1
+            paints = out <= FEW and padding == 0 and kernel % 2 == 0
+            super().__init__(channels, out, taps, size - 1, padding, paints=paints)
+        self.kernel, self.padding = kernel, padding
 
     def rows(self, size: int) -> int:
         """Return how many rows (columns) come out of `size`."""
-        return 2 * (size - 1) + self.kernel - 2 * self.first
+        return 2 * (size - 1) + self.kernel - 2 * self.padding
 
 
 class EnlargedConv(_Upsampling):
@@ -118,7 +138,7 @@ class EnlargedConv(_Upsampling):
         for r in range(2):
             for k in range(kernel):
                 taps[r, reach + (r + k - kernel // 2) // 2, k] = 1
-        super().__init__(channels, out, taps, reach, 0)
+        super().__init__(channels, out, taps, reach, 0, paints=out <= FEW)
 
     def rows(self, size: int) -> int:
         """Return how many rows (columns) come out of `size`."""
@@ -135,43 +155,44 @@ class Shuffle(nn.Module):
         return out.permute(0, 3, 1, 2)
 
 
-_WORDS = {2: torch.int64, 4: torch.complex128}
-"""Types as long as four numbers of two or four bytes."""
+_WORDS = {4: torch.int32, 8: torch.int64, 16: torch.complex128}
+"""Types by their length in bytes."""
 
 
-def _words(x: Tensor) -> Tensor:
-    """See the numbers of x by fours."""
+def _words(x: Tensor, factor: int) -> Tensor:
+    """See the numbers of x `factor` at a time."""
     flat = x.reshape(-1)
-    return (flat.clone() if flat.storage_offset() % 4 else flat).view(_WORDS[x.itemsize])
+    return (flat.clone() if flat.storage_offset() % factor else flat).view(_WORDS[factor * x.itemsize])
 
 
 class _Paint(torch.autograd.Function):
-    """`[n, rows, columns, (channel, 4, 4)]` to `[n, channel, 4 rows, 4 columns]`.
+    """`[n, rows, columns, (channel, f, f)]` to `[n, channel, f rows, f columns]`.
 
-    It is `torch.pixel_shuffle` by 4, moving the four pixels that lie side by side as one word: on a CPU in a fraction
-    of the time. (Words are seen through a single axis, because of one channel torch takes any strides for contiguous.)
+    It is `torch.pixel_shuffle`, moving the f pixels that lie side by side as one word: on a CPU in a fraction of the
+    time. (Words are seen through a single axis, because of one channel torch takes any strides for contiguous.)
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, f: int) -> Tensor:
         n, rows, columns, size = x.shape
-        words = _words(x).view(n, rows, columns, size // 16, 4)
-        return words.permute(0, 3, 1, 4, 2).reshape(-1).view(x.dtype).view(n, size // 16, 4 * rows, 4 * columns)
+        ctx.factor = f
+        words = _words(x, f).view(n, rows, columns, size // f**2, f)
+        return words.permute(0, 3, 1, 4, 2).reshape(-1).view(x.dtype).view(n, size // f**2, f * rows, f * columns)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
-        gradient = gradients[0]
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient, f = gradients[0], ctx.factor
         n, channels, height, width = gradient.shape
-        words = _words(gradient).view(n, channels, height // 4, 4, width // 4)
+        words = _words(gradient, f).view(n, channels, height // f, f, width // f)
         patches = words.permute(0, 2, 4, 1, 3).reshape(-1).view(gradient.dtype)
-        return patches.view(n, height // 4, width // 4, 16 * channels)
+        return patches.view(n, height // f, width // f, f**2 * channels), None
 
 
-def paint(x: Float[Tensor, "batch patch rows columns"]) -> Float[Tensor, "batch channel height width"]:
-    """Lay out patches of 4 x 4 pixels: `torch.pixel_shuffle(x, 4)`, faster for channels-last maps."""
+def paint(x: Float[Tensor, "batch patch rows columns"], factor: int) -> Float[Tensor, "batch channel height width"]:
+    """Lay out patches of `factor` x `factor` pixels: `torch.pixel_shuffle`, faster for channels-last maps."""
     maps = x.permute(0, 2, 3, 1)
-    if maps.itemsize not in _WORDS or maps.device.type != "cpu":
-        return F.pixel_shuffle(x, 4)
-    out: Tensor = _Paint.apply(maps)  # type: ignore[no-untyped-call]
+    if factor * maps.itemsize not in _WORDS or maps.device.type != "cpu":
+        return F.pixel_shuffle(x, factor)
+    out: Tensor = _Paint.apply(maps, factor)  # type: ignore[no-untyped-call]
     return out
