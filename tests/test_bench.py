@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from worldvae.bench.measures import Measure
 from worldvae.bench.timing import flops, median_seconds
-from worldvae.commands.bench import _figure, _warn_of_differences
+from worldvae.commands.bench import _figure, _show, _warn_of_differences
 from worldvae.commands.cli import main
 from worldvae.config import config_names, find_config, load_config
 from worldvae.run import Run, RunConfig
@@ -61,14 +62,14 @@ def test_the_object_keeps_its_contract(measured: Path) -> None:
     assert found["train"]["frames_per_second"] == pytest.approx(16e3 / found["train"]["ms_per_update"])
 
 
-def test_it_is_compared_with_an_earlier_one(
-    measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert call(monkeypatch, "bench", *SMALL, "--seconds", "0.01", "--compare", str(measured)) == 0
+def test_it_is_compared_with_an_earlier_one(measured: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = json.loads(measured.read_text())
+    old = before["train"]["ms_per_update"]
+    _show(before, [Measure("train.ms_per_update", "an update", 2 * old, "ms", 0.25)], before)
     lines = capsys.readouterr().out.splitlines()
     assert any("now / before" in line for line in lines)
-    before = json.loads(measured.read_text())["train"]["ms_per_update"]
-    assert any(line.startswith("train.ms_per_update") and f"{before:.4g}" in line for line in lines)
+    row = next(line for line in lines if line.startswith("train.ms_per_update"))
+    assert row.split()[1:] == [f"{2 * old:.4g}", "ms", "25", "%", f"{old:.4g}", "2.00", "an", "update"]
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"train": 1, "machine": {}}', '{"train": {}}'])

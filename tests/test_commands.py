@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from gymnasium import spaces
 
+from worldvae.checkpoint import FORMAT_VERSION
 from worldvae.commands.cli import main
 from worldvae.config import load_config
 from worldvae.dream import OpenLoop
@@ -263,7 +264,7 @@ def test_a_run_of_another_version(run: Path, tmp_path: Path, capsys: pytest.Capt
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
     state = next((copy / "checkpoints").glob("step_*")) / "state.json"
-    state.write_text(state.read_text().replace('"format": 1', '"format": 99', 1))
+    state.write_text(state.read_text().replace(f'"format": {FORMAT_VERSION}', '"format": 99', 1))
     assert "format 99" in complain(capsys, "eval", str(copy))
 
 

@@ -17,7 +17,7 @@ from worldvae.bench.measures import Bench, Measure
 from worldvae.commands.train import find_or_make
 from worldvae.config import config_names, load_config
 from worldvae.errors import UserError
-from worldvae.run import RunConfig, pick_device
+from worldvae.run import RunConfig
 
 CASES = ", ".join(f"bench/{name}" for name in config_names("bench"))
 
@@ -56,8 +56,8 @@ def bench(
                 bench.trace(profile)
             print(f"One update is in {profile}: open it at ui.perfetto.dev or in chrome://tracing.", file=sys.stderr)
             return
-        limits = measure_limits(pick_device(config.device), seconds / 2)
         with closing(Bench(config, Path(folder), seconds)) as bench:
+            limits = measure_limits(bench.device, seconds / 2)
             found = _measured(bench, limits)
             case = " ".join([name, *overrides])
             head = {"case": case, "machine": machine(bench.device) | _limits(limits), "model": bench.parameters()}
