@@ -72,6 +72,13 @@ def test_it_is_compared_with_an_earlier_one(measured: Path, capsys: pytest.Captu
     assert row.split()[1:] == [f"{2 * old:.4g}", "ms", "25", "%", f"{old:.4g}", "2.00", "an", "update"]
 
 
+def test_another_case_is_not_compared_with(
+    measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(monkeypatch, "bench", "tiny", "--compare", str(measured)) == 2
+    assert "not of 'tiny': measure the same case" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("text", ["{", "[]", '{"train": 1, "machine": {}}', '{"train": {}}'])
 def test_what_is_no_bench_is_not_compared_with(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
@@ -84,7 +91,7 @@ def test_what_is_no_bench_is_not_compared_with(
 def test_a_comparison_says_what_differs(capsys: pytest.CaptureFixture[str]) -> None:
     machine = {"device": "cpu", "cpu": "a", "threads": 2, "torch": "2"}
     _warn_of_differences({"case": "tiny", "machine": machine}, {"case": "tiny", "machine": machine | {"threads": 1}})
-    assert capsys.readouterr().err == "worldvae: threads was 1 then and is 2 now: they are not comparable.\n"
+    assert capsys.readouterr().err == "Not on equal terms: threads was 1 then and is 2 now.\n"
     assert _figure({"train": {"ms_per_update": "fast"}}, "train.ms_per_update") is None
 
 
@@ -101,7 +108,9 @@ def test_the_profile_is_a_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         (["--compare", "nowhere.json"], "nowhere.json cannot be read"),
         (["--profile", "trace.txt"], "must end in .json"),
         (["--seconds", "0"], "must be above 0"),
-        (["--threads", "0"], "must be above 0"),
+        (["--threads", "0"], "must be at least 1"),
+        (["--threads", "4096"], "at most the"),
+        (["--profile", "/proc/nowhere/trace.json"], "cannot write the profile"),
         (["nothing"], "neither a config"),
         (["--json", "--profile", "trace.json"], "exclude one another"),
         (["tiny", "model.memory=block_gru", "model.memory_size=100"], "not divisible by 8 blocks"),

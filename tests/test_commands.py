@@ -16,6 +16,7 @@ from worldvae.checkpoint import FORMAT_VERSION
 from worldvae.commands.cli import main
 from worldvae.config import load_config
 from worldvae.dream import OpenLoop
+from worldvae.replay import Replay
 from worldvae.run import RunConfig
 from worldvae.trainer import Trainer
 
@@ -242,6 +243,17 @@ def test_what_resuming_refuses(run: Path, tmp_path: Path, capsys: pytest.Capture
         file.truncate(10)
     assert "action.bin" in complain(capsys, "train", "--resume", str(tmp_path / "0"))
     assert rows.stat().st_size == 10  # left as it was found
+
+
+def test_resuming_without_permission(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def denied(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    shutil.copytree(run, tmp_path / "copy")
+    monkeypatch.setattr(Replay, "_map", denied)  # tests may run as root, who is denied nothing
+    assert "Permission denied; it is needed" in complain(capsys, "train", "--resume", str(tmp_path / "copy"))
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,10 @@ class Trainer:
             self._open(run.config, opened)
             run.check_layouts(self.pool.observation_layout, self.pool.action_layout)
             self.lock = opened.enter_context(closing(Lock(folder)))
-            self.replay = Replay.open(folder / "replay", state["replay"])
+            try:
+                self.replay = Replay.open(folder / "replay", state["replay"])
+            except OSError as error:
+                raise UserError(f"cannot write to {folder}: {error.strerror}; it is needed to go on.") from error
             opened.pop_all()
         self.data, self.noise = torch.Generator(), torch.Generator(run.device)
         self.data.set_state(state["data"])

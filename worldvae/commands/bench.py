@@ -1,6 +1,7 @@
 """`worldvae bench`: how fast is this machine, and how much of it do training, dreaming and planning use?"""
 
 import json
+import os
 import sys
 import tempfile
 from contextlib import closing
@@ -38,18 +39,24 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Measure this machine's speed: train, imagine, plan, infer, replay, and its share of what is possible."""
-    if not seconds > 0 or (threads is not None and threads < 1):
-        raise UserError(f"--seconds {seconds:g} and --threads {threads} must be above 0.")
+    cores = os.cpu_count() or 1
+    if not seconds > 0:
+        raise UserError(f"--seconds {seconds:g} must be above 0.")
+    if threads is not None and not 1 <= threads <= cores:
+        raise UserError(f"--threads {threads} must be at least 1, and at most the {cores} cores that are here.")
     if (as_json and compare is not None) or (profile is not None and (as_json or compare is not None)):
         raise UserError("--json, --compare and --profile exclude one another: give one of them.")
     before = None if compare is None else _read(compare)
-    if profile is not None and profile.suffix != ".json":
-        raise UserError(f"--profile {profile} must end in .json: a trace for chrome://tracing or ui.perfetto.dev.")
+    if profile is not None:
+        _check_writable(profile)
     if threads is not None:
         torch.set_num_threads(threads)
     given = arguments or []
     name, overrides = (given[0], given[1:]) if given and "=" not in given[0] else ("pendulum", given)
     config = load_config(RunConfig, [find_or_make(name)], overrides)
+    case = " ".join([name, *overrides])
+    if before is not None and before.get("case") != case:
+        raise UserError(f"--compare {compare} is of {before.get('case')!r}, not of {case!r}: measure the same case.")
     with tempfile.TemporaryDirectory(prefix="worldvae-bench-") as folder:
         if profile is not None:
             with closing(Bench(config, Path(folder), seconds)) as bench:
@@ -59,7 +66,6 @@ def bench(
         with closing(Bench(config, Path(folder), seconds)) as bench:
             limits = measure_limits(bench.device, seconds / 2)
             found = _measured(bench, limits)
-            case = " ".join([name, *overrides])
             head = {"case": case, "machine": machine(bench.device) | _limits(limits), "model": bench.parameters()}
     if as_json:
         print(json.dumps(_object(head, found)))
@@ -113,6 +119,17 @@ def _read(path: Path) -> dict[str, Any]:
     return found
 
 
+def _check_writable(profile: Path) -> None:
+    """Raise unless a trace can be written there: the profiler itself says nothing of it."""
+    if profile.suffix != ".json":
+        raise UserError(f"--profile {profile} must end in .json: a trace for chrome://tracing or ui.perfetto.dev.")
+    try:
+        profile.parent.mkdir(parents=True, exist_ok=True)
+        profile.open("a").close()
+    except OSError as error:
+        raise UserError(f"cannot write the profile to {profile}: {error.strerror}; choose another place.") from None
+
+
 def _figure(before: dict[str, Any], name: str) -> float | None:
     section, key = name.split(".")
     figures = before.get(section)
@@ -122,12 +139,10 @@ def _figure(before: dict[str, Any], name: str) -> float | None:
 
 def _warn_of_differences(head: dict[str, Any], before: dict[str, Any]) -> None:
     """Say on stderr where the two measurements are not of the same thing."""
-    pairs = {"case": (head["case"], before.get("case"))}
     for name in ("device", "cpu", "threads", "torch"):
-        pairs[name] = (head["machine"][name], dict(before["machine"]).get(name))
-    for name, (now, then) in pairs.items():
+        now, then = head["machine"][name], dict(before["machine"]).get(name)
         if now != then:
-            print(f"worldvae: {name} was {then} then and is {now} now: they are not comparable.", file=sys.stderr)
+            print(f"Not on equal terms: {name} was {then} then and is {now} now.", file=sys.stderr)
 
 
 def _show(head: dict[str, Any], found: list[Measure], before: dict[str, Any] | None) -> None:
