@@ -138,7 +138,7 @@ class ActorCritic(nn.Module):
         with frozen(model), frozen(self.critic), torch.set_grad_enabled(self.through_dynamics), model.autocast():
             dream = model.imagine(starts, lambda s: self._policy(s).draw(generator), config.horizon, generator)
             states = State.cat([starts.map(lambda x: x.unsqueeze(1)), dream.states], dim=1)
-            values = self.critic(states.features).mean
+            values = self.value(states)
             discounts = config.discount * dream.continuations
             returns = lambda_returns(dream.rewards, values[:, 1:], discounts, config.mix)
         weights = self._weights(discounts)

@@ -32,6 +32,11 @@ class Trunk:
     padding: int = 0
     normalised: bool = True
 
+    @property
+    def halves(self) -> bool:
+        """Whether each stage halves the resolution exactly, rounded up: then frames of any size fit."""
+        return self.pooled or self.padding > 0
+
 
 TRUNKS = {
     "planet": Trunk((1, 2, 4, 8), 4, (5, 5, 6, 6), normalised=False),
@@ -73,7 +78,7 @@ class StridedEncoder(nn.Module):
     def __init__(self, shape: tuple[int, int, int], depth: int, trunk: Trunk) -> None:
         super().__init__()
         self.shape, self.trunk = shape, trunk
-        channels, rows, columns = shape
+        channels = shape[0]
         layers: list[nn.Module] = []
         for multiplier in trunk.multipliers:
             width = depth * multiplier
@@ -85,9 +90,8 @@ class StridedEncoder(nn.Module):
             channels = width
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.grid = grid(shape, trunk)
-        rows, columns = (0, 0) if trunk.padding == 0 and not trunk.pooled else self.grid
-        cell = 2 ** len(trunk.multipliers)
-        self.pad = (0, max(0, columns * cell - shape[2]), 0, max(0, rows * cell - shape[1]))
+        (rows, columns), cell = self.grid, 2 ** len(trunk.multipliers)
+        self.pad = (0, columns * cell - shape[2], 0, rows * cell - shape[1]) if trunk.halves else (0, 0, 0, 0)
         self.register_buffer("centre", torch.full(shape, 0.5))
         self.out_features = channels * self.grid[0] * self.grid[1]
 
@@ -109,7 +113,7 @@ def grid(shape: tuple[int, int, int], trunk: Trunk) -> tuple[int, int]:
     sizes = []
     for size in shape[1:]:
         for _ in trunk.multipliers:
-            size = math.ceil(size / 2) if trunk.pooled or trunk.padding else (size - trunk.kernel) // 2 + 1
+            size = math.ceil(size / 2) if trunk.halves else (size - trunk.kernel) // 2 + 1
         sizes.append(size)
     return sizes[0], sizes[1]
 
@@ -132,8 +136,7 @@ class StridedDecoder(nn.Module):
         self.shape, self.trunk = shape, trunk
         widths = [depth * m for m in reversed(trunk.multipliers[:-1])]
         kernels = list(trunk.decoder_kernels)
-        padded = trunk.pooled or trunk.padding > 0
-        if padded:
+        if trunk.halves:
             self.grid, self.width = grid(shape, trunk), depth * trunk.multipliers[-1]
         else:
             # The first transposed convolution enlarges a single pixel: a linear map of its channels, into the first
@@ -150,8 +153,8 @@ class StridedDecoder(nn.Module):
             out = widths[i] if i < len(widths) else shape[0]
             up = EnlargedConv(width, out, kernel) if trunk.pooled else TransposedConv(width, out, kernel, trunk.padding)
             layers += [up, *(_activation(trunk, out) if i < len(widths) else [])]
-            width, size = out, 2 * size if padded else 2 * (size - 1) + kernel
-        if not padded and shape[1:] != (size, size):
+            width, size = out, 2 * size if trunk.halves else 2 * (size - 1) + kernel
+        if not trunk.halves and shape[1:] != (size, size):
             raise ValueError(f"trunk=planet paints frames of {size} x {size} only, these are {shape[1]} x {shape[2]}")
         last = layers[-1]
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]  # the first painting is blank: see ConvDecoder
