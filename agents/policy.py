@@ -1,5 +1,7 @@
 """Distributions over action vectors of any layout, as an actor gives them."""
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -12,17 +14,40 @@ from worldvae.planning.core import one_hot_draw
 from worldvae.types import ActionLayout
 
 
+class _Bound(torch.autograd.Function):
+    """Clamp to [-1, 1], with a gradient that never pushes out and always pulls back in.
+
+    Behind a tanh or a plain clamp, what has once been pushed to the bound stays there: no gradient brings it back.
+
+    Reference: Hausknecht & Stone 2016, "Deep Reinforcement Learning in Parameterized Action Space", section 5
+    (inverting gradients; here cut off instead of scaled).
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.clamp(-1, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        (x,), gradient = ctx.saved_tensors, gradients[0]
+        outwards = ((x >= 1) & (gradient < 0)) | ((x <= -1) & (gradient > 0))  # of a loss that is descended
+        return gradient.masked_fill(outwards, 0.0)
+
+
 class ActionDistribution(Distribution):
     """Independent parts of an action vector: a bounded Normal for the box, a one-hot per categorical block.
 
-    The box is N(tanh(mean), std) with std in [min_std, 1], cut off at [-1, 1] when sampled; log-probability and entropy
-    are those of the uncut Normal. One-hot blocks are mixed with 1 % uniform so that no action is ever given up.
+    The box is N(mean, std) with mean in [-1, 1] and std in [min_std, 1], cut off at [-1, 1] when sampled;
+    log-probability and entropy are those of the uncut Normal. One-hot blocks are mixed with 1 % uniform so that no
+    action is ever given up.
 
     Args:
         parameters: two numbers per continuous entry (means first), then one logit per class.
         layout: shape of the action vector.
 
-    Reference: Hafner et al. 2023, "Mastering Diverse Domains through World Models", section "Actor learning".
+    Reference: Hafner et al. 2023, "Mastering Diverse Domains through World Models", section "Actor learning"
+    (with tanh(mean) there).
     """
 
     arg_constraints: dict = {}  # type: ignore[type-arg]  # noqa: RUF012 (the name torch asks for)
@@ -34,7 +59,8 @@ class ActionDistribution(Distribution):
         n = layout.continuous
         raw = parameters[..., n : 2 * n]
         std = self.min_std + (1 - self.min_std) * torch.sigmoid(raw)
-        self.box = Normal(torch.tanh(parameters[..., :n]), std, validate_args=False)
+        mean: Tensor = _Bound.apply(parameters[..., :n])  # type: ignore[no-untyped-call]
+        self.box = Normal(mean, std, validate_args=False)
         self.blocks: list[FlatOneHot] = []
         start = 2 * n
         for classes in layout.categorical:

@@ -1,21 +1,21 @@
 """Many environments side by side, in this process or in others."""
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from types import TracebackType
-from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from worldvae.child import start_method
 from worldvae.envs.buffers import Buffers, check_layouts, reset_rows, step_rows
 from worldvae.envs.make import EnvConfig, make_from
-from worldvae.envs.worker import Maker, Worker, start_method
+from worldvae.envs.worker import Maker, Worker
 from worldvae.envs.world_env import WorldEnv
 from worldvae.errors import UserError, near_miss
 from worldvae.types import Observation, TensorTree
@@ -70,6 +70,7 @@ class EnvPool:
         self._envs: list[WorldEnv] = []
         self._workers: list[Worker] = []
         self._done = np.ones(self.num_envs, np.bool_)
+        self._playing: np.ndarray | None = None
         first = functions[0]()
         self.id = first.id
         self.observation_layout, self.action_layout = layouts = first.observation_layout, first.action_layout
@@ -83,7 +84,7 @@ class EnvPool:
         count = min(self.num_envs, workers or os.cpu_count() or 1)
         edges = np.linspace(0, self.num_envs, count + 1).astype(int).tolist()
         for start, end in pairwise(edges):
-            self._workers.append(Worker(context, functions[start:end], self._buffers, start, layouts))
+            self._workers.append(Worker(functions[start:end], self._buffers, start, layouts))
         self._collect()
 
     def reset(self, seeds: Sequence[int], mask: Tensor | np.ndarray | None = None) -> Observation:
@@ -97,15 +98,27 @@ class EnvPool:
             UserError: If an environment fails.
         """
         chosen = np.ones(self.num_envs, np.bool_) if mask is None else _flags(mask, self.num_envs)
+        assert self._playing is None, "a step is under way: receive it first"
         assert len(seeds) == self.num_envs, f"got {len(seeds)} seeds for {self.num_envs} environments"
         self._done |= chosen
         masked = [int(seed) if use else None for seed, use in zip(seeds, chosen, strict=True)]
-        self._run("reset", reset_rows, masked)
+        if self.mode == "sync":
+            reset_rows(self._envs, self._buffers, 0, masked)
+        for worker in self._workers:
+            worker.send("reset", masked[worker.rows])
+        self._collect()
         self._done &= ~chosen
         return self._observation()
 
     def step(self, actions: Tensor | np.ndarray, active: Tensor | np.ndarray | None = None) -> Step:
-        """Play one action vector in each active environment.
+        """Play one action vector in each active environment: `send`, and at once `receive`."""
+        self.send(actions, active)
+        return self.receive()
+
+    def send(self, actions: Tensor | np.ndarray, active: Tensor | np.ndarray | None = None) -> None:
+        """Begin to play one action vector in each active environment; what comes of it, `receive` returns.
+
+        In async mode the environments play while the caller goes on; in sync mode they play in `receive`.
 
         Args:
             actions: Float32 [N, action].
@@ -113,15 +126,30 @@ class EnvPool:
                 reward 0 and both flags False.
 
         Raises:
-            UserError: If an environment fails.
+            UserError: If an environment process has died.
         """
+        assert self._playing is None, "a step is under way: receive it first"
         plays = np.ones(self.num_envs, np.bool_) if active is None else _flags(active, self.num_envs)
         assert not (self._done & plays).any(), f"rows {np.flatnonzero(self._done & plays)} are done: reset them first"
         values = actions.detach().cpu().numpy() if isinstance(actions, Tensor) else actions
         assert values.shape == self._buffers.action.shape, f"{values.shape} is not {self._buffers.action.shape}"
         self._buffers.action[:] = values
+        self._playing = plays
+        for worker in self._workers:
+            worker.send("step", plays[worker.rows].tolist())
+
+    def receive(self) -> Step:
+        """Return what came of the actions that were sent.
+
+        Raises:
+            UserError: If an environment fails.
+        """
+        assert self._playing is not None, "no step is under way: send actions first"
+        plays, self._playing = self._playing, None
         before, self._done = self._done, self._done | plays  # after a failure those rows are to be reset
-        self._run("step", step_rows, plays.tolist())
+        if self.mode == "sync":
+            step_rows(self._envs, self._buffers, 0, plays.tolist())
+        self._collect()
         terminated, truncated = self._buffers.terminated.copy(), self._buffers.truncated.copy()
         self._done = np.where(plays, terminated | truncated, before)
         return Step(
@@ -138,14 +166,6 @@ class EnvPool:
         for worker in self._workers:
             worker.close()
         self._envs, self._workers = [], []
-
-    def _run(self, name: str, function: Callable[..., None], rows: Sequence[Any]) -> None:
-        if self.mode == "sync":
-            function(self._envs, self._buffers, 0, rows)
-            return
-        for worker in self._workers:
-            worker.send(name, rows[worker.rows])
-        self._collect()
 
     def _collect(self) -> None:
         """Wait for all workers, also when one reports an error: an answer left in a pipe would be read too late."""

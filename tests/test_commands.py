@@ -122,6 +122,7 @@ def test_wrong_usage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "Did you mean 'train'? See:" in complain(capsys, "tran", "tiny")
     assert "See: worldvae eval --help" in complain(capsys, "eval", str(run), "--episodes", "2.5")
     assert "RUN" in complain(capsys, "eval")
+    assert call("--version") == 0 and capsys.readouterr().out.startswith("worldvae 0.")
     assert call() == 0 and "check-env" in capsys.readouterr().out
     assert call("eval", "-h") == 0 and "--episodes" in capsys.readouterr().out
 
@@ -253,7 +254,7 @@ def test_resuming_without_permission(
 
     shutil.copytree(run, tmp_path / "copy")
     monkeypatch.setattr(Replay, "_map", denied)  # tests may run as root, who is denied nothing
-    assert "Permission denied; it is needed" in complain(capsys, "train", "--resume", str(tmp_path / "copy"))
+    assert "cannot write to the replay" in complain(capsys, "train", "--resume", str(tmp_path / "copy"))
 
 
 @pytest.mark.parametrize(

@@ -27,15 +27,15 @@ def config(*overrides: str, id: str = "worldvae/Tiny-v0") -> RunConfig:
 
 def stop_after(trainer: Trainer, steps: int) -> None:
     """Let the trainer's loop end as Ctrl-C does, once it has taken so many environment steps."""
-    step = trainer.collector.step
+    finish = trainer.collector.finish
 
-    def counted(*arguments: Any) -> Any:
-        ended = step(*arguments)
+    def counted() -> Any:
+        ended = finish()
         if trainer.run.steps + 2 >= steps:
             signal.raise_signal(signal.SIGINT)
         return ended
 
-    trainer.collector.step = counted  # type: ignore[method-assign]
+    trainer.collector.finish = counted  # type: ignore[method-assign]
 
 
 def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
@@ -45,8 +45,14 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     }
 
 
-def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path) -> None:
-    decay = config("optimiser.final=0.1", "actor_critic.optimiser.final=0.5", "optimiser.warmup=5")
+@pytest.mark.parametrize("behaviour", ["inline", "process"])
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, behaviour: str) -> None:
+    decay = config(
+        "optimiser.final=0.1",
+        "actor_critic.optimiser.final=0.5",
+        "optimiser.warmup=5",
+        f"train.behaviour={behaviour}",
+    )
     whole = Trainer(decay, tmp_path / "whole")
     assert whole.train()
     assert whole.learner.optimiser.adam.param_groups[0]["lr"] == pytest.approx(0.1 * decay.optimiser.learning_rate)
@@ -75,6 +81,17 @@ def test_the_seed_decides_the_run(tmp_path: Path) -> None:
         results.append(weights(trainer)["memory.cell.weight_hh"])
     assert torch.equal(results[0], results[1])
     assert not torch.equal(results[0], results[2])
+
+
+def test_environments_that_play_while_the_learner_works_change_nothing(tmp_path: Path) -> None:
+    results = []
+    for mode in ("sync", "async"):
+        trainer = Trainer(config("train.steps=200", f"train.mode={mode}"), tmp_path / mode)
+        trainer.train()
+        trainer.close()
+        results.append(weights(trainer)["memory.cell.weight_hh"])
+    assert trainer.updates > 10
+    assert torch.equal(results[0], results[1])
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:

@@ -65,6 +65,11 @@ class Collector:
 
     def step(self, agent: Agent, generator: torch.Generator) -> list[Finished]:
         """Take one decision in every environment; return the episodes that ended with it."""
+        self.begin(agent, generator)
+        return self.finish()
+
+    def begin(self, agent: Agent, generator: torch.Generator) -> None:
+        """Decide in every environment, write the rows that are complete with that, and let the environments play."""
         row = self._row
         action, self.carry = agent.act(row.observation, row.is_first, self.carry, generator, explore=True)
         action = action.cpu()
@@ -72,10 +77,14 @@ class Collector:
         self.replay.append(list(lanes), Batch(row.observation, action, row.reward, row.termination, row.is_first))
         for lane in lanes:
             self._actions[lane].append(action[lane])
-        step = self.pool.step(action)
+        self.pool.send(action)
+
+    def finish(self) -> list[Finished]:
+        """Wait for the environments; return the episodes that ended with their step."""
+        row, step = self._row, self.pool.receive()
         self._returns += step.reward
         first = torch.zeros_like(row.is_first)
-        self._row = Batch(step.observation, torch.zeros_like(action), step.reward, step.terminated, first)
+        self._row = Batch(step.observation, row.action, step.reward, step.terminated, first)
         return self._end(step.done) if bool(step.done.any()) else []
 
     def _end(self, done: Tensor) -> list[Finished]:

@@ -119,9 +119,10 @@ class Replay:
         self._reserved = [0] * lanes
         try:
             self._create()
+            self._maps = {name: self._map(name) for name in self._spec}
         except OSError as error:
-            raise UserError(f"cannot create the replay in {folder}: {error}; choose another folder.") from error
-        self._maps = {name: self._map(name) for name in self._spec}
+            reason = error.strerror or error
+            raise UserError(f"cannot write to the replay in {folder}: {reason}; choose another folder.") from error
         self._rows = {name: torch.from_numpy(m.view(np.ndarray)) for name, m in self._maps.items()}
 
     # Writing

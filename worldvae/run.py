@@ -36,6 +36,8 @@ class TrainConfig:
         length: rows of a sequence.
         envs: environments stepped side by side.
         mode: "sync" steps them in this process, "async" in others.
+        behaviour: "inline" learns behaviour after each update of the world model, "process" beside it, in a process of
+            its own and one update behind (on a CPU; elsewhere it is inline).
         explore: the agent that collects.
         replay_bytes: size of the replay on disk.
         log_every: updates between two lines of metrics.jsonl.
@@ -53,6 +55,7 @@ class TrainConfig:
     length: int = 32
     envs: int = 1
     mode: str = setting("sync", choices=["sync", "async"])
+    behaviour: str = setting("inline", choices=["inline", "process"])
     explore: str = setting("actor", choices=["actor", "cem", "mppi"])
     replay_bytes: int = 1_000_000_000
     log_every: int = 25

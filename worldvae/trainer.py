@@ -15,6 +15,7 @@ from torch import Tensor
 from worldvae import checkpoint
 from worldvae.agents import RandomAgent
 from worldvae.allocator import keep_freed_memory
+from worldvae.behaviour import make_behaviour, threads_beside
 from worldvae.collector import Collector, Finished
 from worldvae.dream import OpenLoop
 from worldvae.envs import EnvPool
@@ -84,10 +85,7 @@ class Trainer:
             self._open(run.config, opened)
             run.check_layouts(self.pool.observation_layout, self.pool.action_layout)
             self.lock = opened.enter_context(closing(Lock(folder)))
-            try:
-                self.replay = Replay.open(folder / "replay", state["replay"])
-            except OSError as error:
-                raise UserError(f"cannot write to {folder}: {error.strerror}; it is needed to go on.") from error
+            self.replay = Replay.open(folder / "replay", state["replay"])
             opened.pop_all()
         self.data, self.noise = torch.Generator(), torch.Generator(run.device)
         self.data.set_state(state["data"])
@@ -95,7 +93,7 @@ class Trainer:
         self.credit, self.updates = state["credit"], state["updates"]
         self._assemble(Logger(folder, resumed_at=run.steps))
         self.learner.optimiser.load_state_dict(state["optimiser"])
-        run.actor_critic.load_optimiser_state(state["actor_critic_optimisers"])
+        self.behaviour.load_state_dict(state["behaviour"])
         self.collector.load_state_dict(state["collector"])
         return self
 
@@ -108,10 +106,11 @@ class Trainer:
         config = self.run.config
         self.logger = logger
         self.learner = Learner(self.run.model, config.objective, config.optimiser)
+        self.behaviour = make_behaviour(self.run, self.noise)
         self.collector = Collector(self.pool, self.replay, config.seed)
         self.returns: deque[float] = deque(maxlen=10)
-        self._sums: dict[str, Tensor] = {}
-        self._summed = 0
+        self._recent: dict[str, list[Tensor]] = {}
+        self._saved = self.updates
         self._batch: Batch | None = None
         self.interrupted = False
 
@@ -133,19 +132,28 @@ class Trainer:
         uniform, explorer = RandomAgent(self.pool.action_layout), self.run.make_agent(config.train.explore)
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         repeat = config.env.action_repeat
-        with self._interruptible(), Progress(config.train.steps, config.train.updates) as progress:
+        with (
+            self._interruptible(),
+            threads_beside(self.behaviour),
+            Progress(config.train.steps, config.train.updates) as progress,
+        ):
             while not (self.finished or self.interrupted or (deadline and time.monotonic() > deadline)):
                 filling = self.run.steps < config.train.prefill
                 try:
-                    ended = self.collector.step(uniform if filling else explorer, self.noise)
+                    self.collector.begin(uniform if filling else explorer, self.noise)
+                    if not filling:  # while the environments play, where they have processes of their own
+                        self._learn(len(self.pool))
+                    ended = self.collector.finish()
                 except UserError as error:
                     self.collector.abandon()
                     raise UserError(f"{error} The run was saved: {self.save()}.") from error
                 self._count(ended)
                 self.run.steps += len(self.pool) * repeat
-                if self.run.steps >= config.train.prefill:
-                    self._learn(len(self.pool))
+                if self.updates >= self._saved + config.train.checkpoint_every:
+                    self.save()
                 progress.show(self.run.steps, self.updates, self.returns)
+        if self.finished:
+            self.behaviour.finish()
         self.save()
         return self.finished
 
@@ -173,24 +181,22 @@ class Trainer:
     def _update(self) -> None:
         train = self.run.config.train
         self._batch = self.replay.sample(train.batch, train.length, self.data, self._batch)
-        progress = max(self.run.steps / train.steps, self.updates / train.updates if train.updates else 0.0)
+        steps = self.run.steps + len(self.pool) * self.run.config.env.action_repeat  # with the one under way
+        progress = max(steps / train.steps, self.updates / train.updates if train.updates else 0.0)
         states, metrics = self.learner.update(self._batch.to(self.run.device), self.noise, progress)
-        metrics |= self.run.actor_critic.update(states.flatten(), self.noise, progress)
+        metrics |= self.behaviour.update(states.flatten(), progress)
         self.updates += 1
-        self._summed += 1
         for name, value in metrics.items():
-            self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
+            self._recent.setdefault(name, []).append(value)
         if self.updates % train.log_every == 0:
             self._log()
         if self.updates % train.film_every == 0:
             self.show_dream()
-        if self.updates % train.checkpoint_every == 0:
-            self.save()
 
     def _log(self) -> None:
-        means = {name: float(total) / self._summed for name, total in self._sums.items()}
+        means = {name: float(torch.stack(values).mean()) for name, values in self._recent.items()}
         self.logger.scalars(self.run.steps, means | {"train/updates": self.updates, "train/episodes": self._episodes()})
-        self._sums, self._summed = {}, 0
+        self._recent = {}
 
     def _episodes(self) -> int:
         return sum(self.collector.episodes)
@@ -213,9 +219,10 @@ class Trainer:
             UserError: If the disk is full or not writable.
         """
         self.replay.flush()
+        self._saved = self.updates
         state: dict[str, Any] = self.run.weights() | {
             "optimiser": self.learner.optimiser.state_dict(),
-            "actor_critic_optimisers": self.run.actor_critic.optimiser_state(),
+            "behaviour": self.behaviour.state_dict(),
             "collector": self.collector.state_dict(),
             "replay": self.replay.state_dict(),
             "data": self.data.get_state(),
@@ -242,7 +249,8 @@ class Trainer:
                 signal.signal(number, handler)
 
     def close(self) -> None:
-        """Close environments and logs."""
+        """Close environments, logs and processes."""
+        self.behaviour.close()
         self.pool.close()
         self.logger.close()
         self.lock.close()

@@ -189,3 +189,21 @@ with EnvPool([EnvConfig("CartPole-v1")] * 2, mode="async", workers=2) as pool:
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
     assert "2, 3, 64, 64" in done.stdout, done.stderr
+
+
+@MODES
+def test_environments_play_between_send_and_receive(mode: str) -> None:
+    with EnvPool([SHORT] * 3, mode=mode, workers=2) as pool, EnvPool([SHORT] * 3) as other:
+        action = torch.full((3, pool.action_layout.size), 0.3)
+        for each in (pool, other):
+            each.reset(range(3))
+        pool.send(action)
+        action.zero_()  # what was sent does not change any more
+        with pytest.raises(AssertionError, match="receive it first"):
+            pool.send(action)
+        with pytest.raises(AssertionError, match="receive it first"):
+            pool.reset(range(3))
+        step, expected = pool.receive(), other.step(torch.full_like(action, 0.3))
+        assert torch.equal(step.reward, expected.reward)
+        with pytest.raises(AssertionError, match="send actions first"):
+            pool.receive()

@@ -13,6 +13,7 @@ from torch.profiler import ProfilerActivity
 
 from worldvae.agents import PlannerAgent, RandomAgent
 from worldvae.allocator import keep_freed_memory
+from worldvae.behaviour import make_behaviour, threads_beside
 from worldvae.bench.limits import Limits
 from worldvae.bench.timing import flops, median_seconds
 from worldvae.collector import Collector
@@ -71,12 +72,14 @@ class Bench:
                 collector.step(uniform, self.draws)
             opened.pop_all()
         self.learner = Learner(self.run.model, config.objective, config.optimiser)
+        self.behaviour = make_behaviour(self.run, self.generator)
         self.batch = self.replay.sample(config.train.batch, config.train.length, self.draws).to(self.device)
         self.run.model.calibrate(self.batch.observation)
         self.states = self.update()
 
     def close(self) -> None:
-        """Close the environment."""
+        """Close the environment, and end what was started."""
+        self.behaviour.close()
         self.pool.close()
 
     def update(self) -> State:
@@ -85,7 +88,12 @@ class Bench:
         return states
 
     def full_update(self) -> None:
-        """Make one update of the world model and one of the actor-critic."""
+        """Make one update of the world model and one of the actor-critic, in the way of a training."""
+        with threads_beside(self.behaviour):
+            self.behaviour.update(self.update().flatten(), 0.0)
+
+    def plain_update(self) -> None:
+        """Make both updates one after the other, in this process."""
         self.run.actor_critic.update(self.update().flatten(), self.generator)
 
     def parameters(self) -> dict[str, int]:
@@ -99,10 +107,10 @@ class Bench:
 
     def trace(self, path: Path) -> None:
         """Write a trace of one full update, for the trace viewer of a browser."""
-        self.full_update()
+        self.plain_update()
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
         with torch.profiler.profile(activities=activities) as profiler:
-            self.full_update()
+            self.plain_update()
         profiler.export_chrome_trace(str(path))
 
     def measures(self, limits: Limits) -> Iterator[Measure]:
@@ -128,7 +136,8 @@ class Bench:
             ("", f"one update of the world model on {shape}", self.update),
             ("full_", f"the same, and one of the actor-critic on {dreams} dreams", self.full_update),
         ):
-            seconds, operations = self._seconds(work), flops(work)
+            # (Operations in a process of its own cannot be counted from here.)
+            seconds, operations = self._seconds(work), flops(self.plain_update if key else work)
             share = operations / seconds / self._peak_rate(limits)
             yield Measure(f"train.{key}ms_per_update", words, 1e3 * seconds, "ms", share)
             yield Measure(f"train.{key}gflop", "floating-point operations of it", operations / 1e9, "GFLOP")

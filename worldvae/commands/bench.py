@@ -20,7 +20,7 @@ from worldvae.config import config_names, load_config
 from worldvae.errors import UserError
 from worldvae.run import RunConfig
 
-CASES = ", ".join(f"bench/{name}" for name in config_names("bench"))
+CASES = [f"bench/{name}" for name in config_names("bench")]
 
 
 def bench(
@@ -28,7 +28,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[CONFIG] [KEY=VALUE]...",
-            help=f"As for train, or one of {CASES}; default: pendulum.",
+            help=f"As for train, or one of {', '.join(CASES)}; default: pendulum.",
             show_default=False,
         ),
     ] = None,
@@ -53,7 +53,7 @@ def bench(
         torch.set_num_threads(threads)
     given = arguments or []
     name, overrides = (given[0], given[1:]) if given and "=" not in given[0] else ("pendulum", given)
-    config = load_config(RunConfig, [find_or_make(name)], overrides)
+    config = load_config(RunConfig, [find_or_make(name, CASES)], overrides)
     case = " ".join([name, *overrides])
     if before is not None and before.get("case") != case:
         raise UserError(f"--compare {compare} is of {before.get('case')!r}, not of {case!r}: measure the same case.")

@@ -2,18 +2,30 @@
 
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 import typer
 
 from worldvae.errors import UserError
 
 app = typer.Typer(
+    invoke_without_command=True,
     name="worldvae",
     help="Learn a world as a sequential VAE, plan in its latent space, and see its dreams.",
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+@app.callback()
+def _options(
+    show_version: Annotated[bool, typer.Option("--version", is_eager=True, help="Print the version and exit.")] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"worldvae {version('worldvae')}")
+        raise typer.Exit
 
 
 def _register() -> None:

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -69,26 +70,26 @@ def _new(arguments: list[str], out: Path | None, seed: int | None) -> Trainer:
     return Trainer(config, out or _free_folder(source.stem if isinstance(source, Path) else name))
 
 
-def find_or_make(name: str) -> Path | dict[str, Any]:
-    """Return the config called `name`, or one for the environment of that id.
+def find_or_make(name: str, extra: Sequence[str] = ()) -> Path | dict[str, Any]:
+    """Return the config called `name`, or one for the environment of that id; `extra` configs are offered too.
 
     Raises:
         UserError: If it is neither.
     """
     path = find_config(name)
     if path is None:
-        _check_id(name)
+        _check_id(name, [*config_names(), *extra])
     return path or {"env": {"id": name}}
 
 
-def _check_id(name: str) -> None:
+def _check_id(name: str, configs: list[str]) -> None:
     """Raise unless `name` can be an environment: what is no config is taken for a Gymnasium id."""
     if Path(name).suffix in {".yaml", ".yml"}:
         raise UserError(f"there is no config file {name}.")
-    known = [*config_names(), *gymnasium.registry]
+    known = [*configs, *gymnasium.registry]
     if name not in gymnasium.registry and ":" not in name and "/" not in name:
         raise UserError(
-            f"{name!r} is neither a config ({', '.join(config_names())}) nor a YAML file nor a Gymnasium id."
+            f"{name!r} is neither a config ({', '.join(configs)}) nor a YAML file nor a Gymnasium id."
             f"{near_miss(name, known)}"
         )
 

@@ -1,0 +1,88 @@
+"""Behaviour learnt in a process of its own: what it learns, when that arrives, and what happens if it dies."""
+
+import copy
+import os
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+
+from worldvae.agents import ActorCritic, ActorCriticConfig
+from worldvae.behaviour import Beside, Inline
+from worldvae.errors import UserError
+from worldvae.types import State
+from worldvae.world_model import WorldModel
+
+CONFIG = ActorCriticConfig(horizon=3, starts=4, hidden=8)
+ROWS = 6
+
+
+@pytest.fixture
+def model(make_model: Callable[..., WorldModel]) -> WorldModel:
+    return make_model(pixels=None, vector=3)
+
+
+@pytest.fixture
+def beside(model: WorldModel) -> Iterator[Beside]:
+    found = Beside(model, ActorCritic(model, CONFIG), CONFIG, ROWS, seed=5)
+    yield found
+    found.close()
+
+
+def starts(model: WorldModel) -> State:
+    return model.initial(ROWS).map(torch.randn_like)
+
+
+def weights(actor_critic: ActorCritic) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in actor_critic.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_it_learns_what_is_learnt_inline_one_update_later(model: WorldModel, beside: Beside) -> None:
+    reference = copy.deepcopy(beside.actor_critic)
+    reference._model = [model]
+    inline = Inline(reference, torch.Generator().manual_seed(5))
+    for number in range(3):
+        before, states = weights(reference), starts(model)
+        late = beside.update(states, 0.1 * number)
+        assert same(before, weights(beside.actor_critic))  # of the update before, no sooner and no later
+        assert bool(late) == (number > 0)
+        metrics = inline.update(states, 0.1 * number)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(0.01)  # the world model learns on meanwhile, which the dreams under way do not see
+    found = beside.finish()
+    assert same(weights(reference), weights(beside.actor_critic)) and not same(before, weights(reference))
+    assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
+        {name: float(value) for name, value in found.items()}
+    )
+    assert beside.finish() == {}
+
+
+def test_saving_changes_nothing_and_what_is_saved_goes_on_exactly(model: WorldModel, beside: Beside) -> None:
+    beside.update(starts(model), 0.0)
+    before = weights(beside.actor_critic)
+    state = beside.state_dict()
+    assert same(before, weights(beside.actor_critic))
+    other = Beside(model, copy.deepcopy(beside.actor_critic), CONFIG, ROWS, seed=1)
+    other.load_state_dict(state)
+    states = starts(model)
+    for each in (beside, other):
+        assert each.update(states, 0.5)
+        each.finish()
+    assert same(weights(beside.actor_critic), weights(other.actor_critic))
+    assert not same(before, weights(other.actor_critic))
+    other.close()
+
+
+def test_its_death_is_told(model: WorldModel, beside: Beside) -> None:
+    process = beside._child._process
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    with pytest.raises(UserError, match=r"learns behaviour died with exit code -9.*train.behaviour=inline"):
+        beside.update(starts(model), 0.0)
+        beside.finish()

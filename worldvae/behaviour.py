@@ -1,0 +1,235 @@
+"""Where the actor and the critic learn: in this process, or in one of their own beside the learning of the world."""
+
+import pickle
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from worldvae.agents import ActorCritic, ActorCriticConfig
+from worldvae.allocator import keep_freed_memory
+from worldvae.child import Child, Tasks
+from worldvae.run import Run
+from worldvae.types import ActionLayout, ObservationLayout, State
+from worldvae.world_model import WorldModel, WorldModelConfig
+
+Tensors = dict[str, Tensor]
+DREAMS = 2**40
+"""Added to the seed of a run, it gives the seed of dreams in a process of their own."""
+
+
+@runtime_checkable
+class Behaviour(Protocol):
+    """Takes posterior states of the world model and improves the actor and the critic in dreams that begin there.
+
+    Attributes:
+        threads: cores that are busy with it while the world model learns.
+    """
+
+    threads: int
+
+    def update(self, states: State, progress: float) -> Tensors:
+        """Learn from `states` (`[batch]`) at this share (0..1) of the run; return metrics."""
+        ...
+
+    def finish(self) -> Tensors:
+        """Wait until everything asked for is learnt; return the metrics that were not returned yet."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs, beside the actor-critic's own weights, to go on exactly."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        ...
+
+    def close(self) -> None:
+        """End what was started."""
+        ...
+
+
+class Inline:
+    """Learns at once, in this process.
+
+    Args:
+        actor_critic: what learns.
+        noise: generator of the dreams' randomness.
+    """
+
+    threads = 0
+
+    def __init__(self, actor_critic: ActorCritic, noise: torch.Generator) -> None:
+        self.actor_critic, self.noise = actor_critic, noise
+
+    def update(self, states: State, progress: float) -> Tensors:
+        """Learn from `states`."""
+        return self.actor_critic.update(states, self.noise, progress)
+
+    def finish(self) -> Tensors:
+        """Nothing is ever under way."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state of the optimisers."""
+        return {"optimisers": self.actor_critic.optimiser_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.actor_critic.load_optimiser_state(state["optimisers"])
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class Beside:
+    """Learns in a process of its own, while the world model makes its next update, and always one update behind.
+
+    What it learnt from the states of update k is in `actor_critic` from update k + 1 on, however fast either of them
+    is, so a run stays reproducible. Two single threads do more together than two threads that share small operations.
+
+    Args:
+        model: the world model; its weights are copied with every update.
+        actor_critic: receives what is learnt.
+        config: of the actor-critic.
+        rows: number of states in an update.
+        seed: of the dreams' randomness.
+    """
+
+    threads = 1
+
+    def __init__(
+        self, model: WorldModel, actor_critic: ActorCritic, config: ActorCriticConfig, rows: int, seed: int
+    ) -> None:
+        self.model, self.actor_critic = model, actor_critic
+        initial = model.initial(rows)
+        self._sent = _shared({**model.state_dict(), "/memory": initial.memory, "/latent": initial.latent})
+        self._learnt = _shared(actor_critic.state_dict())
+        layouts = (model.observation_layout, model.action_layout)
+        self._child = Child(
+            _build,
+            (*layouts, model.config, config, self._sent, self._learnt, seed),
+            what="the process that learns behaviour",
+            advice="set train.behaviour=inline to learn it in one process.",
+        )
+        self._child.wait()
+        self._under_way, self._untaken = False, False
+        self._metrics: dict[str, float] = {}
+
+    def update(self, states: State, progress: float) -> Tensors:
+        """Take over what the last update learnt and return its metrics; begin to learn from `states`."""
+        metrics = self.finish()
+        _copy({**self.model.state_dict(), "/memory": states.memory, "/latent": states.latent}, self._sent)
+        self._child.send("update", progress)
+        self._under_way = True
+        return metrics
+
+    def finish(self) -> Tensors:
+        """Wait for the update that is under way, and take over what it learnt."""
+        self._wait()
+        if not self._untaken:
+            return {}
+        _copy(self._learnt, self.actor_critic.state_dict())
+        self._untaken = False
+        return {name: torch.tensor(value) for name, value in self._metrics.items()}
+
+    def _wait(self) -> None:
+        if self._under_way:
+            self._under_way = False
+            self._metrics = self._child.wait()
+            self._untaken = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the process's state; what it learnt last is not taken over earlier because of this."""
+        self._wait()
+        self._child.send("save")
+        ahead = {name: value.clone() for name, value in self._learnt.items()} if self._untaken else {}
+        state: dict[str, Any] = pickle.loads(self._child.wait())
+        return state | {"ahead": ahead, "metrics": self._metrics}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self._untaken, self._metrics = bool(state["ahead"]), state["metrics"]
+        _copy(state["ahead"] or self.actor_critic.state_dict(), self._learnt)
+        self._child.send("load", pickle.dumps({name: state[name] for name in ("optimisers", "generator")}))
+        self._child.wait()
+
+    def close(self) -> None:
+        """End the process."""
+        self._child.close()
+
+
+def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
+    """Return the behaviour learning that the config of a run asks for (`train.behaviour`).
+
+    Args:
+        run: the run, whose `actor_critic` learns.
+        noise: generator of what is drawn in this process.
+    """
+    config = run.config
+    if config.train.behaviour == "inline" or run.device.type != "cpu":
+        return Inline(run.actor_critic, noise)
+    rows = config.train.batch * config.train.length
+    return Beside(run.model, run.actor_critic, config.actor_critic, rows, config.seed + DREAMS)
+
+
+@contextmanager
+def threads_beside(behaviour: Behaviour) -> Iterator[None]:
+    """Let torch leave alone, in this process, the cores that `behaviour` is busy on."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, before - behaviour.threads))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _shared(tensors: Tensors) -> Tensors:
+    """Return copies in memory that a child process shares."""
+    return {name: tensor.detach().clone().share_memory_() for name, tensor in tensors.items()}
+
+
+@torch.no_grad()
+def _copy(source: Tensors, target: Tensors) -> None:
+    for name, tensor in target.items():
+        if name in source:
+            tensor.copy_(source[name])
+
+
+def _build(
+    opened: ExitStack,
+    observation: ObservationLayout,
+    action: ActionLayout,
+    model_config: WorldModelConfig,
+    config: ActorCriticConfig,
+    received: Tensors,
+    learnt: Tensors,
+    seed: int,
+) -> Tasks:
+    """Make the process's own copy of the models."""
+    keep_freed_memory()
+    model = WorldModel(observation, action, model_config)
+    actor_critic = ActorCritic(model, config)
+    _copy(learnt, actor_critic.state_dict())
+    generator = torch.Generator().manual_seed(seed)
+
+    def update(progress: float) -> dict[str, float]:
+        _copy(received, model.state_dict())
+        states = State(received["/memory"], received["/latent"])
+        metrics = actor_critic.update(states, generator, progress)
+        _copy(actor_critic.state_dict(), learnt)
+        return {name: float(value) for name, value in metrics.items()}
+
+    def save(_: None) -> bytes:
+        # As bytes: tensors sent as such are handed over as open files, which end with this process.
+        return pickle.dumps({"optimisers": actor_critic.optimiser_state(), "generator": generator.get_state()})
+
+    def load(data: bytes) -> None:
+        state = pickle.loads(data)
+        _copy(learnt, actor_critic.state_dict())
+        actor_critic.load_optimiser_state(state["optimisers"])
+        generator.set_state(state["generator"])
+
+    return {"update": update, "save": save, "load": load}

@@ -1,0 +1,118 @@
+"""A process of its own for work that goes on beside the caller's."""
+
+import contextlib
+import multiprocessing
+import signal
+import sys
+import traceback
+import warnings
+from collections.abc import Callable
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
+from multiprocessing.context import BaseContext
+from typing import Any
+
+import torch
+
+from worldvae.errors import UserError
+
+Tasks = dict[str, Callable[[Any], Any]]
+Build = Callable[..., Tasks]
+
+
+def start_method() -> BaseContext:
+    """Return how processes are started: forked on Linux, spawned elsewhere.
+
+    A forked process is there in 0.02 s and knows whatever the program has registered or defined; a spawned one imports
+    torch again (3 s) and runs the user's script again, which must then be guarded by `if __name__ == "__main__"`.
+    Forking is safe with torch here because the process uses neither CUDA nor more than one thread: it never
+    enters the thread pool that it did not inherit. (macOS's system libraries do not survive a fork.)
+    """
+    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+
+
+class Child:
+    """The caller's end of a process that does named tasks on one thread, one after the other.
+
+    Args:
+        build: called in the process as `build(opened, *arguments)`; returns its tasks, functions of one argument, and
+            may enter into `opened` (an ExitStack) what is to be closed at the end. The first `wait` is for it.
+        arguments: of `build`.
+        what: the process, in the words of an error message.
+        advice: what to do if it dies, a sentence's end.
+    """
+
+    def __init__(self, build: Build, arguments: tuple[Any, ...], what: str, advice: str) -> None:
+        self.what, self.advice = what, advice
+        context = start_method()
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(  # type: ignore[attr-defined]
+            target=_serve, args=(theirs, self._pipe, build, arguments), daemon=True
+        )
+        with warnings.catch_warnings():
+            # Python 3.12 warns of any fork while there are threads: see `start_method`
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._process.start()
+        theirs.close()
+
+    def send(self, task: str, argument: Any = None) -> None:
+        """Ask for a task; the caller goes on meanwhile, and must `wait` before it asks for the next one."""
+        try:
+            self._pipe.send((task, argument))
+        except OSError:
+            raise self._death() from None
+
+    def wait(self) -> Any:
+        """Wait until the process has done what was asked for, and return what that returned.
+
+        Raises:
+            UserError: The one that the task raised, or one that says that the process died.
+        """
+        try:
+            kind, answer = self._pipe.recv()
+        except (EOFError, OSError):
+            raise self._death() from None
+        if kind == "user":
+            raise UserError(answer)
+        if kind == "bug":
+            raise RuntimeError(f"{self.what} failed:\n{answer}")
+        return answer
+
+    def close(self) -> None:
+        """Let the process close what it has opened, and end."""
+        with contextlib.suppress(OSError):
+            self._pipe.send(None)
+        self._process.join(timeout=5)
+        if self._process.is_alive():
+            self._process.kill()
+            self._process.join()
+        self._pipe.close()
+
+    def _death(self) -> UserError:
+        self._process.join(timeout=5)
+        return UserError(
+            f"{self.what} died with exit code {self._process.exitcode} (-9: killed, mostly for lack of memory; "
+            f"-11: it crashed): {self.advice}"
+        )
+
+
+def _serve(pipe: Connection, parent: Connection, build: Build, arguments: tuple[Any, ...]) -> None:
+    """Main function of the process."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles Ctrl-C and then closes the process
+    parent.close()  # a copy of the caller's end would keep this process from noticing that the caller is gone
+    torch.set_num_threads(1)
+    with ExitStack() as opened:
+        tasks: Tasks = {"": lambda _: tasks.update(build(opened, *arguments))}
+        request: Any = ("", None)
+        while request is not None:
+            try:
+                answer = ("done", tasks[request[0]](request[1]))
+            except UserError as error:
+                answer = ("user", str(error))
+            except Exception:
+                answer = ("bug", traceback.format_exc())
+            try:
+                pipe.send(answer)
+                request = pipe.recv()
+            except (EOFError, OSError):
+                break
