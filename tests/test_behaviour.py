@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
-from worldvae.behaviour import Beside, Inline
+from worldvae.behaviour import Beside, Inline, threads_beside
 from worldvae.errors import UserError
 from worldvae.types import State
 from worldvae.world_model import WorldModel
@@ -77,6 +77,30 @@ def test_saving_changes_nothing_and_what_is_saved_goes_on_exactly(model: WorldMo
     assert same(weights(beside.actor_critic), weights(other.actor_critic))
     assert not same(before, weights(other.actor_critic))
     other.close()
+
+
+def test_who_stops_the_caller_does_not_stop_it(model: WorldModel, beside: Beside) -> None:
+    process = beside._child._process
+    assert process.pid is not None
+    for number in (signal.SIGTERM, signal.SIGINT):  # as `timeout` and Ctrl-C send them to the whole group
+        os.kill(process.pid, number)
+    beside.update(starts(model), 0.0)
+    assert beside.finish()
+    beside.close()
+    assert process.exitcode == 0
+
+
+def test_it_leaves_a_core_to_the_other(beside: Beside, model: WorldModel) -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    with threads_beside(beside):
+        assert torch.get_num_threads() == 2
+    with threads_beside(Inline(beside.actor_critic, torch.Generator())):
+        assert torch.get_num_threads() == 3
+    torch.set_num_threads(1)
+    with threads_beside(beside):
+        assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
 
 
 def test_its_death_is_told(model: WorldModel, beside: Beside) -> None:

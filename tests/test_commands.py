@@ -254,7 +254,7 @@ def test_resuming_without_permission(
 
     shutil.copytree(run, tmp_path / "copy")
     monkeypatch.setattr(Replay, "_map", denied)  # tests may run as root, who is denied nothing
-    assert "cannot write to the replay" in complain(capsys, "train", "--resume", str(tmp_path / "copy"))
+    assert "cannot read and write the replay" in complain(capsys, "train", "--resume", str(tmp_path / "copy"))
 
 
 @pytest.mark.parametrize(

@@ -334,7 +334,7 @@ def test_too_few_bytes(tmp_path) -> None:
 
 def test_failing_disks(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write to the replay"):
+    with pytest.raises(UserError, match="cannot read and write the replay"):
         make(tmp_path / "file", lanes=1)
     with pytest.raises(UserError, match="bytes, and the disk has"):
         Replay(tmp_path, LAYOUT, ACTION, 1, 10**17)

@@ -13,6 +13,7 @@ from gymnasium import spaces
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import worldvae as wv
+from worldvae.behaviour import Beside
 from worldvae.config import find_config, load_config
 from worldvae.errors import UserError
 from worldvae.run import RunConfig
@@ -72,6 +73,31 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, behaviour: str) 
     second.close()
 
 
+def test_a_run_whose_process_dies_is_saved_and_goes_on(tmp_path: Path) -> None:
+    trainer = Trainer(config("train.behaviour=process"), tmp_path / "run")
+    finish = trainer.collector.finish
+
+    def deadly() -> Any:
+        if trainer.run.steps == 200:
+            assert isinstance(trainer.behaviour, Beside)
+            trainer.behaviour._child._process.kill()
+            trainer.behaviour._child._process.join()
+        return finish()
+
+    trainer.collector.finish = deadly  # type: ignore[method-assign]
+    with pytest.raises(UserError, match=r"learns behaviour died.*The run was saved"):
+        trainer.train()
+    trainer.close()
+    text = (tmp_path / "run" / "config.yaml").read_text()
+    (tmp_path / "run" / "config.yaml").write_text(text.replace("behaviour: process", "behaviour: inline"))
+    with pytest.raises(UserError, match=r"train\.behaviour=process and would now go on with inline"):
+        Trainer.resume(tmp_path / "run")
+    (tmp_path / "run" / "config.yaml").write_text(text)
+    second = Trainer.resume(tmp_path / "run")
+    assert 200 <= second.run.steps < 400 and second.train()
+    second.close()
+
+
 def test_the_seed_decides_the_run(tmp_path: Path) -> None:
     results = []
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -95,7 +121,7 @@ def test_environments_that_play_while_the_learner_works_change_nothing(tmp_path:
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
-    trainer = Trainer(config("train.film_every=20"), tmp_path / "run")
+    trainer = Trainer(config("train.film_every=50"), tmp_path / "run")
     trainer.train()
     trainer.close()
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]

@@ -11,6 +11,7 @@ from torch import Tensor
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.allocator import keep_freed_memory
 from worldvae.child import Child, Tasks
+from worldvae.errors import UserError
 from worldvae.run import Run
 from worldvae.types import ActionLayout, ObservationLayout, State
 from worldvae.world_model import WorldModel, WorldModelConfig
@@ -25,9 +26,11 @@ class Behaviour(Protocol):
     """Takes posterior states of the world model and improves the actor and the critic in dreams that begin there.
 
     Attributes:
+        kind: its name in `train.behaviour`.
         threads: cores that are busy with it while the world model learns.
     """
 
+    kind: str
     threads: int
 
     def update(self, states: State, progress: float) -> Tensors:
@@ -59,7 +62,7 @@ class Inline:
         noise: generator of the dreams' randomness.
     """
 
-    threads = 0
+    kind, threads = "inline", 0
 
     def __init__(self, actor_critic: ActorCritic, noise: torch.Generator) -> None:
         self.actor_critic, self.noise = actor_critic, noise
@@ -98,7 +101,7 @@ class Beside:
         seed: of the dreams' randomness.
     """
 
-    threads = 1
+    kind, threads = "process", 1
 
     def __init__(
         self, model: WorldModel, actor_critic: ActorCritic, config: ActorCriticConfig, rows: int, seed: int
@@ -112,11 +115,13 @@ class Beside:
             _build,
             (*layouts, model.config, config, self._sent, self._learnt, seed),
             what="the process that learns behaviour",
-            advice="set train.behaviour=inline to learn it in one process.",
+            advice="its last saved state is kept; train.behaviour=inline learns in one process, with less memory.",
+            learns=True,
         )
         self._child.wait()
         self._under_way, self._untaken = False, False
         self._metrics: dict[str, float] = {}
+        self._last = self._save()
 
     def update(self, states: State, progress: float) -> Tensors:
         """Take over what the last update learnt and return its metrics; begin to learn from `states`."""
@@ -137,17 +142,27 @@ class Beside:
 
     def _wait(self) -> None:
         if self._under_way:
-            self._under_way = False
             self._metrics = self._child.wait()
-            self._untaken = True
+            self._under_way, self._untaken = False, True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the process's state; what it learnt last is not taken over earlier because of this."""
-        self._wait()
-        self._child.send("save")
+        """Return the process's state; what it learnt last is not taken over earlier because of this.
+
+        If the process has died, it is the state that was saved (or loaded) last: not a moment of the run, but enough to
+        go on from.
+        """
+        try:
+            self._wait()
+            self._last = self._save()
+        except UserError:
+            return self._last | {"ahead": {}}
         ahead = {name: value.clone() for name, value in self._learnt.items()} if self._untaken else {}
+        return self._last | {"ahead": ahead, "metrics": self._metrics}
+
+    def _save(self) -> dict[str, Any]:
+        self._child.send("save")
         state: dict[str, Any] = pickle.loads(self._child.wait())
-        return state | {"ahead": ahead, "metrics": self._metrics}
+        return state | {"ahead": {}, "metrics": {}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
@@ -155,6 +170,7 @@ class Beside:
         _copy(state["ahead"] or self.actor_critic.state_dict(), self._learnt)
         self._child.send("load", pickle.dumps({name: state[name] for name in ("optimisers", "generator")}))
         self._child.wait()
+        self._last = state
 
     def close(self) -> None:
         """End the process."""
@@ -167,17 +183,26 @@ def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
     Args:
         run: the run, whose `actor_critic` learns.
         noise: generator of what is drawn in this process.
+
+    Raises:
+        UserError: If its process cannot be started.
     """
     config = run.config
     if config.train.behaviour == "inline" or run.device.type != "cpu":
         return Inline(run.actor_critic, noise)
     rows = config.train.batch * config.train.length
-    return Beside(run.model, run.actor_critic, config.actor_critic, rows, config.seed + DREAMS)
+    try:
+        return Beside(run.model, run.actor_critic, config.actor_critic, rows, config.seed + DREAMS)
+    except (OSError, RuntimeError) as error:
+        lines = str(error).splitlines() or [type(error).__name__]
+        raise UserError(
+            f"the process that learns behaviour could not be started ({lines[-1]}); use train.behaviour=inline."
+        ) from error
 
 
 @contextmanager
 def threads_beside(behaviour: Behaviour) -> Iterator[None]:
-    """Let torch leave alone, in this process, the cores that `behaviour` is busy on."""
+    """Let torch leave alone, in this process, the cores that `behaviour` is busy on (where it has more than one)."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, before - behaviour.threads))
     try:
@@ -194,8 +219,7 @@ def _shared(tensors: Tensors) -> Tensors:
 @torch.no_grad()
 def _copy(source: Tensors, target: Tensors) -> None:
     for name, tensor in target.items():
-        if name in source:
-            tensor.copy_(source[name])
+        tensor.copy_(source[name])
 
 
 def _build(

@@ -2,6 +2,7 @@
 
 import contextlib
 import multiprocessing
+import multiprocessing.util
 import signal
 import sys
 import traceback
@@ -10,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
@@ -20,15 +22,17 @@ Tasks = dict[str, Callable[[Any], Any]]
 Build = Callable[..., Tasks]
 
 
-def start_method() -> BaseContext:
+def start_method(learns: bool = False) -> BaseContext:
     """Return how processes are started: forked on Linux, spawned elsewhere.
 
     A forked process is there in 0.02 s and knows whatever the program has registered or defined; a spawned one imports
     torch again (3 s) and runs the user's script again, which must then be guarded by `if __name__ == "__main__"`.
     Forking is safe with torch here because the process uses neither CUDA nor more than one thread: it never
-    enters the thread pool that it did not inherit. (macOS's system libraries do not survive a fork.)
+    enters the thread pool that it did not inherit. (macOS's system libraries do not survive a fork.) Where there is an
+    accelerator, torch's gradients have threads for it that a fork breaks: a process that `learns` is spawned there.
     """
-    return multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+    forks = sys.platform == "linux" and not (learns and torch.accelerator.is_available())
+    return multiprocessing.get_context("fork" if forks else "spawn")
 
 
 class Child:
@@ -40,11 +44,15 @@ class Child:
         arguments: of `build`.
         what: the process, in the words of an error message.
         advice: what to do if it dies, a sentence's end.
+        learns: whether it computes gradients.
     """
 
-    def __init__(self, build: Build, arguments: tuple[Any, ...], what: str, advice: str) -> None:
+    def __init__(
+        self, build: Build, arguments: tuple[Any, ...], what: str, advice: str, *, learns: bool = False
+    ) -> None:
         self.what, self.advice = what, advice
-        context = start_method()
+        self._asked = True  # to build
+        context = start_method(learns)
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(  # type: ignore[attr-defined]
             target=_serve, args=(theirs, self._pipe, build, arguments), daemon=True
@@ -54,13 +62,18 @@ class Child:
             warnings.simplefilter("ignore", DeprecationWarning)
             self._process.start()
         theirs.close()
+        # At the latest when the caller exits, and before multiprocessing waits for its children there.
+        self.close = multiprocessing.util.Finalize(self, _end, (self._pipe, self._process), exitpriority=0)
+        """Let the process close what it has opened, and end; closing twice does nothing."""
 
     def send(self, task: str, argument: Any = None) -> None:
         """Ask for a task; the caller goes on meanwhile, and must `wait` before it asks for the next one."""
+        assert not self._asked, "something is under way: wait for it first"
         try:
             self._pipe.send((task, argument))
         except OSError:
             raise self._death() from None
+        self._asked = True
 
     def wait(self) -> Any:
         """Wait until the process has done what was asked for, and return what that returned.
@@ -72,21 +85,12 @@ class Child:
             kind, answer = self._pipe.recv()
         except (EOFError, OSError):
             raise self._death() from None
+        self._asked = False
         if kind == "user":
             raise UserError(answer)
         if kind == "bug":
             raise RuntimeError(f"{self.what} failed:\n{answer}")
         return answer
-
-    def close(self) -> None:
-        """Let the process close what it has opened, and end."""
-        with contextlib.suppress(OSError):
-            self._pipe.send(None)
-        self._process.join(timeout=5)
-        if self._process.is_alive():
-            self._process.kill()
-            self._process.join()
-        self._pipe.close()
 
     def _death(self) -> UserError:
         self._process.join(timeout=5)
@@ -96,9 +100,20 @@ class Child:
         )
 
 
+def _end(pipe: Connection, process: BaseProcess) -> None:
+    with contextlib.suppress(OSError):
+        pipe.send(None)
+    process.join(timeout=5)
+    if process.is_alive():
+        process.kill()
+        process.join()
+    pipe.close()
+
+
 def _serve(pipe: Connection, parent: Connection, build: Build, arguments: tuple[Any, ...]) -> None:
     """Main function of the process."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles Ctrl-C and then closes the process
+    for number in (signal.SIGINT, signal.SIGTERM):  # the caller handles them and then closes the process
+        signal.signal(number, signal.SIG_IGN)
     parent.close()  # a copy of the caller's end would keep this process from noticing that the caller is gone
     torch.set_num_threads(1)
     with ExitStack() as opened:

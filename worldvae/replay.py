@@ -122,7 +122,7 @@ class Replay:
             self._maps = {name: self._map(name) for name in self._spec}
         except OSError as error:
             reason = error.strerror or error
-            raise UserError(f"cannot write to the replay in {folder}: {reason}; choose another folder.") from error
+            raise UserError(f"cannot read and write the replay in {folder}: {reason}; it needs both.") from error
         self._rows = {name: torch.from_numpy(m.view(np.ndarray)) for name, m in self._maps.items()}
 
     # Writing

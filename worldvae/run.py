@@ -36,8 +36,8 @@ class TrainConfig:
         length: rows of a sequence.
         envs: environments stepped side by side.
         mode: "sync" steps them in this process, "async" in others.
-        behaviour: "inline" learns behaviour after each update of the world model, "process" beside it, in a process of
-            its own and one update behind (on a CPU; elsewhere it is inline).
+        behaviour: "inline" learns behaviour after each update of the world model, "process" beside it, on one core,
+            in a process of its own and one update behind (on a CPU; elsewhere it is inline).
         explore: the agent that collects.
         replay_bytes: size of the replay on disk.
         log_every: updates between two lines of metrics.jsonl.

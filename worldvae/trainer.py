@@ -58,11 +58,12 @@ class Trainer:
             self.run = create(folder, config, *layouts)
             # Should anything fail from here on, no run has begun: the folder is free for the next attempt.
             opened.callback((folder / "config.yaml").unlink)
+            self.noise = torch.Generator(self.run.device).manual_seed(config.seed)
+            self._start_behaviour(opened)
             self.lock = opened.enter_context(closing(Lock(folder)))
             self.replay = Replay(folder / "replay", *layouts, train.envs, train.replay_bytes)
             opened.pop_all()
         self.data = torch.Generator().manual_seed(config.seed)
-        self.noise = torch.Generator(self.run.device).manual_seed(config.seed)
         self.credit, self.updates = 0.0, 0
         self._assemble(Logger(folder))
 
@@ -84,12 +85,19 @@ class Trainer:
         with ExitStack() as opened:
             self._open(run.config, opened)
             run.check_layouts(self.pool.observation_layout, self.pool.action_layout)
+            self.noise = torch.Generator(run.device)
+            self.noise.set_state(state["noise"])
+            self._start_behaviour(opened)
+            if self.behaviour.kind != state["behaviour"]["kind"]:
+                raise UserError(
+                    f"{folder} was trained with train.behaviour={state['behaviour']['kind']} and would now go on with "
+                    f"{self.behaviour.kind}: undo what was edited, or train a new run."
+                )
             self.lock = opened.enter_context(closing(Lock(folder)))
             self.replay = Replay.open(folder / "replay", state["replay"])
             opened.pop_all()
-        self.data, self.noise = torch.Generator(), torch.Generator(run.device)
+        self.data = torch.Generator()
         self.data.set_state(state["data"])
-        self.noise.set_state(state["noise"])
         self.credit, self.updates = state["credit"], state["updates"]
         self._assemble(Logger(folder, resumed_at=run.steps))
         self.learner.optimiser.load_state_dict(state["optimiser"])
@@ -101,12 +109,15 @@ class Trainer:
         keep_freed_memory()
         self.pool = opened.enter_context(EnvPool([config.env] * config.train.envs, config.train.mode))
 
+    def _start_behaviour(self, opened: ExitStack) -> None:
+        # Before the lock: a process that is forked later would hold it too.
+        self.behaviour = opened.enter_context(closing(make_behaviour(self.run, self.noise)))
+
     def _assemble(self, logger: Logger) -> None:
         """Put together what a new run and a resumed one have in common."""
         config = self.run.config
         self.logger = logger
         self.learner = Learner(self.run.model, config.objective, config.optimiser)
-        self.behaviour = make_behaviour(self.run, self.noise)
         self.collector = Collector(self.pool, self.replay, config.seed)
         self.returns: deque[float] = deque(maxlen=10)
         self._recent: dict[str, list[Tensor]] = {}
@@ -152,9 +163,11 @@ class Trainer:
                 if self.updates >= self._saved + config.train.checkpoint_every:
                     self.save()
                 progress.show(self.run.steps, self.updates, self.returns)
-        if self.finished:
-            self.behaviour.finish()
-        self.save()
+        try:
+            if self.finished:
+                self.behaviour.finish()
+        finally:
+            self.save()
         return self.finished
 
     def _count(self, ended: list[Finished]) -> None:
@@ -189,13 +202,13 @@ class Trainer:
         for name, value in metrics.items():
             self._recent.setdefault(name, []).append(value)
         if self.updates % train.log_every == 0:
-            self._log()
+            self._log(steps)
         if self.updates % train.film_every == 0:
             self.show_dream()
 
-    def _log(self) -> None:
+    def _log(self, steps: int) -> None:
         means = {name: float(torch.stack(values).mean()) for name, values in self._recent.items()}
-        self.logger.scalars(self.run.steps, means | {"train/updates": self.updates, "train/episodes": self._episodes()})
+        self.logger.scalars(steps, means | {"train/updates": self.updates, "train/episodes": self._episodes()})
         self._recent = {}
 
     def _episodes(self) -> int:
@@ -222,7 +235,7 @@ class Trainer:
         self._saved = self.updates
         state: dict[str, Any] = self.run.weights() | {
             "optimiser": self.learner.optimiser.state_dict(),
-            "behaviour": self.behaviour.state_dict(),
+            "behaviour": self.behaviour.state_dict() | {"kind": self.behaviour.kind},
             "collector": self.collector.state_dict(),
             "replay": self.replay.state_dict(),
             "data": self.data.get_state(),
