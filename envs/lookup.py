@@ -55,6 +55,7 @@ def create(id: str, time_limit: int, render: bool, kwargs: dict[str, Any]) -> gy
     """
     # A window would need a display, and pygame's greeting would end up in the --json output.
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    os.environ.setdefault("SDL_NO_SIGNAL_HANDLERS", "1")  # else it swallows SIGTERM, and nothing can stop the process
     os.environ.setdefault("PYGAME_HIDE_SUPPORT_PROMPT", "1")
     spec = find_spec(id)
     options = kwargs | ({"render_mode": "rgb_array"} if render else {})

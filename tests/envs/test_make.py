@@ -1,5 +1,8 @@
 """Every environment in one shape: what is shown, repeats, limits, seeds, and one sentence for each fault."""
 
+import signal
+import subprocess
+import sys
 from typing import Any
 
 import gymnasium as gym
@@ -301,3 +304,12 @@ def test_a_config_may_come_from_omegaconf() -> None:
     assert env.observation_layout == ObservationLayout(pixels=(3, 16, 24), vector=3)
     assert (env.time_limit, env.unwrapped is env, env.env.unwrapped.g) == (7, True, 3.0)
     assert "Pendulum-v1" in repr(env)
+
+
+def test_a_process_that_renders_can_still_be_terminated() -> None:
+    """SDL, with which Gymnasium draws, takes SIGTERM for a wish to close its window."""
+    script = (
+        "import os, signal; from worldvae.envs import make; make('CartPole-v1', obs='pixels').reset(seed=0); "
+        "os.kill(os.getpid(), signal.SIGTERM); import time; time.sleep(0.5)"
+    )
+    assert subprocess.run([sys.executable, "-c", script], timeout=120).returncode == -signal.SIGTERM
