@@ -1,11 +1,12 @@
 """Many environments side by side, in this process or in others."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 import torch
@@ -102,11 +103,8 @@ class EnvPool:
         assert len(seeds) == self.num_envs, f"got {len(seeds)} seeds for {self.num_envs} environments"
         self._done |= chosen
         masked = [int(seed) if use else None for seed, use in zip(seeds, chosen, strict=True)]
-        if self.mode == "sync":
-            reset_rows(self._envs, self._buffers, 0, masked)
-        for worker in self._workers:
-            worker.send("reset", masked[worker.rows])
-        self._collect()
+        self._ask("reset", masked)
+        self._run(reset_rows, masked)
         self._done &= ~chosen
         return self._observation()
 
@@ -135,8 +133,7 @@ class EnvPool:
         assert values.shape == self._buffers.action.shape, f"{values.shape} is not {self._buffers.action.shape}"
         self._buffers.action[:] = values
         self._playing = plays
-        for worker in self._workers:
-            worker.send("step", plays[worker.rows].tolist())
+        self._ask("step", plays.tolist())
 
     def receive(self) -> Step:
         """Return what came of the actions that were sent.
@@ -147,9 +144,7 @@ class EnvPool:
         assert self._playing is not None, "no step is under way: send actions first"
         plays, self._playing = self._playing, None
         before, self._done = self._done, self._done | plays  # after a failure those rows are to be reset
-        if self.mode == "sync":
-            step_rows(self._envs, self._buffers, 0, plays.tolist())
-        self._collect()
+        self._run(step_rows, plays.tolist())
         terminated, truncated = self._buffers.terminated.copy(), self._buffers.truncated.copy()
         self._done = np.where(plays, terminated | truncated, before)
         return Step(
@@ -166,6 +161,17 @@ class EnvPool:
         for worker in self._workers:
             worker.close()
         self._envs, self._workers = [], []
+
+    def _ask(self, task: str, rows: Sequence[Any]) -> None:
+        """Let the workers, if there are any, begin with a task."""
+        for worker in self._workers:
+            worker.send(task, rows[worker.rows])
+
+    def _run(self, function: Callable[..., None], rows: Sequence[Any]) -> None:
+        """Do in this process what nobody was asked to do, or wait for those who were."""
+        if self.mode == "sync":
+            function(self._envs, self._buffers, 0, rows)
+        self._collect()
 
     def _collect(self) -> None:
         """Wait for all workers, also when one reports an error: an answer left in a pipe would be read too late."""

@@ -91,7 +91,7 @@ class Beside:
     """Learns in a process of its own, while the world model makes its next update, and always one update behind.
 
     What it learnt from the states of update k is in `actor_critic` from update k + 1 on, however fast either of them
-    is, so a run stays reproducible. Two single threads do more together than two threads that share small operations.
+    is, so a run stays reproducible.
 
     Args:
         model: the world model; its weights are copied with every update.
