@@ -8,9 +8,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Normal
 from torch.nn import functional as F
 
-from worldvae.distributions import FlatOneHot
+from worldvae.distributions import FlatOneHot, one_hot_draw
 from worldvae.networks import MLP
-from worldvae.planning.core import one_hot_draw
 from worldvae.types import ActionLayout
 
 
@@ -75,7 +74,9 @@ class ActionDistribution(Distribution):
         noise = torch.randn(self.box.mean.shape, device=self.box.mean.device, generator=generator)
         box = self.box.mean + self.box.stddev * noise
         parts = [box + (box.clamp(-1, 1) - box).detach()]
-        parts += [one_hot_draw(block.mean.detach(), generator) for block in self.blocks]
+        for block in self.blocks:
+            uniform = torch.rand(box.shape[:-1], device=box.device, generator=generator)
+            parts.append(one_hot_draw(block.mean.detach(), uniform))
         return torch.cat(parts, dim=-1)
 
     @property

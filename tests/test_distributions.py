@@ -17,6 +17,7 @@ from worldvae.distributions import (
     LatentFamily,
     TwoHot,
     kl,
+    one_hot_draw,
     symexp,
     symlog,
 )
@@ -102,6 +103,22 @@ def test_categorical_samples_are_exact_one_hots_whose_gradient_is_that_of_the_pr
         probs = 0.99 * torch.softmax(parameters.view(5, 3, 4), -1) + 0.01 / 4
         theirs = torch.autograd.grad((probs.flatten(-2) * weight).sum(), parameters)[0]
         assert torch.allclose(ours, theirs, atol=1e-6)
+
+
+def test_one_hot_draw_follows_the_probabilities(generator: torch.Generator) -> None:
+    probs, number = torch.tensor([0.0, 0.1, 0.0, 0.9, 0.0]), 20_000
+    drawn = one_hot_draw(probs.expand(number, 5), torch.rand(number, generator=generator))
+    assert drawn[:, [0, 2, 4]].sum() == 0
+    assert abs(float(drawn[:, 3].mean()) - 0.9) < 4 * math.sqrt(0.9 * 0.1 / number)
+
+
+@pytest.mark.parametrize("uniform", [0.0, 1 - 2**-24])
+def test_the_outermost_uniform_numbers_draw_a_class_that_is_possible(uniform: float) -> None:
+    probs = torch.tensor([[0.0, 1.0, 0.0], [0.1, 0.2, 0.7], [0.0, 0.3, 0.7], [1 / 3, 1 / 3, 1 / 3]])
+    drawn = one_hot_draw(probs, torch.full((4,), uniform))
+    assert torch.equal(drawn.sum(-1), torch.ones(4))
+    assert bool(((drawn == 0) | (drawn == 1)).all())
+    assert bool((probs[drawn == 1] > 0).all())
 
 
 def test_flat_one_hot_is_a_product_of_categoricals() -> None:

@@ -10,7 +10,7 @@ from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, OneHotCategoricalStraightThrough, constraints
 from torch.distributions import kl_divergence as torch_kl
@@ -117,25 +117,40 @@ class CategoricalFamily:
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:
-        """Draw Exponential(1) noise: argmax(p / noise) is a draw from p (the Gumbel trick without logarithms)."""
-        return torch.empty(*shape, self.latent_size, device=device).exponential_(generator=generator)
+        """Draw one uniform number per group (the Gumbel trick would need one per class, and a logarithm of it)."""
+        return torch.rand(*shape, self.groups, device=device, generator=generator)
 
     def sample(
         self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
         """Return one-hots whose gradient is that of the probabilities."""
         probs = self._probs(parameters)
-        index = (probs / rearrange(noise, "... (g c) -> ... g c", g=self.groups)).argmax(dim=-1)
-        return self._straight_through(probs, index)
+        return self._straight_through(probs, one_hot_draw(probs.detach(), noise))
 
     def mode(self, parameters: Float[Tensor, "*batch parameter"]) -> Float[Tensor, "*batch latent"]:
         """Return the most probable class of each group as one-hots."""
         probs = self._probs(parameters)
-        return self._straight_through(probs, probs.argmax(dim=-1))
+        return self._straight_through(probs, F.one_hot(probs.argmax(dim=-1), self.classes).to(probs.dtype))
 
-    def _straight_through(self, probs: Tensor, index: Int[Tensor, "*batch group"]) -> Tensor:
-        one_hot = F.one_hot(index, self.classes).to(probs.dtype)
-        return (one_hot + (probs - probs.detach())).flatten(-2)
+    def _straight_through(self, probs: Tensor, one_hot: Tensor) -> Tensor:
+        return (one_hot + (probs - probs.detach()) if probs.requires_grad else one_hot).flatten(-2)
+
+
+def one_hot_draw(
+    probs: Float[Tensor, "*batch class_"], uniform: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch class_"]:
+    """Turn numbers in [0, 1) into one-hot draws from `probs`: the first class whose cumulated probability is above.
+
+    Args:
+        probs: probabilities; a class of probability 0 is never drawn.
+        uniform: one number per draw.
+    """
+    above = probs.cumsum(dim=-1)
+    above = (above > uniform.unsqueeze(-1) * above[..., -1:]).to(probs.dtype)
+    above[..., -1] = 1  # whatever rounding makes of a number just below 1, or a model of its weights (NaN)
+    drawn = above.clone()
+    drawn[..., 1:] -= above[..., :-1]
+    return drawn
 
 
 class FlatOneHot(Distribution):

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from worldvae.planning import Plan, Proposal, discounted_return, uniform_actions
-from worldvae.planning.core import one_hot_draw
 from worldvae.types import ActionLayout, Dream, State
 
 CPU = torch.device("cpu")
@@ -69,13 +68,6 @@ def test_uniform_actions_are_uniform(generator: torch.Generator) -> None:
     assert abs(float(actions[:, 0].mean())) < 4 * math.sqrt(1 / 3 / number)
     assert float(actions[:, 0].square().mean()) == pytest.approx(1 / 3, abs=4 * math.sqrt(4 / 45 / number))
     assert bool(((actions[:, 1:].mean(0) - 0.25).abs() < 4 * math.sqrt(0.25 * 0.75 / number)).all())
-
-
-def test_one_hot_draw_follows_the_probabilities(generator: torch.Generator) -> None:
-    probs = torch.tensor([0.0, 0.1, 0.9])
-    drawn = one_hot_draw(probs.expand(20_000, 3), generator)
-    assert drawn[:, 0].sum() == 0
-    assert abs(float(drawn[:, 2].mean()) - 0.9) < 4 * math.sqrt(0.9 * 0.1 / 20_000)
 
 
 def test_samples_have_the_moments_of_the_proposal(generator: torch.Generator) -> None:

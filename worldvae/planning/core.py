@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
+from worldvae.distributions import one_hot_draw
 from worldvae.types import ActionLayout, Dream, State, TensorTree
 
 
@@ -55,20 +56,15 @@ def discounted_return(dream: Dream, discount: float, value: Value | None = None)
     return total if value is None else total + reached[:, -1] * value(dream.states[:, -1])
 
 
-def one_hot_draw(
-    probs: Float[Tensor, "*batch class_"], generator: torch.Generator | None
-) -> Float[Tensor, "*batch class_"]:
-    """Draw one-hot vectors from probabilities (argmax of p / Exponential(1))."""
-    noise = torch.empty_like(probs).exponential_(generator=generator)
-    return F.one_hot((probs / noise).argmax(dim=-1), probs.shape[-1]).to(probs.dtype)
-
-
 def uniform_actions(
     layout: ActionLayout, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
 ) -> Float[Tensor, "*shape action"]:
     """Draw action vectors uniformly: continuous entries in [-1, 1], one class per one-hot block."""
     box = torch.rand(*shape, layout.continuous, device=device, generator=generator) * 2 - 1
-    blocks = [one_hot_draw(torch.ones(*shape, n, device=device), generator) for n in layout.categorical]
+    blocks = []
+    for n in layout.categorical:
+        uniform = torch.rand(shape, device=device, generator=generator)
+        blocks.append(one_hot_draw(torch.ones(*shape, n, device=device), uniform))
     return torch.cat([box, *blocks], dim=-1)
 
 
@@ -121,7 +117,8 @@ class Proposal:
         blocks = []
         for block in self.layout.blocks:
             probs = self.mean[:, None, :, block].expand(batch, number, horizon, -1)
-            blocks.append(one_hot_draw(probs, generator))
+            uniform = torch.rand(batch, number, horizon, device=probs.device, generator=generator)
+            blocks.append(one_hot_draw(probs, uniform))
         return torch.cat([box, *blocks], dim=-1)
 
     def mode(self) -> Float[Tensor, "batch horizon action"]:
