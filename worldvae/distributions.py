@@ -282,10 +282,9 @@ class TwoHot(Distribution):
     def mean(self) -> Tensor:
         """Expectation, summed in symmetric pairs so that uniform probabilities give exactly 0."""
         half = self.logits.shape[-1] // 2
-        weights = (self.logits - self.logits.detach().amax(dim=-1, keepdim=True)).exp()
-        pairs = weights[..., half + 1 :] - weights[..., :half].flip(-1)
-        with torch.autocast(weights.device.type, enabled=False):  # the outermost bins need more than bfloat16
-            return (pairs.to(self.bins.dtype) @ self.bins[half + 1 :]) / weights.sum(dim=-1)
+        with torch.autocast(self.logits.device.type, enabled=False):  # the outermost bins need more than bfloat16
+            probs = torch.softmax(self.logits.to(self.bins.dtype), dim=-1)
+            return (probs[..., half + 1 :] - probs[..., :half].flip(-1)) @ self.bins[half + 1 :]
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Cross-entropy of the two-hot encoding of `value`, in nats."""

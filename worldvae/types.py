@@ -11,6 +11,7 @@ environment steps has T + 1 rows.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -78,9 +79,9 @@ class State(TensorTree):
     memory: Float[Tensor, "*batch memory"]
     latent: Float[Tensor, "*batch latent"]
 
-    @property
+    @cached_property
     def features(self) -> Float[Tensor, "*batch features"]:
-        """What every head reads: memory and latent side by side."""
+        """What every head reads: memory and latent side by side (joined once, for all of them)."""
         return torch.cat([self.memory, self.latent], dim=-1)
 
 

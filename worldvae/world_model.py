@@ -245,7 +245,7 @@ class WorldModel(nn.Module):
         states, parameters = [], []
         for t in range(length):
             state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
-            memory = self.memory.step(state.memory, state.latent, moves[t])
+            memory = self.memory.step(state.memory, state.latent, moves[t]).float()
             q = self.posterior.parameters_at(memory, embedded[t])
             state = State(memory, self.family.mode(q) if noise is None else self.family.sample(q, noise[t]))
             states.append(state)
@@ -257,10 +257,12 @@ class WorldModel(nn.Module):
         self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"] | None
     ) -> State:
         """Imagine one step: the memory moves on, the prior draws z from `noise` (None: its mode)."""
-        return self._step(state, self.memory.project(action), noise)
+        return self._step(state, self.memory.project(action), noise).map(Tensor.float)
 
     def _step(self, state: State, move: Tensor, noise: Tensor | None) -> State:
         memory = self.memory.step(state.memory, state.latent, move)
+        if torch.is_grad_enabled():
+            memory = memory.float()  # else not yet: the next step would only narrow it again, to the same numbers
         return State(memory, self.prior.mode(memory) if noise is None else self.prior.step(memory, noise))
 
     def imagine(
@@ -295,10 +297,10 @@ class WorldModel(nn.Module):
             taken = []
             for draw in draws:
                 taken.append(actions(state))
-                state = self.step(state, taken[-1], draw)
+                state = self._step(state, self.memory.project(taken[-1]), draw)
                 states.append(state)
             actions = torch.stack(taken, dim=1)
-        imagined = State.stack(states, dim=1)
+        imagined = State.stack(states, dim=1).map(Tensor.float)
         return Dream(start, imagined, actions, self.reward(imagined).mean, self.continuation(imagined).mean)
 
     def decode(self, states: State, modality: Literal["pixels", "vector"] | None = None) -> Distribution:

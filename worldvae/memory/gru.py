@@ -44,6 +44,6 @@ class GRUMemory(nn.Module):
         latent: Float[Tensor, "batch latent"],
         projected: Float[Tensor, "batch hidden"],
     ) -> Float[Tensor, "batch memory"]:
-        """Return the next memory, for `projected = project(action)`."""
+        """Return the next memory, for `projected = project(action)`, in the type it was computed in."""
         out: Tensor = self.cell(self.mix(latent, projected), memory)
-        return out.float()
+        return out
