@@ -90,10 +90,13 @@ class _Upsampling(nn.Module):
         order = "oabcmn" if self.paints else "abocmn"
         with torch.autocast(x.device.type, enabled=False):
             weight = torch.einsum(f"amk,bnl,ockl->{order}", self.taps, self.taps, self.weight).flatten(0, 2)
-        if self.paints:
-            return paint(F.conv2d(x, weight, self.bias.repeat_interleave(4), padding=self.pad), 2)
-        sets = F.conv2d(x, weight, self.bias.repeat(4), padding=self.pad).permute(0, 2, 3, 1)
         height, width = (self.rows(size) for size in x.shape[-2:])
+        # oneDNN's gradient of a bias takes several times as long where more than one row of zeros is around the input.
+        rest = max(0, self.pad - 1)
+        x = F.pad(x, (rest, rest, rest, rest)) if rest else x
+        if self.paints:
+            return paint(F.conv2d(x, weight, self.bias.repeat_interleave(4), padding=self.pad - rest), 2)
+        sets = F.conv2d(x, weight, self.bias.repeat(4), padding=self.pad - rest).permute(0, 2, 3, 1)
         out: Tensor = _Interleave.apply(sets.unflatten(-1, (2, 2, -1)), height, width, self.first)  # type: ignore[no-untyped-call]
         return out.permute(0, 3, 1, 2)
 
