@@ -64,8 +64,7 @@ def test_packed_episodes_equal_the_episodes_apart(
     for part, rows in ((slice(None, first), packed[:, :first]), (slice(first, None), packed[:, first:])):
         apart = model.observe(rows)
         assert same(together.posterior[:, part], apart.posterior)
-        assert torch.allclose(together.prior_parameters[:, part], apart.prior_parameters, atol=1e-5)
-        assert torch.allclose(together.posterior_parameters[:, part], apart.posterior_parameters, atol=1e-5)
+        assert torch.allclose(together.parameters[:, part], apart.parameters, atol=1e-5)
 
 
 def test_without_a_reset_the_past_does_matter(make_model: Maker, make_batch: Rows, feed_noise: Feed) -> None:
@@ -108,7 +107,7 @@ def test_two_halves_with_state_and_action_handed_over_equal_the_whole(
     left = model.observe(rows[:, :cut])
     right = model.observe(rows[:, cut:], left.posterior[:, -1], rows.action[:, cut - 1])
     assert same(State.cat([left.posterior, right.posterior], dim=1), whole.posterior)
-    assert torch.allclose(right.prior_parameters, whole.prior_parameters[:, cut:], atol=1e-5)
+    assert torch.allclose(right.parameters, whole.parameters[:, cut:], atol=1e-5)
 
 
 def test_the_first_reset_forgets_what_was_handed_over(make_model: Maker, make_batch: Rows, feed_noise: Feed) -> None:
@@ -142,8 +141,7 @@ def test_observe_is_its_definition_written_out(
             h, model.family.sample(model.posterior.parameters_at(h, model.posterior.project(embedding[:, t])), noise[t])
         )
         assert same(observed.posterior[:, t], state)
-        assert torch.allclose(model.family(observed.posterior_parameters[:, t]).mean, q.mean, atol=1e-5)
-        assert torch.allclose(model.family(observed.prior_parameters[:, t]).mean, model.prior(h).mean, atol=1e-5)
+        assert torch.allclose(model.family(observed.parameters[:, t]).mean, q.mean, atol=1e-5)
 
 
 @parts
@@ -329,7 +327,7 @@ def test_the_mode_is_followed_without_noise(make_model: Maker, make_batch: Rows,
     before = torch.get_rng_state()
     model.observe(rows, mode=True)
     assert torch.equal(torch.get_rng_state(), before)  # nothing is drawn
-    assert torch.equal(a.posterior.latent, model.family.mode(a.posterior_parameters))
+    assert torch.equal(a.posterior.latent, model.family.mode(a.parameters))
     actions = torch.rand(2, 3, 2)
     dreamt = model.imagine(a.posterior[:, -1], actions, mode=True).states
     assert torch.allclose(dreamt.latent, model.prior.mode(dreamt.memory), atol=1e-6)

@@ -160,7 +160,7 @@ class FlatOneHot(Distribution):
 
     def __init__(self, probs: Float[Tensor, "*batch group class_"]) -> None:
         self.base = Independent(OneHotCategoricalStraightThrough(probs, validate_args=False), 1, validate_args=False)
-        self.groups = probs.shape[-2]
+        self.probs, self.groups = probs, probs.shape[-2]
         super().__init__(probs.shape[:-2], torch.Size([probs.shape[-2] * probs.shape[-1]]), validate_args=False)
 
     @property
@@ -189,6 +189,20 @@ def kl(q: Distribution, p: Distribution) -> Float[Tensor, "*batch"]:
     if isinstance(q, FlatOneHot) and isinstance(p, FlatOneHot):
         return torch_kl(q.base, p.base)
     return torch_kl(q, p)
+
+
+def has_kl(q: Distribution, p: Distribution) -> bool:
+    """Whether `kl` has a closed form for these two."""
+    return any(all(isinstance(d, kind) for d in (q, p)) for kind in (FlatOneHot, Independent))
+
+
+def detached(distribution: Distribution) -> Distribution:
+    """Return the distribution with constant parameters: a product of Normals, or of categoricals."""
+    if isinstance(distribution, FlatOneHot):
+        return FlatOneHot(distribution.probs.detach())
+    assert isinstance(distribution, Independent)
+    base = distribution.base_dist
+    return Independent(Normal(base.loc.detach(), base.scale.detach(), validate_args=False), 1, validate_args=False)
 
 
 class IsotropicGaussian(Distribution):

@@ -12,11 +12,14 @@ environment steps has T + 1 rows.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
+
+Kind = Literal["exact", "lower_bound", "estimate", "unnormalised"]
+"""What a likelihood number is. Numbers of different kinds are not compared without saying so."""
 
 Tree = TypeVar("Tree", bound="TensorTree")  # not Self: the run-time type checker of the tests does not know it
 

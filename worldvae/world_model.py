@@ -21,7 +21,7 @@ from worldvae.likelihoods import BernoulliLikelihood, GaussianLikelihood, TwoHot
 from worldvae.memory import BlockGRUMemory, GRUMemory
 from worldvae.networks import MLP, TRUNKS, ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
 from worldvae.posteriors import AmortisedPosterior
-from worldvae.priors import Prior
+from worldvae.priors import ParametricPrior
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, TensorTree
 
 Policy = Callable[[State], Float[Tensor, "batch action"]]
@@ -87,11 +87,10 @@ class WorldModelConfig:
 
 @dataclass(frozen=True)
 class Observed(TensorTree):
-    """What `observe` returns: posterior states, and the parameters of q and of the prior it is held against."""
+    """What `observe` returns: posterior states, and the parameters of the q they were drawn from."""
 
     posterior: State
-    posterior_parameters: Float[Tensor, "batch time parameter"]
-    prior_parameters: Float[Tensor, "batch time parameter"]
+    parameters: Float[Tensor, "batch time parameter"]
 
 
 class WorldModel(nn.Module):
@@ -137,7 +136,7 @@ class WorldModel(nn.Module):
             embedding += hidden
         memories: dict[str, type[GRUMemory] | type[BlockGRUMemory]] = {"gru": GRUMemory, "block_gru": BlockGRUMemory}
         self.memory = memories[config.memory](latent, action.size, memory, hidden)
-        self.prior = Prior(memory, self.family, hidden)
+        self.prior = ParametricPrior(memory, self.family, hidden)
         self.posterior = AmortisedPosterior(memory, embedding, self.family, hidden)
         self.reward_head = TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
         self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
@@ -240,18 +239,17 @@ class WorldModel(nn.Module):
         go_on = (~batch.is_first).float().unsqueeze(-1)
         previous = torch.cat([action.unsqueeze(1), batch.action[:, :-1]], dim=1) * go_on
         moves = self.memory.project(previous).unbind(1)
-        noise = None if mode else self.family.noise((length, size), self.device, generator)
+        noise = None if mode else self.posterior.noise((length, size), self.device, generator)
 
         states, parameters = [], []
         for t in range(length):
             state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
             memory = self.memory.step(state.memory, state.latent, moves[t]).float()
-            q = self.posterior.parameters_at(memory, embedded[t])
-            state = State(memory, self.family.mode(q) if noise is None else self.family.sample(q, noise[t]))
+            latent, q = self.posterior.infer(memory, embedded[t], None if noise is None else noise[t])
+            state = State(memory, latent)
             states.append(state)
             parameters.append(q)
-        posterior = State.stack(states, dim=1)
-        return Observed(posterior, torch.stack(parameters, dim=1), self.prior.parameters_at(posterior.memory))
+        return Observed(State.stack(states, dim=1), torch.stack(parameters, dim=1))
 
     def step(
         self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"] | None

@@ -34,7 +34,7 @@ def test_every_term_is_its_definition_and_keeps_batch_and_time(
     found = elbo(model, rows, observed)
     states, seen = observed.posterior, rows.observation
     assert seen.pixels is not None and seen.vector is not None
-    q, p = model.family(observed.posterior_parameters), model.family(observed.prior_parameters)
+    q, p = model.posterior.distribution(observed.parameters), model.prior(states.memory)
     expected = {
         "pixels": model.decode(states).log_prob(unit(seen.pixels)),
         "vector": model.decode(states, "vector").log_prob(symlog(seen.vector)),
@@ -98,13 +98,16 @@ def test_the_same_seed_picks_the_same_frames(make_model: Maker, make_batch: Rows
 
 
 @pytest.mark.parametrize("latent", ["gaussian", "categorical"])
-def test_each_kl_reaches_one_side_only(make_model: Maker, make_batch: Rows, latent: str) -> None:
+def test_each_kl_reaches_one_side_only(
+    make_model: Maker, make_batch: Rows, monkeypatch: pytest.MonkeyPatch, latent: str
+) -> None:
     model = make_model(latent=latent)
     rows = make_batch(model, 2, 3)
     states = model.observe(rows, generator=torch.Generator().manual_seed(0)).posterior
     q = torch.randn(2, 3, model.family.parameter_size, requires_grad=True)
     p = torch.randn(2, 3, model.family.parameter_size, requires_grad=True)
-    found = elbo(model, rows, Observed(states, q, p))
+    monkeypatch.setattr(model.prior, "parameters_at", lambda memory: p)
+    found = elbo(model, rows, Observed(states, q))
     to_q, to_p = torch.autograd.grad(found.kl_dynamics.sum(), [q, p], allow_unused=True, retain_graph=True)
     assert to_q is None and bool((to_p.abs().amax(-1) > 0).all())
     to_q, to_p = torch.autograd.grad(found.kl_representation.sum(), [q, p], allow_unused=True)
@@ -135,7 +138,9 @@ def test_free_nats_are_per_step_on_the_sum_and_stop_the_gradient() -> None:
     assert torch.autograd.grad(loss, values)[0].tolist() == [[0.0, 0.5]]
 
 
-def test_free_nats_are_on_the_sum_over_latents(make_model: Maker, make_batch: Rows) -> None:
+def test_free_nats_are_on_the_sum_over_latents(
+    make_model: Maker, make_batch: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Four latents of 0.5 nats each are 2 nats: above one free nat, though each latent is below."""
     model = make_model()
     rows = make_batch(model, 1, 2)
@@ -143,7 +148,8 @@ def test_free_nats_are_on_the_sum_over_latents(make_model: Maker, make_batch: Ro
     p = torch.zeros(1, 2, 8)
     deviation = float(model.family(p).stddev[0, 0, 0])
     q = torch.cat([torch.full((1, 2, 4), deviation), torch.zeros(1, 2, 4)], -1)  # one deviation off: 1/2 nat each
-    found = elbo(model, rows, Observed(states, q, p))
+    monkeypatch.setattr(model.prior, "parameters_at", lambda memory: p)
+    found = elbo(model, rows, Observed(states, q))
     assert torch.allclose(found.kl_dynamics, torch.full((1, 2), 2.0), atol=1e-4)
 
 
@@ -184,7 +190,8 @@ def test_with_the_exact_posterior_the_bound_is_the_log_likelihood(
     no = torch.zeros(shape, dtype=torch.bool)
     seen = Observation(vector=symexp(x).expand(*shape, 2))
     rows = Batch(seen, torch.zeros(*shape, 2), torch.zeros(shape), no, ~no)
-    observed = Observed(State(torch.zeros(*shape, 16), latent), q.expand(*shape, 2), p.expand(*shape, 2))
+    monkeypatch.setattr(model.prior, "parameters_at", lambda memory: p.expand(*shape, 2))
+    observed = Observed(State(torch.zeros(*shape, 16), latent), q.expand(*shape, 2))
     with torch.no_grad():
         found = elbo(model, rows, observed)
     draws: Tensor = (found.bound - found.reward - found.continuation).flatten()

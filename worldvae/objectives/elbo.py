@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from worldvae.distributions import kl, symlog
+from worldvae.distributions import symlog
 from worldvae.types import Batch, TensorTree
 from worldvae.world_model import Observed, WorldModel, unit
 
@@ -82,8 +82,8 @@ def elbo(
         generator: picks the frames.
     """
     states = observed.posterior
-    family = model.family
-    q, p = observed.posterior_parameters, observed.prior_parameters
+    q = model.posterior.distribution(observed.parameters)
+    dynamics, representation = model.prior.balanced_kl(q, states.latent, states.memory)
     pixels = vector = None
     if batch.observation.pixels is not None:
         picked = _pick(batch, decode_steps, generator)
@@ -99,8 +99,8 @@ def elbo(
         vector,
         reward=model.reward(states).log_prob(batch.reward),
         continuation=model.continuation(states).log_prob((~batch.termination).float()),
-        kl_dynamics=kl(family(q.detach()), family(p)),
-        kl_representation=kl(family(q), family(p.detach())),
+        kl_dynamics=dynamics,
+        kl_representation=representation,
     )
 
 

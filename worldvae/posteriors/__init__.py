@@ -1,5 +1,6 @@
 """Posteriors q(z | h, e): what is inferred once the frame was seen."""
 
 from worldvae.posteriors.amortised import AmortisedPosterior
+from worldvae.posteriors.posterior import Posterior
 
-__all__ = ["AmortisedPosterior"]
+__all__ = ["AmortisedPosterior", "Posterior"]

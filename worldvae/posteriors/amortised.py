@@ -1,14 +1,16 @@
 """The amortised posterior: inference is one forward pass."""
 
+import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Distribution
 
 from worldvae.distributions import LatentFamily
 from worldvae.networks import JointMLP
+from worldvae.posteriors.posterior import Posterior
 
 
-class AmortisedPosterior(nn.Module):
+class AmortisedPosterior(Posterior):
     """q(z | h, e) = family(mlp[h, e]), in the family of the prior.
 
     Args:
@@ -22,7 +24,7 @@ class AmortisedPosterior(nn.Module):
     """
 
     def __init__(self, memory: int, embedding: int, family: LatentFamily, hidden: int, layers: int = 1) -> None:
-        super().__init__()
+        super().__init__(family.latent_size)
         self.family = family
         self.net = JointMLP(memory, embedding, hidden, layers, family.parameter_size)
 
@@ -42,8 +44,28 @@ class AmortisedPosterior(nn.Module):
         out: Tensor = self.net(memory, projected).float()
         return out
 
+    def noise(
+        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+    ) -> Float[Tensor, "*shape noise"]:
+        """Draw the randomness of `infer`."""
+        return self.family.noise(shape, device, generator)
+
+    def infer(
+        self,
+        memory: Float[Tensor, "*batch memory"],
+        projected: Float[Tensor, "*batch hidden"],
+        noise: Float[Tensor, "*batch noise"] | None,
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch parameter"]]:
+        """Return a sample of z (the mode without noise) and the family's parameters."""
+        q = self.parameters_at(memory, projected)
+        return self.family.mode(q) if noise is None else self.family.sample(q, noise), q
+
+    def distribution(self, parameters: Float[Tensor, "*batch parameter"]) -> Distribution:
+        """Return the family at its parameters."""
+        return self.family(parameters)
+
     def forward(
         self, memory: Float[Tensor, "*batch memory"], embedding: Float[Tensor, "*batch embedding"]
     ) -> Distribution:
         """Return q(z | h, e)."""
-        return self.family(self.parameters_at(memory, self.project(embedding)))
+        return self.distribution(self.parameters_at(memory, self.project(embedding)))

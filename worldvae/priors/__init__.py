@@ -1,5 +1,7 @@
 """Priors p(z | h): conditional distributions that a world model rolls forward."""
 
-from worldvae.priors.prior import Prior
+from worldvae.priors.parametric import ParametricPrior
+from worldvae.priors.prior import Prior, frozen
+from worldvae.priors.standard import StandardPrior
 
-__all__ = ["Prior"]
+__all__ = ["ParametricPrior", "Prior", "StandardPrior", "frozen"]

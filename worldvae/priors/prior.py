@@ -1,54 +1,89 @@
-"""The prior whose parameters a perceptron reads off the memory."""
+"""What every prior is: p(z | h), to draw from and to hold a posterior against."""
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from worldvae.distributions import LatentFamily
-from worldvae.networks import MLP
+from worldvae.types import Kind
 
 
 class Prior(nn.Module):
-    """p(z | h) = family(mlp(h)); `gaussian` or `categorical` by its family.
+    """p(z | h): what z may be before anything is seen.
+
+    Conditioned on the memory of a world model it is the transition that dreams are made of; with a memory of length 0
+    it is the prior p(z) of a static VAE. The two are one thing, so that every prior of the VAE literature is a latent
+    dynamics model too.
 
     Args:
-        memory: length of h.
-        family: the latent family, which fixes the length of z.
-        hidden: width of the hidden layers.
-        layers: number of hidden layers.
+        latent: length of z.
+
+    Attributes:
+        kind: what `log_prob` is: "exact", a "lower_bound", an "estimate", or "unnormalised" (exact but for a
+            constant that depends on h alone).
     """
 
-    def __init__(self, memory: int, family: LatentFamily, hidden: int, layers: int = 1) -> None:
+    kind: Kind = "exact"
+
+    def __init__(self, latent: int) -> None:
         super().__init__()
-        self.family = family
-        self.net = MLP(memory, hidden, layers, family.parameter_size)
-
-    def extra_repr(self) -> str:
-        """Show the family."""
-        return repr(self.family)
-
-    def parameters_at(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch parameter"]:
-        """Return the family's parameters."""
-        out: Tensor = self.net(memory).float()
-        return out
-
-    def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
-        """Return p(z | h)."""
-        return self.family(self.parameters_at(memory))
-
-    def step(
-        self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
-    ) -> Float[Tensor, "*batch latent"]:
-        """Return a reparameterised sample of z."""
-        return self.family.sample(self.parameters_at(memory), noise)
-
-    def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
-        """Return the most probable z."""
-        return self.family.mode(self.parameters_at(memory))
+        self.latent_size = latent
 
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:
-        """Draw the randomness of `step`."""
-        return self.family.noise(shape, device, generator)
+        """Draw the randomness of `step` for any leading shape; standard normal unless a prior says otherwise."""
+        return torch.randn(*shape, self.latent_size, device=device, generator=generator)
+
+    def step(
+        self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Turn noise into a sample of z; gradients pass through it wherever they can."""
+        raise NotImplementedError
+
+    def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
+        """Return a typical z without randomness: the mode where it is known."""
+        raise NotImplementedError
+
+    def log_prob(
+        self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return log p(z | h) in nats, of the kind that `kind` says."""
+        raise NotImplementedError
+
+    def kl(
+        self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return KL(q || p) in nats, or its estimate log q(z) - log p(z | h) at the sample `latent` of q."""
+        return q.log_prob(latent) - self.log_prob(latent, memory)
+
+    def balanced_kl(
+        self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return KL(sg(q) || p), whose gradient reaches the prior alone, and KL(q || sg(p)), equal in value."""
+        with torch.no_grad():
+            entropy = q.log_prob(latent)
+        dynamics = entropy - self.log_prob(latent.detach(), memory)
+        with frozen(self.learnt()):
+            representation = self.kl(q, latent, memory.detach())
+        return dynamics, representation
+
+    def learnt(self) -> Iterable[nn.Parameter]:
+        """Return every parameter that p(z | h) depends on, those of other modules included."""
+        return self.parameters()
+
+
+@contextmanager
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Build graphs in which these parameters are constants."""
+    kept = [parameter for parameter in parameters if parameter.requires_grad]
+    for parameter in kept:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in kept:
+            parameter.requires_grad_(True)

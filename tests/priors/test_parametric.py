@@ -6,14 +6,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldvae.distributions import CategoricalFamily, GaussianFamily, LatentFamily
-from worldvae.priors import Prior
+from worldvae.priors import ParametricPrior
 
 FAMILIES = [GaussianFamily(4), CategoricalFamily(2, 3)]
 
 
-def make(family: LatentFamily) -> Prior:
+def make(family: LatentFamily) -> ParametricPrior:
     torch.manual_seed(0)
-    return Prior(5, family, 8)
+    return ParametricPrior(5, family, 8)
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=repr)

@@ -1,0 +1,78 @@
+"""Priors whose density is a family at parameters that a perceptron reads off the memory."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution
+
+from worldvae.distributions import LatentFamily, detached, has_kl, kl
+from worldvae.networks import MLP
+from worldvae.priors.prior import Prior
+
+
+class ParametricPrior(Prior):
+    """p(z | h) = family(mlp(h)); `gaussian` or `categorical` by its family.
+
+    Args:
+        memory: length of h.
+        family: the latent family, which fixes the length of z.
+        hidden: width of the hidden layers.
+        layers: number of hidden layers.
+    """
+
+    def __init__(self, memory: int, family: LatentFamily, hidden: int, layers: int = 1) -> None:
+        super().__init__(family.latent_size)
+        self.family = family
+        self.net = MLP(memory, hidden, layers, family.parameter_size)
+
+    def extra_repr(self) -> str:
+        """Show the family."""
+        return repr(self.family)
+
+    def parameters_at(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch parameter"]:
+        """Return the family's parameters."""
+        out: Tensor = self.net(memory).float()
+        return out
+
+    def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
+        """Return p(z | h)."""
+        return self.family(self.parameters_at(memory))
+
+    def step(
+        self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return a reparameterised sample of z."""
+        return self.family.sample(self.parameters_at(memory), noise)
+
+    def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
+        """Return the most probable z."""
+        return self.family.mode(self.parameters_at(memory))
+
+    def noise(
+        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+    ) -> Float[Tensor, "*shape noise"]:
+        """Draw the randomness of `step`."""
+        return self.family.noise(shape, device, generator)
+
+    def log_prob(
+        self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return log p(z | h)."""
+        out: Tensor = self(memory).log_prob(latent)
+        return out
+
+    def kl(
+        self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return KL(q || p), in closed form where there is one."""
+        p = self(memory)
+        return kl(q, p) if has_kl(q, p) else q.log_prob(latent) - p.log_prob(latent)
+
+    def balanced_kl(
+        self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return both directions of the gradient from one pass through the network."""
+        p = self(memory)
+        if not has_kl(q, p):
+            return super().balanced_kl(q, latent, memory)
+        return kl(detached(q), p), kl(q, detached(p))

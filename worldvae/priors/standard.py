@@ -1,0 +1,45 @@
+"""The prior that knows nothing."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+
+from worldvae.distributions import has_kl, kl
+from worldvae.priors.prior import Prior
+
+
+class StandardPrior(Prior):
+    """p(z | h) = N(0, I), whatever the memory.
+
+    Reference: Kingma & Welling 2014, "Auto-Encoding Variational Bayes", appendix B.
+    """
+
+    def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
+        """Return N(0, I) for every element of the batch."""
+        zeros = memory.new_zeros(*memory.shape[:-1], self.latent_size)
+        return Independent(Normal(zeros, torch.ones_like(zeros), validate_args=False), 1, validate_args=False)
+
+    def step(
+        self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return the noise itself."""
+        return noise
+
+    def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
+        """Return 0."""
+        return memory.new_zeros(*memory.shape[:-1], self.latent_size)
+
+    def log_prob(
+        self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return log N(z; 0, I)."""
+        out: Tensor = self(memory).log_prob(latent)
+        return out
+
+    def kl(
+        self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return KL(q || N(0, I)), in closed form where there is one."""
+        p = self(memory)
+        return kl(q, p) if has_kl(q, p) else q.log_prob(latent) - p.log_prob(latent)
