@@ -12,8 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldvae.parts import WorldModelConfig
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout
-from worldvae.world_model import WorldModel, WorldModelConfig
+from worldvae.world_model import WorldModel
 
 torch.set_num_threads(1)
 

@@ -13,8 +13,9 @@ from torch import nn
 from worldvae.learner import Learner, Optimiser, OptimiserConfig
 from worldvae.networks import TRUNKS
 from worldvae.objectives import ELBOConfig
+from worldvae.parts import WorldModelConfig
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State
-from worldvae.world_model import WorldModel, WorldModelConfig
+from worldvae.world_model import WorldModel
 
 Maker = Callable[..., WorldModel]
 Rows = Callable[..., Batch]

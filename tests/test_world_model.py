@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from worldvae.distributions import symlog
+from worldvae.parts import SIZES, WorldModelConfig
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State
-from worldvae.world_model import SIZES, WorldModel, WorldModelConfig, unit
+from worldvae.world_model import WorldModel, unit
 
 Maker = Callable[..., WorldModel]
 Rows = Callable[..., Batch]
 Feed = Callable[[WorldModel, list[Tensor]], None]
 
 PARTS = [(memory, latent) for memory in ("gru", "block_gru") for latent in ("gaussian", "categorical")]
+PARTS += [("markov", "gaussian"), ("transformer", "gaussian")]
 parts = pytest.mark.parametrize(("memory", "latent"), PARTS)
 few = settings(max_examples=12, deadline=None)
 
@@ -135,11 +137,10 @@ def test_observe_is_its_definition_written_out(
         action = torch.zeros(1, 2) if t in (0, 3) else rows.action[:, t - 1]
         if t in (0, 3):
             state = model.initial(1)
-        h = model.memory(state.memory, state.latent, action)
+        h, past = model.memory.advance(state, model.memory.project(action))
         q = model.posterior(h, embedding[:, t])
-        state = State(
-            h, model.family.sample(model.posterior.parameters_at(h, model.posterior.project(embedding[:, t])), noise[t])
-        )
+        parameters = model.posterior.parameters_at(h, model.posterior.project(embedding[:, t]))
+        state = State(h, model.family.sample(parameters, noise[t]), past)
         assert same(observed.posterior[:, t], state)
         assert torch.allclose(model.family(observed.parameters[:, t]).mean, q.mean, atol=1e-5)
 
@@ -190,7 +191,7 @@ def test_a_policy_sees_the_state_before_each_step(make_model: Maker, feed_noise:
 def test_a_step_reads_its_noise_through_the_prior(make_model: Maker) -> None:
     model = make_model()
     start, action = model.initial(1), torch.zeros(1, 2)
-    prior = model.prior(model.memory(start.memory, start.latent, action))
+    prior = model.prior(model.memory(start, action))
     assert torch.allclose(model.step(start, action, torch.zeros(1, 4)).latent, prior.mean, atol=1e-6)
     one = model.step(start, action, torch.ones(1, 4)).latent
     assert torch.allclose(one, prior.mean + prior.stddev, atol=1e-6)

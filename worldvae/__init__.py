@@ -7,9 +7,10 @@ from worldvae.errors import UserError
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State
 
 if TYPE_CHECKING:
+    from worldvae.parts import WorldModelConfig
     from worldvae.run import Run, RunConfig, load
     from worldvae.trainer import Trainer
-    from worldvae.world_model import WorldModel, WorldModelConfig
+    from worldvae.world_model import WorldModel
 
 _LAZY = {
     "load": "worldvae.run",
@@ -17,7 +18,7 @@ _LAZY = {
     "RunConfig": "worldvae.run",
     "Trainer": "worldvae.trainer",
     "WorldModel": "worldvae.world_model",
-    "WorldModelConfig": "worldvae.world_model",
+    "WorldModelConfig": "worldvae.parts",
     "envs": "worldvae.envs",
     "agents": "worldvae.agents",
     "planning": "worldvae.planning",

@@ -12,9 +12,10 @@ from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.allocator import keep_freed_memory
 from worldvae.child import Child, Tasks
 from worldvae.errors import UserError
+from worldvae.parts import WorldModelConfig
 from worldvae.run import Run
 from worldvae.types import ActionLayout, ObservationLayout, State
-from worldvae.world_model import WorldModel, WorldModelConfig
+from worldvae.world_model import WorldModel
 
 Tensors = dict[str, Tensor]
 DREAMS = 2**40
@@ -108,7 +109,7 @@ class Beside:
     ) -> None:
         self.model, self.actor_critic = model, actor_critic
         initial = model.initial(rows)
-        self._sent = _shared({**model.state_dict(), "/memory": initial.memory, "/latent": initial.latent})
+        self._sent = _shared(model.state_dict() | _parts(initial))
         self._learnt = _shared(actor_critic.state_dict())
         layouts = (model.observation_layout, model.action_layout)
         self._child = Child(
@@ -126,7 +127,7 @@ class Beside:
     def update(self, states: State, progress: float) -> Tensors:
         """Take over what the last update learnt and return its metrics; begin to learn from `states`."""
         metrics = self.finish()
-        _copy({**self.model.state_dict(), "/memory": states.memory, "/latent": states.latent}, self._sent)
+        _copy(self.model.state_dict() | _parts(states), self._sent)
         self._child.send("update", progress)
         self._under_way = True
         return metrics
@@ -216,6 +217,12 @@ def _shared(tensors: Tensors) -> Tensors:
     return {name: tensor.detach().clone().share_memory_() for name, tensor in tensors.items()}
 
 
+def _parts(states: State) -> Tensors:
+    """Return the tensors of `states` under names that no weight has."""
+    parts = {"/memory": states.memory, "/latent": states.latent}
+    return parts if states.past is None else {**parts, "/past": states.past}
+
+
 @torch.no_grad()
 def _copy(source: Tensors, target: Tensors) -> None:
     for name, tensor in target.items():
@@ -241,7 +248,7 @@ def _build(
 
     def update(progress: float) -> dict[str, float]:
         _copy(received, model.state_dict())
-        states = State(received["/memory"], received["/latent"])
+        states = State(received["/memory"], received["/latent"], received.get("/past"))
         metrics = actor_critic.update(states, generator, progress)
         _copy(actor_critic.state_dict(), learnt)
         return {name: float(value) for name, value in metrics.items()}

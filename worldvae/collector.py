@@ -185,11 +185,13 @@ def _pack(carry: Carry | None) -> dict[str, Any] | None:
     if carry is None:
         return None
     plan = None if carry.plan is None else {"actions": carry.plan.actions, "value": carry.plan.value}
-    return {"memory": carry.state.memory, "latent": carry.state.latent, "action": carry.action, "plan": plan}
+    state = carry.state
+    packed = {"memory": state.memory, "latent": state.latent, "action": carry.action, "plan": plan}
+    return packed if state.past is None else {**packed, "past": state.past}
 
 
 def _unpack(state: dict[str, Any] | None) -> Carry | None:
     if state is None:
         return None
     plan = None if state["plan"] is None else Plan(**state["plan"])
-    return Carry(State(state["memory"], state["latent"]), state["action"], plan)
+    return Carry(State(state["memory"], state["latent"], state.get("past")), state["action"], plan)

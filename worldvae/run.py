@@ -14,10 +14,11 @@ from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.errors import UserError, near_miss
 from worldvae.learner import OptimiserConfig
 from worldvae.objectives import ELBOConfig
+from worldvae.parts import WorldModelConfig
 from worldvae.planning import CEMConfig, MPPIConfig
 from worldvae.seeds import check_seed
 from worldvae.types import ActionLayout, ObservationLayout
-from worldvae.world_model import WorldModel, WorldModelConfig
+from worldvae.world_model import WorldModel
 
 AGENTS = ("actor", "cem", "mppi", "random")
 

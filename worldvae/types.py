@@ -77,10 +77,11 @@ def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass(frozen=True)
 class State(TensorTree):
-    """h and z of one step (or of many: the leading axes are free)."""
+    """h and z of one step (or of many: the leading axes are free), and what else the next step may need."""
 
     memory: Float[Tensor, "*batch memory"]
     latent: Float[Tensor, "*batch latent"]
+    past: Float[Tensor, "*batch past"] | None = None
 
     @cached_property
     def features(self) -> Float[Tensor, "*batch features"]:

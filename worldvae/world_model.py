@@ -5,7 +5,6 @@
 `encode, observe, imagine, decode, reward, continuation` are all that a planner, an actor, a film or a diagnostic knows.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, cast
@@ -15,74 +14,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from worldvae.config import setting
-from worldvae.distributions import CategoricalFamily, GaussianFamily, LatentFamily, TwoHot, check_bins, symlog
+from worldvae.distributions import TwoHot, symlog
 from worldvae.likelihoods import BernoulliLikelihood, GaussianLikelihood, TwoHotLikelihood
-from worldvae.memory import BlockGRUMemory, GRUMemory
-from worldvae.networks import MLP, TRUNKS, ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
-from worldvae.posteriors import AmortisedPosterior
-from worldvae.priors import ParametricPrior
+from worldvae.networks import MLP, ConvEncoder, StridedEncoder
+from worldvae.parts import WorldModelConfig, make_family, make_latents, make_memory, make_trunks
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, TensorTree
 
 Policy = Callable[[State], Float[Tensor, "batch action"]]
-
-
-@dataclass(frozen=True)
-class Size:
-    """What the dial `size` sets."""
-
-    memory: int
-    hidden: int
-    gaussian: int
-    groups: int
-    classes: int
-    depth: int
-    layers: int
-
-
-SIZES = {
-    "tiny": Size(memory=64, hidden=64, gaussian=8, groups=8, classes=8, depth=8, layers=1),
-    "small": Size(memory=128, hidden=128, gaussian=16, groups=16, classes=16, depth=16, layers=2),
-    "base": Size(memory=512, hidden=512, gaussian=32, groups=32, classes=16, depth=32, layers=2),
-    "large": Size(memory=2048, hidden=768, gaussian=64, groups=32, classes=32, depth=48, layers=3),
-}
-
-
-@dataclass(frozen=True)
-class WorldModelConfig:
-    """Parts of a world model; numbers left at 0 follow from `size`."""
-
-    size: str = setting("small", choices=list(SIZES))
-    trunk: str = setting("patch", choices=["patch", *TRUNKS])
-    memory: str = setting("gru", choices=["gru", "block_gru"])
-    latent: str = setting("gaussian", choices=["gaussian", "categorical"])
-    memory_size: int = 0
-    hidden: int = 0
-    depth: int = 0
-    layers: int = 0
-    gaussian: int = 0
-    groups: int = 0
-    classes: int = 0
-    bins: int = 255
-    pixel_sigma: float = 0.25
-    pixel_sigma_learned: bool = False
-    vector_sigma: float = 1.0
-    vector_sigma_learned: bool = True
-    bfloat16: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("memory_size", "hidden", "depth", "layers", "gaussian", "groups", "classes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} cannot be negative; 0 takes what size sets")
-        check_bins(self.bins)
-        for name in ("pixel_sigma", "vector_sigma"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
-
-    def resolve(self, field: str) -> int:
-        """Return a number of this config, or the one that `size` sets."""
-        names = {"memory_size": "memory"}
-        return int(getattr(self, field, 0) or getattr(SIZES[self.size], names.get(field, field)))
 
 
 @dataclass(frozen=True)
@@ -109,7 +47,7 @@ class WorldModel(nn.Module):
         self.config = config = config or WorldModelConfig()
         self.observation_layout, self.action_layout = observation, action
         hidden, layers = config.resolve("hidden"), config.resolve("layers")
-        self.family = self._family(config)
+        self.family = make_family(config)
         latent, memory = self.family.latent_size, config.resolve("memory_size")
 
         self.encoders = nn.ModuleDict()
@@ -117,7 +55,7 @@ class WorldModel(nn.Module):
         features = memory + latent
         embedding = 0
         if observation.pixels is not None:
-            encoder, trunk = self._trunks(observation.pixels, features, config)
+            encoder, trunk = make_trunks(config, observation.pixels, features)
             self.encoders["pixels"] = encoder
             learned = "shared" if config.pixel_sigma_learned else None
             self.decoders["pixels"] = GaussianLikelihood(
@@ -134,28 +72,10 @@ class WorldModel(nn.Module):
                 learned=learned,
             )
             embedding += hidden
-        memories: dict[str, type[GRUMemory] | type[BlockGRUMemory]] = {"gru": GRUMemory, "block_gru": BlockGRUMemory}
-        self.memory = memories[config.memory](latent, action.size, memory, hidden)
-        self.prior = ParametricPrior(memory, self.family, hidden)
-        self.posterior = AmortisedPosterior(memory, embedding, self.family, hidden)
+        self.memory = make_memory(config, latent, action.size)
+        self.posterior, self.prior = make_latents(config, self.family, memory, embedding)
         self.reward_head = TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
         self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
-
-    @staticmethod
-    def _trunks(
-        pixels: tuple[int, int, int], features: int, config: WorldModelConfig
-    ) -> tuple[ConvEncoder | StridedEncoder, ConvDecoder | StridedDecoder]:
-        depth = config.resolve("depth")
-        if config.trunk == "patch":
-            return ConvEncoder(pixels, depth), ConvDecoder(features, pixels, depth)
-        trunk = TRUNKS[config.trunk]
-        return StridedEncoder(pixels, depth, trunk), StridedDecoder(features, pixels, depth, trunk)
-
-    @staticmethod
-    def _family(config: WorldModelConfig) -> LatentFamily:
-        if config.latent == "gaussian":
-            return GaussianFamily(config.resolve("gaussian"))
-        return CategoricalFamily(config.resolve("groups"), config.resolve("classes"))
 
     @property
     def device(self) -> torch.device:
@@ -170,7 +90,8 @@ class WorldModel(nn.Module):
     def initial(self, batch: int) -> State:
         """Return the zero state from which every episode starts."""
         zeros = torch.zeros(batch, self.feature_size, device=self.device)
-        return State(zeros[:, : self.memory.size], zeros[:, self.memory.size :])
+        past = torch.zeros(batch, self.memory.past_size, device=self.device) if self.memory.past_size else None
+        return State(zeros[:, : self.memory.size], zeros[:, self.memory.size :], past)
 
     @torch.no_grad()
     def calibrate(self, observation: Observation) -> None:
@@ -244,9 +165,10 @@ class WorldModel(nn.Module):
         states, parameters = [], []
         for t in range(length):
             state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
-            memory = self.memory.step(state.memory, state.latent, moves[t]).float()
+            memory, past = self.memory.advance(state, moves[t])
+            memory = memory.float()
             latent, q = self.posterior.infer(memory, embedded[t], None if noise is None else noise[t])
-            state = State(memory, latent)
+            state = State(memory, latent, past)
             states.append(state)
             parameters.append(q)
         return Observed(State.stack(states, dim=1), torch.stack(parameters, dim=1))
@@ -258,10 +180,10 @@ class WorldModel(nn.Module):
         return self._step(state, self.memory.project(action), noise).map(Tensor.float)
 
     def _step(self, state: State, move: Tensor, noise: Tensor | None) -> State:
-        memory = self.memory.step(state.memory, state.latent, move)
+        memory, past = self.memory.advance(state, move)
         if torch.is_grad_enabled():
             memory = memory.float()  # else not yet: the next step would only narrow it again, to the same numbers
-        return State(memory, self.prior.mode(memory) if noise is None else self.prior.step(memory, noise))
+        return State(memory, self.prior.mode(memory) if noise is None else self.prior.step(memory, noise), past)
 
     def imagine(
         self,

@@ -1,28 +1,92 @@
 """Memories read the state and the action, and are what their formulas say."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
-from torch import nn
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
 
-from worldvae.memory import BlockGRUMemory, GRUMemory
+from worldvae.memory import BlockGRUMemory, GRUMemory, MarkovMemory, Memory, TransformerMemory
 from worldvae.networks import BlockGRUCell
+from worldvae.types import State
 
-MEMORIES = [GRUMemory, BlockGRUMemory]
+Maker = Callable[[], Memory]
+MEMORIES: list[Maker] = [
+    lambda: GRUMemory(3, 2, 16, 8),
+    lambda: BlockGRUMemory(3, 2, 16, 8),
+    lambda: MarkovMemory(3, 2, 16, 8),
+    lambda: TransformerMemory(3, 2, 16, window=4),
+]
+memories = pytest.mark.parametrize("make", MEMORIES, ids=["gru", "block_gru", "markov", "transformer"])
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
-def test_every_input_counts_and_rows_do_not_mix(memory: type[GRUMemory] | type[BlockGRUMemory]) -> None:
+def state_of(module: Memory, size: int) -> State:
+    past = torch.randn(size, module.past_size) if module.past_size else None
+    return State(torch.randn(size, 16), torch.randn(size, 3), past)
+
+
+@memories
+def test_every_input_counts_and_rows_do_not_mix(make: Maker) -> None:
     torch.manual_seed(0)
-    module = memory(3, 2, 16, 8)
-    inputs = [torch.randn(5, 16), torch.randn(5, 3), torch.randn(5, 2)]
-    out = module(*inputs)
+    module = make()
+    state, action = state_of(module, 5), torch.randn(5, 2)
+    parts = {"latent": state.latent, "action": action}
+    if isinstance(module, TransformerMemory):
+        assert state.past is not None
+        state.past[:, : module.older] = 1
+        parts["past"] = state.past
+    elif not isinstance(module, MarkovMemory):
+        parts["memory"] = state.memory
+    out = module(state, action)
     assert out.shape == (5, module.size) == (5, 16)
-    for i in range(3):
-        changed = [x.clone() for x in inputs]
-        changed[i][2] += torch.randn_like(changed[i][2])
-        moved = (module(*changed) - out).abs().amax(dim=1)
-        assert moved[2] > 1e-4
-        assert torch.equal(moved[[0, 1, 3, 4]], torch.zeros(4))
+    for name, part in parts.items():
+        changed = {**vars(state), "action": action, name: part.clone()}
+        changed[name][2] += 3 * torch.randn_like(part[2])
+        moved = module(State(changed["memory"], changed["latent"], changed["past"]), changed["action"]) - out
+        moved = moved.abs().amax(dim=1)
+        assert moved[2] > 1e-4, name
+        assert torch.equal(moved[[0, 1, 3, 4]], torch.zeros(4)), name
+
+
+def attend(module: TransformerMemory, tokens: Tensor, window: int) -> Tensor:
+    """All steps of `[batch, time, size]` at once: causal attention over whole sequences, within the window."""
+    time = tokens.shape[1]
+    age = torch.arange(time)[:, None] - torch.arange(time)[None, :]
+    masked = (age < 0) | (age >= window)
+    for layer in module.layers:
+        q, k, v = (
+            part.unflatten(-1, (layer.heads, -1)).transpose(1, 2)
+            for part in layer.queries_keys_values(layer.norm(tokens)).chunk(3, dim=-1)
+        )
+        bias = layer.age[:, (window - 1 - age).clamp(0, window - 1)].masked_fill(masked, -torch.inf)
+        found = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
+        tokens = tokens + layer.out(found.transpose(1, 2).flatten(2))
+        tokens = tokens + layer.feed(tokens)
+    out: Tensor = module.norm(tokens)
+    return out
+
+
+@given(length=st.integers(1, 9), window=st.integers(1, 5), layers=st.integers(1, 3))
+@settings(max_examples=15, deadline=None)
+def test_transformer_step_by_step_is_causal_attention_over_the_whole(length: int, window: int, layers: int) -> None:
+    torch.manual_seed(0)
+    module = TransformerMemory(3, 2, 16, layers, window=window)
+    for layer in module.layers:
+        nn.init.normal_(layer.age)
+    latents, actions = torch.randn(2, length, 3), torch.randn(2, length, 2)
+    expected = attend(module, module.token(latents, module.project(actions)), window)
+    past: Tensor | None = torch.zeros(2, module.past_size)
+    for t in range(length):
+        state = State(torch.zeros(2, 16), latents[:, t], past)
+        memory, past = module.advance(state, module.project(actions[:, t]))
+        assert torch.allclose(memory, expected[:, t], atol=1e-5)
+
+
+def test_transformer_needs_a_size_that_its_heads_share() -> None:
+    with pytest.raises(ValueError, match="memory_size=18 is not divisible by 4"):
+        TransformerMemory(3, 2, 18)
 
 
 def test_gru_memory_is_torchs_cell_on_a_mixed_input() -> None:
@@ -32,7 +96,7 @@ def test_gru_memory_is_torchs_cell_on_a_mixed_input() -> None:
     reference = nn.GRU(8, 16)
     reference.load_state_dict({f"{name}_l0": value for name, value in module.cell.state_dict().items()})
     expected = reference(module.mix(latent, module.mix.project(action)).unsqueeze(0), memory.unsqueeze(0))[1][0]
-    assert torch.allclose(module(memory, latent, action), expected, atol=1e-6)
+    assert torch.allclose(module(State(memory, latent), action), expected, atol=1e-6)
 
 
 def test_block_gru_memory_is_its_cell_on_three_branches() -> None:
@@ -42,14 +106,17 @@ def test_block_gru_memory_is_its_cell_on_three_branches() -> None:
     branches = [module.from_memory(memory), module.from_latent(latent), module.from_action(action)]
     cell = BlockGRUCell(24, 16)
     cell.load_state_dict(module.cell.state_dict() | {"weight": torch.cat([module.cell.weight, module.move.weight], 1)})
-    assert torch.allclose(module(memory, latent, action), cell(torch.cat(branches, -1), memory), atol=1e-6)
+    expected = cell(torch.cat(branches, -1), memory)
+    assert torch.allclose(module(State(memory, latent), action), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("memory", MEMORIES)
-def test_the_same_seed_gives_the_same_bits(memory: type[GRUMemory] | type[BlockGRUMemory]) -> None:
+@memories
+def test_the_same_seed_gives_the_same_bits(make: Maker) -> None:
     outs = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
-        outs.append(memory(3, 2, 16, 8)(torch.ones(1, 16), torch.ones(1, 3), torch.ones(1, 2)))
+        module = make()
+        past = torch.zeros(1, module.past_size) if module.past_size else None
+        outs.append(module(State(torch.ones(1, 16), torch.ones(1, 3), past), torch.ones(1, 2)))
     assert torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])

@@ -4,10 +4,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldvae.memory.memory import Memory
 from worldvae.networks import MLP, BlockGRUCell
+from worldvae.types import State
 
 
-class BlockGRUMemory(nn.Module):
+class BlockGRUMemory(Memory):
     """h' = BlockGRU(h, [mlp(h), mlp(z), mlp(a)]); three input branches of equal width.
 
     Args:
@@ -20,34 +22,21 @@ class BlockGRUMemory(nn.Module):
     """
 
     def __init__(self, latent: int, action: int, size: int, hidden: int) -> None:
-        super().__init__()
-        self.size = size
+        super().__init__(size)
         self.from_memory = MLP(size, hidden, 1)
         self.from_latent = MLP(latent, hidden, 1)
         self.from_action = MLP(action, hidden, 1)
         self.cell = BlockGRUCell(2 * hidden, size)
         self.move = nn.Linear(hidden, size, bias=False)  # the action's columns of the cell's input matrix
 
-    def forward(
-        self,
-        memory: Float[Tensor, "batch memory"],
-        latent: Float[Tensor, "batch latent"],
-        action: Float[Tensor, "batch action"],
-    ) -> Float[Tensor, "batch memory"]:
-        """Return the next memory."""
-        return self.step(memory, latent, self.project(action))
-
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch memory"]:
         """Return what of a step does not wait for the state: the action's share of the cell's input."""
         out: Tensor = self.move(self.from_action(action))
         return out
 
-    def step(
-        self,
-        memory: Float[Tensor, "batch memory"],
-        latent: Float[Tensor, "batch latent"],
-        projected: Float[Tensor, "batch memory"],
-    ) -> Float[Tensor, "batch memory"]:
-        """Return the next memory, for `projected = project(action)`."""
-        branches = torch.cat([self.from_memory(memory), self.from_latent(latent)], dim=-1)
-        return self.cell.step(self.cell.project(branches) + projected, memory).float()
+    def advance(
+        self, state: State, projected: Float[Tensor, "batch memory"]
+    ) -> tuple[Float[Tensor, "batch memory"], None]:
+        """Return the next memory."""
+        branches = torch.cat([self.from_memory(state.memory), self.from_latent(state.latent)], dim=-1)
+        return self.cell.step(self.cell.project(branches) + projected, state.memory), None

@@ -3,10 +3,12 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldvae.memory.memory import Memory
 from worldvae.networks import JointMLP
+from worldvae.types import State
 
 
-class GRUMemory(nn.Module):
+class GRUMemory(Memory):
     """h' = GRU(h, mlp[z, a]).
 
     Args:
@@ -19,31 +21,17 @@ class GRUMemory(nn.Module):
     """
 
     def __init__(self, latent: int, action: int, size: int, hidden: int) -> None:
-        super().__init__()
-        self.size = size
+        super().__init__(size)
         self.mix = JointMLP(latent, action, hidden, 1)
         self.cell = nn.GRUCell(hidden, size)
-
-    def forward(
-        self,
-        memory: Float[Tensor, "batch memory"],
-        latent: Float[Tensor, "batch latent"],
-        action: Float[Tensor, "batch action"],
-    ) -> Float[Tensor, "batch memory"]:
-        """Return the next memory."""
-        return self.step(memory, latent, self.project(action))
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:
         """Return what of a step does not wait for the state: the action's share of the input layer."""
         out: Tensor = self.mix.project(action)
         return out
 
-    def step(
-        self,
-        memory: Float[Tensor, "batch memory"],
-        latent: Float[Tensor, "batch latent"],
-        projected: Float[Tensor, "batch hidden"],
-    ) -> Float[Tensor, "batch memory"]:
-        """Return the next memory, for `projected = project(action)`, in the type it was computed in."""
-        out: Tensor = self.cell(self.mix(latent, projected), memory)
-        return out
+    def advance(
+        self, state: State, projected: Float[Tensor, "batch hidden"]
+    ) -> tuple[Float[Tensor, "batch memory"], None]:
+        """Return the next memory."""
+        return self.cell(self.mix(state.latent, projected), state.memory), None

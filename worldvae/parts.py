@@ -1,0 +1,130 @@
+"""What a world model is made of: the config, and the part behind each of its words."""
+
+import math
+from dataclasses import dataclass
+
+from worldvae.config import setting
+from worldvae.distributions import CategoricalFamily, GaussianFamily, LatentFamily, check_bins
+from worldvae.memory import BlockGRUMemory, GRUMemory, MarkovMemory, Memory, TransformerMemory
+from worldvae.networks import TRUNKS, ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
+from worldvae.posteriors import AmortisedPosterior, Posterior
+from worldvae.priors import ParametricPrior, Prior, StandardPrior
+
+
+@dataclass(frozen=True)
+class Size:
+    """What the dial `size` sets."""
+
+    memory: int
+    hidden: int
+    gaussian: int
+    groups: int
+    classes: int
+    depth: int
+    layers: int
+
+
+SIZES = {
+    "tiny": Size(memory=64, hidden=64, gaussian=8, groups=8, classes=8, depth=8, layers=1),
+    "small": Size(memory=128, hidden=128, gaussian=16, groups=16, classes=16, depth=16, layers=2),
+    "base": Size(memory=512, hidden=512, gaussian=32, groups=32, classes=16, depth=32, layers=2),
+    "large": Size(memory=2048, hidden=768, gaussian=64, groups=32, classes=32, depth=48, layers=3),
+}
+
+
+@dataclass(frozen=True)
+class WorldModelConfig:
+    """Parts of a world model; numbers left at 0 follow from `size`.
+
+    Attributes:
+        size: sets every number below that is 0.
+        trunk: convolutions of the encoder and decoder of frames.
+        memory: h' = f(h, z, a).
+        latent: family of the posterior.
+        prior: p(z | h); "own" is the posterior's family.
+        memory_size: length of h.
+        hidden: width of every perceptron.
+        depth: channels of the widest maps of a trunk.
+        layers: hidden layers of the heads.
+        gaussian: length of a Gaussian z.
+        groups: categorical variables of a categorical z.
+        classes: of each of them.
+        bins: of the reward's two-hot distribution.
+        pixel_sigma: standard deviation of frames in 0..1; where it is learned, its first value.
+        pixel_sigma_learned: whether it is.
+        vector_sigma: of vectors, in units of their spread in the first data; where it is learned, its first value.
+        vector_sigma_learned: whether it is, one for every entry.
+        bfloat16: whether large matrix products and convolutions run in bfloat16.
+    """
+
+    size: str = setting("small", choices=list(SIZES))
+    trunk: str = setting("patch", choices=["patch", *TRUNKS])
+    memory: str = setting("gru", choices=["gru", "block_gru", "markov", "transformer"])
+    latent: str = setting("gaussian", choices=["gaussian", "categorical"])
+    prior: str = setting("own", choices=["own", "standard"])
+    memory_size: int = 0
+    hidden: int = 0
+    depth: int = 0
+    layers: int = 0
+    gaussian: int = 0
+    groups: int = 0
+    classes: int = 0
+    bins: int = 255
+    pixel_sigma: float = 0.25
+    pixel_sigma_learned: bool = False
+    vector_sigma: float = 1.0
+    vector_sigma_learned: bool = True
+    bfloat16: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("memory_size", "hidden", "depth", "layers", "gaussian", "groups", "classes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} cannot be negative; 0 takes what size sets")
+        check_bins(self.bins)
+        for name in ("pixel_sigma", "vector_sigma"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
+
+    def resolve(self, field: str) -> int:
+        """Return a number of this config, or the one that `size` sets."""
+        names = {"memory_size": "memory"}
+        return int(getattr(self, field, 0) or getattr(SIZES[self.size], names.get(field, field)))
+
+
+def make_family(config: WorldModelConfig) -> LatentFamily:
+    """Return the family of q."""
+    if config.latent == "gaussian":
+        return GaussianFamily(config.resolve("gaussian"))
+    return CategoricalFamily(config.resolve("groups"), config.resolve("classes"))
+
+
+def make_memory(config: WorldModelConfig, latent: int, action: int) -> Memory:
+    """Return h' = f(h, z, a) for these lengths of z and of the action vector."""
+    size, hidden = config.resolve("memory_size"), config.resolve("hidden")
+    if config.memory == "transformer":
+        return TransformerMemory(latent, action, size)
+    recurrent: dict[str, type[GRUMemory | BlockGRUMemory | MarkovMemory]]
+    recurrent = {"gru": GRUMemory, "block_gru": BlockGRUMemory, "markov": MarkovMemory}
+    return recurrent[config.memory](latent, action, size, hidden)
+
+
+def make_latents(
+    config: WorldModelConfig, family: LatentFamily, memory: int, embedding: int
+) -> tuple[Posterior, Prior]:
+    """Return q(z | h, e) and p(z | h) for these lengths of h and e."""
+    hidden = config.resolve("hidden")
+    posterior = AmortisedPosterior(memory, embedding, family, hidden)
+    if config.prior == "standard":
+        return posterior, StandardPrior(family.latent_size)
+    return posterior, ParametricPrior(memory, family, hidden)
+
+
+def make_trunks(
+    config: WorldModelConfig, pixels: tuple[int, int, int], features: int
+) -> tuple[ConvEncoder | StridedEncoder, ConvDecoder | StridedDecoder]:
+    """Return the convolutions from frames and, from features of this length, back to frames."""
+    depth = config.resolve("depth")
+    if config.trunk == "patch":
+        return ConvEncoder(pixels, depth), ConvDecoder(features, pixels, depth)
+    trunk = TRUNKS[config.trunk]
+    return StridedEncoder(pixels, depth, trunk), StridedDecoder(features, pixels, depth, trunk)
