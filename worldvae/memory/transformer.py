@@ -100,7 +100,7 @@ class TransformerMemory(Memory):
             past = state.latent.new_zeros(state.latent.shape[0], self.past_size)
         happened, flat = past.split([self.older, self.past_size - self.older], dim=-1)
         caches = flat.reshape(len(flat), *self.shape).unbind(1)
-        happened = torch.cat([happened, torch.ones_like(happened[:, :1])], dim=-1)
+        happened = torch.cat([happened, happened.new_ones(len(happened), 1)], dim=-1)
         x, kept = self.token(state.latent, projected), []
         for layer, cache in zip(self.layers, caches, strict=True):
             x, cache = layer(x, cache, happened > 0)

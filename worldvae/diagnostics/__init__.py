@@ -1,0 +1,18 @@
+"""What a trained model can be asked: is z used, does the prior know it, are its predictions honest?"""
+
+from worldvae.diagnostics.calibration import Calibration, calibration
+from worldvae.diagnostics.collapse import Collapse, active_units, collapse, kl_per_dimension
+from worldvae.diagnostics.hole import log_ratio, mmd
+from worldvae.diagnostics.probe import linear_probe
+
+__all__ = [
+    "Calibration",
+    "Collapse",
+    "active_units",
+    "calibration",
+    "collapse",
+    "kl_per_dimension",
+    "linear_probe",
+    "log_ratio",
+    "mmd",
+]

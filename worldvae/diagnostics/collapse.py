@@ -1,0 +1,59 @@
+"""Which latents are used, and whether the posterior has collapsed onto the prior."""
+
+from dataclasses import dataclass
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.distributions import Distribution, Independent, Normal
+from torch.distributions import kl_divergence as torch_kl
+
+from worldvae.distributions import FlatOneHot
+
+ACTIVE = 1e-2
+"""Variance over the data of a latent's posterior mean above which it counts as active."""
+
+
+def kl_per_dimension(q: Distribution, p: Distribution) -> Float[Tensor, "*batch unit"] | None:
+    """Return KL(q || p) of every unit of z in nats: of each dimension of a Gaussian, of each group of a categorical.
+
+    None where the two do not both factorise over units of the same kind: then only their sum has a meaning.
+    """
+    if isinstance(q, FlatOneHot) and isinstance(p, FlatOneHot):
+        return torch_kl(q.base.base_dist, p.base.base_dist)
+    normal = all(isinstance(d, Independent) and isinstance(d.base_dist, Normal) for d in (q, p))
+    return torch_kl(q.base_dist, p.base_dist) if normal else None  # type: ignore[attr-defined]
+
+
+def active_units(means: Float[Tensor, "row unit"], threshold: float = ACTIVE) -> Bool[Tensor, " unit"]:
+    """Return which units carry information: Var_x(E_q[z_d | x]) > threshold.
+
+    Reference: Burda et al. 2016, "Importance Weighted Autoencoders", section 5.2.
+    """
+    return means.var(dim=0, correction=0) > threshold
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """What `collapse` found.
+
+    Attributes:
+        verdict: "healthy", "partly collapsed" (less than half of the units are active) or "collapsed" (none is, or all
+            of z holds less than a tenth of a nat).
+        active: share of the units that are active.
+        kl: nats per row that the posterior holds against the prior.
+    """
+
+    verdict: str
+    active: float
+    kl: float
+
+
+def collapse(means: Float[Tensor, "row unit"], kl: Float[Tensor, " row"]) -> Collapse:
+    """Say whether the posterior has collapsed, from its means and its KL to the prior.
+
+    Reference: Lucas et al. 2019, "Don't Blame the ELBO! A Linear VAE Perspective on Posterior Collapse".
+    """
+    active, nats = float(active_units(means).float().mean()), float(kl.mean())
+    if active == 0 or nats < 0.1:
+        return Collapse("collapsed", active, nats)
+    return Collapse("healthy" if active >= 0.5 else "partly collapsed", active, nats)
