@@ -227,7 +227,7 @@ def test_a_dumped_config_is_read_back_equal(
     assert load_config(RunConfig, [path]) == written
 
 
-def test_names_are_looked_up_among_tasks_then_families_then_files(
+def test_names_are_looked_up_among_the_packaged_then_among_files(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "family").mkdir()
@@ -235,7 +235,8 @@ def test_names_are_looked_up_among_tasks_then_families_then_files(
         (tmp_path / name).touch()
     monkeypatch.setattr(config, "_packaged", lambda: tmp_path)
     assert find_config("tiny") == tmp_path / "tiny.yaml"
-    assert find_config("hmc") == find_config("family/hmc") == tmp_path / "family" / "hmc.yaml"
+    assert find_config("family/hmc") == tmp_path / "family" / "hmc.yaml"
+    assert find_config("hmc") is None
     assert find_config("both") == tmp_path / "both.yaml"
     assert find_config(str(tmp_path / "tiny.yaml")) == tmp_path / "tiny.yaml"
     assert find_config("CartPole-v1") is None

@@ -72,10 +72,10 @@ def load_config(schema: type[T], sources: Sequence[Path | Mapping[str, Any]] = (
 
 
 def find_config(name: str) -> Path | None:
-    """Return the packaged config called `name` (a task, else a model family), else the YAML file at that path."""
-    for path in (_packaged() / f"{name}.yaml", _packaged() / "family" / f"{name}.yaml"):
-        if path.is_file():
-            return path
+    """Return the packaged config called `name`, else the YAML file at that path."""
+    path = _packaged() / f"{name}.yaml"
+    if path.is_file():
+        return path
     path = Path(name)
     return path if path.suffix in {".yaml", ".yml"} and path.is_file() else None
 

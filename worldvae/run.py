@@ -1,6 +1,7 @@
 """A run directory, opened: the config, the world model, the agents that act on it, and its environment."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ import torch
 
 from worldvae import checkpoint
 from worldvae.agents import ActorAgent, ActorCritic, ActorCriticConfig, Agent, PlannerAgent, RandomAgent
-from worldvae.config import dump_config, load_config, setting
+from worldvae.config import config_names, dump_config, find_config, load_config, setting
 from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.errors import UserError, near_miss
 from worldvae.learner import OptimiserConfig
@@ -94,6 +95,27 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+
+
+def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
+    """Return the config of `source` with `overrides`, of which `family=NAME` puts in the parts of a model family.
+
+    The parts of configs/family/NAME.yaml come after the task's own settings and before every other override.
+
+    Raises:
+        UserError: For whatever `load_config` objects to, and a family that is not there.
+    """
+    families, rest = [], []
+    for override in overrides:
+        key, _, name = override.partition("=")
+        if key != "family":
+            rest.append(override)
+            continue
+        known = config_names("family")
+        if name not in known:
+            raise UserError(f"family={name} is not a model family: {', '.join(known)}.{near_miss(name, known)}")
+        families.append(find_config(f"family/{name}"))
+    return load_config(RunConfig, [source, *(path for path in families if path is not None)], rest)
 
 
 def pick_device(name: str) -> torch.device:

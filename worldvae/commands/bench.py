@@ -16,9 +16,9 @@ from rich.table import Table
 from worldvae.bench.limits import Limits, machine, measure_limits
 from worldvae.bench.measures import Bench, Measure
 from worldvae.commands.train import find_or_make
-from worldvae.config import config_names, load_config
+from worldvae.config import config_names
 from worldvae.errors import UserError
-from worldvae.run import RunConfig
+from worldvae.run import configure
 
 CASES = [f"bench/{name}" for name in config_names("bench")]
 
@@ -53,7 +53,7 @@ def bench(
         torch.set_num_threads(threads)
     given = arguments or []
     name, overrides = (given[0], given[1:]) if given and "=" not in given[0] else ("pendulum", given)
-    config = load_config(RunConfig, [find_or_make(name, CASES)], overrides)
+    config = configure(find_or_make(name, CASES), overrides)
     case = " ".join([name, *overrides])
     if before is not None and before.get("case") != case:
         raise UserError(f"--compare {compare} is of {before.get('case')!r}, not of {case!r}: measure the same case.")

@@ -10,11 +10,11 @@ import gymnasium
 import typer
 
 from worldvae.checkpoint import latest
-from worldvae.config import config_names, find_config, load_config
+from worldvae.config import config_names, find_config
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation import evaluate
 from worldvae.film import film
-from worldvae.run import RunConfig
+from worldvae.run import configure
 from worldvae.trainer import Trainer
 
 INTERRUPTED = 130
@@ -66,7 +66,7 @@ def _new(arguments: list[str], out: Path | None, seed: int | None) -> Trainer:
     if seed is not None:
         overrides = [*overrides, f"seed={seed}"]
     source = find_or_make(name)
-    config = load_config(RunConfig, [source], overrides)
+    config = configure(source, overrides)
     return Trainer(config, out or _free_folder(source.stem if isinstance(source, Path) else name))
 
 
