@@ -48,25 +48,27 @@ def bound(
     """
     drift = world.drift(actions)
     mean, covariance = torch.zeros_like(drift[:, 0]), torch.zeros_like(world.P0)
-    terms = []
+    means, covariances = [mean], [covariance]
     for t in range(observations.shape[1]):
-        step = world.step_covariance(t)
-        change = q.F[t] - world.A
-        spread = change @ covariance @ change.mT + q.S[t]
-        before = mean @ world.A.mT + drift[:, t]
         mean = mean @ q.F[t].mT + q.b[:, t]
         covariance = q.F[t] @ covariance @ q.F[t].mT + q.S[t]
-        seen = MultivariateNormal(mean @ world.C.mT, world.R, validate_args=False).log_prob(observations[:, t])
-        moved = MultivariateNormal(before, step, validate_args=False).log_prob(mean)
-        lost = _trace(world.R, world.C @ covariance @ world.C.mT) + _trace(step, spread)
-        entropy = len(step) * math.log(2 * math.pi * math.e) + torch.logdet(q.S[t])
-        terms.append(seen + moved + (entropy - lost) / 2)
-    return torch.stack(terms, dim=1)
+        means.append(mean)
+        covariances.append(covariance)
+    m, p = torch.stack(means, dim=1), torch.stack(covariances)
+    steps = torch.stack([world.step_covariance(t) for t in range(observations.shape[1])])
+    change = q.F - world.A
+    spread = change @ p[:-1] @ change.mT + q.S
+    seen: Tensor = MultivariateNormal(m[:, 1:] @ world.C.mT, world.R, validate_args=False).log_prob(observations)
+    moved: Tensor = MultivariateNormal(m[:, :-1] @ world.A.mT + drift, steps, validate_args=False).log_prob(m[:, 1:])
+    lost: Tensor = _trace(world.R, world.C @ p[1:] @ world.C.mT) + _trace(steps, spread)
+    entropy: Tensor = len(world.m0) * math.log(2 * math.pi * math.e) + torch.logdet(q.S)
+    return seen + moved + (entropy - lost) / 2
 
 
 def _trace(metric: Tensor, matrix: Tensor) -> Tensor:
     """tr(metric^-1 matrix)."""
-    return torch.linalg.solve(metric, matrix).diagonal().sum()
+    out: Tensor = torch.linalg.solve(metric, matrix).diagonal(dim1=-2, dim2=-1).sum(-1)
+    return out
 
 
 def smoothing_chain(

@@ -55,8 +55,9 @@ def riccati(
         following = h + a.mT @ h @ ra
         a, g, change = a @ ra, g + a @ rg @ a.mT, following - h
         h = (following + following.mT) / 2
-        if float(change.abs().max()) <= 1e-15 * float(h.abs().max()):
-            return h
+        if bool(h.isfinite().all()) and float(change.abs().max()) <= 1e-15 * float(h.abs().max()):
+            settled: Tensor = h
+            return settled
     raise ValueError("the Riccati equation has no stabilising solution: (A, B) must be stabilisable, (A, W) detectable")
 
 
@@ -66,14 +67,13 @@ def lqr_gain(world: LinearGaussian, cost: QuadraticCost = COST) -> Float64[Tenso
     L = (U + B' P B)^-1 B' P A.
     """
     p = riccati(world.A, world.B, cost.state, cost.action)
-    return torch.linalg.solve(cost.action + world.B.mT @ p @ world.B, world.B.mT @ p @ world.A)
+    gain: Tensor = torch.linalg.solve(cost.action + world.B.mT @ p @ world.B, world.B.mT @ p @ world.A)
+    return gain
 
 
 def filter_gain(
     world: LinearGaussian,
-) -> tuple[
-    Float64[Tensor, "latent observation"], Float64[Tensor, "latent latent"], Float64[Tensor, "latent latent"]
-]:
+) -> tuple[Float64[Tensor, "latent observation"], Float64[Tensor, "latent latent"], Float64[Tensor, "latent latent"]]:
     """Return gain, predicted and filtered covariance that the Kalman filter settles at."""
     predicted = riccati(world.A.mT, world.C.mT, world.Q, world.R)
     gain, _, filtered = update(world, predicted)

@@ -66,24 +66,25 @@ def kalman_filter(
     drift = world.drift(actions)
     mean = torch.zeros_like(drift[:, 0])
     covariance = torch.zeros_like(world.P0)
-    means, covariances, predictions, spreads, scores = [], [], [], [], []
+    means, covariances, predictions, spreads, expected, shapes = [], [], [], [], [], []
     for t in range(observations.shape[1]):
         mean = mean @ world.A.mT + drift[:, t]
         covariance = world.A @ covariance @ world.A.mT + world.step_covariance(t)
         predictions.append(mean)
         spreads.append(covariance)
         gain, seen, covariance = update(world, covariance)
-        expected = mean @ world.C.mT
-        scores.append(MultivariateNormal(expected, seen, validate_args=False).log_prob(observations[:, t]))
-        mean = mean + (observations[:, t] - expected) @ gain.mT
+        expected.append(mean @ world.C.mT)
+        shapes.append(seen)
+        mean = mean + (observations[:, t] - expected[-1]) @ gain.mT
         means.append(mean)
         covariances.append(covariance)
+    surprise = MultivariateNormal(torch.stack(expected, dim=1), torch.stack(shapes), validate_args=False)
     return Filtered(
         torch.stack(predictions, dim=1),
         torch.stack(spreads),
         torch.stack(means, dim=1),
         torch.stack(covariances),
-        torch.stack(scores, dim=1),
+        surprise.log_prob(observations),
     )
 
 
@@ -92,7 +93,7 @@ def log_likelihood(
     observations: Float64[Tensor, "batch time observation"],
     actions: Float64[Tensor, "batch time action"],
 ) -> Float64[Tensor, " batch"]:
-    """Return log p(x_{1:T} | u_{1:T}) in nats, by prediction errors: the sum of log p(x_t | x_{1:t-1}) (kind: exact)."""
+    """Return log p(x_{1:T} | u_{1:T}) in nats, the sum of log p(x_t | x_{1:t-1}) over t (kind: exact)."""
     return kalman_filter(world, observations, actions).log_likelihood.sum(dim=1)
 
 

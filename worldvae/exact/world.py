@@ -89,7 +89,7 @@ def reference_episodes(
     episodes = []
     for seed in seeds:
         # The legacy generator, because the reference numbers were made with it.
-        draw = np.random.RandomState(seed).multivariate_normal  # noqa: NPY002
+        draw = np.random.RandomState(seed).multivariate_normal
         state, rows = draw(world.m0.numpy(), world.P0.numpy()), []
         for push in pushes:
             rows.append(draw(c @ state, world.R.numpy()))
