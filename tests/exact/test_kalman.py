@@ -39,9 +39,8 @@ def dense(world: LinearGaussian, actions: Tensor) -> tuple[Tensor, Tensor, Tenso
     for _ in range(length):
         powers.append(world.A @ powers[-1])
     zero = torch.zeros(n, n, dtype=torch.float64)
-    spread = torch.cat(
-        [torch.cat([powers[i - j] if j <= i else zero for j in range(length)], 1) for i in range(length)]
-    )
+    blocks = [[powers[i - j] if j <= i else zero for j in range(length)] for i in range(length)]
+    spread = torch.cat([torch.cat(row, dim=1) for row in blocks])
     noise = torch.block_diag(world.P0, *[world.Q] * (length - 1))
     drift = torch.cat([world.m0, (actions[:-1] @ world.B.mT).flatten()])
     return spread @ drift, spread @ noise @ spread.mT, torch.block_diag(*[world.C] * length)

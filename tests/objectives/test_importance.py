@@ -57,7 +57,7 @@ LADDER = {2: 1.186, 4: 0.628, 8: 0.330, 16: 0.171, 64: 0.046, 256: 0.016, 1024: 
 
 
 def test_the_ladder_of_a_q_that_is_too_wide(digits: DigitPCA, generator: torch.Generator) -> None:
-    """The reference was observed once: it is not known how closely, so its last digits get a few per cent."""
+    """The reference was observed once, how closely is not known: it is trusted to one per cent and its last digit."""
     draws = 2**19
     weights = torch.cat([digits.log_weights(1.5, (2**16,), generator) for _ in range(draws // 2**16)])
     analytic = 10 * (math.log(1 / 1.5) + (1.5**2 - 1) / 2)
@@ -66,7 +66,7 @@ def test_the_ladder_of_a_q_that_is_too_wide(digits: DigitPCA, generator: torch.G
     for k, reference in {1: analytic, **LADDER}.items():
         gaps = digits.log_p - iwae(weights.view(-1, k), 1)
         error = float(gaps.std()) / math.sqrt(len(gaps))
-        assert abs(float(gaps.mean()) - reference) < 4 * error + (0.04 * reference + 0.003 if k > 1 else 0)
+        assert abs(float(gaps.mean()) - reference) < 4 * error + (0.01 * reference + 0.001 if k > 1 else 0)
         assert float(gaps.mean()) < before
         before = float(gaps.mean())
     assert abs(before) < 0.02

@@ -1,7 +1,8 @@
 """Sequential posteriors of a linear-Gaussian world, and their evidence lower bounds in closed form.
 
-Every posterior that is a chain of affine Gaussians has an exact bound: that of what it leaves out is the *conditioning
-gap*, which no network and no training can close.
+The bound of any chain of affine Gaussians is known exactly. What the best chain of a family stays below the
+log-likelihood, because it may not read all that the exact posterior reads, is the *conditioning gap* of the family: no
+network and no training can close it.
 
 Reference: Bayer et al. 2021, "Mind the Gap when Conditioning Amortised Inference in Sequential Latent-Variable Models".
 """
@@ -23,9 +24,9 @@ class AffineChain:
     """q(z_t | z_{t-1}, x, u) = N(F_t z_{t-1} + b_t, S_t); what of x and u it reads is in b_t. F of the first row is 0.
 
     Attributes:
-        F: `transfer`, what is kept of the state before.
-        b: `offset`, what the data say.
-        S: `covariance`.
+        F: what is kept of the state before.
+        b: what the data say.
+        S: the covariance, which depends on neither.
     """
 
     F: Float64[Tensor, "time latent latent"]
