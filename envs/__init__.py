@@ -3,7 +3,7 @@
 if __name__ != "worldvae.envs":
     raise ImportError(f"this folder was imported as {__name__!r}: import it as 'worldvae.envs'")
 
-from worldvae.envs import tiny
+from worldvae.envs import linear, tiny
 from worldvae.envs.make import EnvConfig, make, make_from, wrap
 from worldvae.envs.observations import ObservationCodec
 from worldvae.envs.pixels import shrink
@@ -18,6 +18,7 @@ __all__ = [
     "ObservationCodec",
     "Step",
     "WorldEnv",
+    "linear",
     "make",
     "make_from",
     "shrink",
@@ -25,4 +26,5 @@ __all__ = [
     "wrap",
 ]
 
+linear.register()
 tiny.register()

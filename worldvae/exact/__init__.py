@@ -1,0 +1,40 @@
+"""Exact answers for linear-Gaussian worlds: what a learned model, bound, filter or planner can be held against."""
+
+from worldvae.exact.chain import (
+    AffineChain,
+    bound,
+    filtering_chain,
+    locally_optimal_chain,
+    marginal_chain,
+    observer_means,
+    smoothing_chain,
+)
+from worldvae.exact.control import COST, QuadraticCost, filter_gain, lqg_cost, lqr_cost, lqr_gain, riccati
+from worldvae.exact.kalman import Filtered, Smoothed, kalman_filter, kalman_smoother, log_likelihood
+from worldvae.exact.world import MILD, STIFF, LinearGaussian, reference_episodes
+
+__all__ = [
+    "COST",
+    "MILD",
+    "STIFF",
+    "AffineChain",
+    "Filtered",
+    "LinearGaussian",
+    "QuadraticCost",
+    "Smoothed",
+    "bound",
+    "filter_gain",
+    "filtering_chain",
+    "kalman_filter",
+    "kalman_smoother",
+    "locally_optimal_chain",
+    "log_likelihood",
+    "lqg_cost",
+    "lqr_cost",
+    "lqr_gain",
+    "marginal_chain",
+    "observer_means",
+    "reference_episodes",
+    "riccati",
+    "smoothing_chain",
+]

@@ -1,0 +1,64 @@
+"""What comes later, given to a posterior: the backward pass that turns a filter into a smoother."""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Smoother(nn.Module):
+    """Adds to every embedding what its episode shows afterwards.
+
+    Backwards over time, b_t = GRU(b_{t+1}, e_t) with b_{t+1} = 0 where row t + 1 begins an episode or there is none,
+
+        e'_t = e_t + W b_t,        W = 0 at first,
+
+    so that q(z_t | h_t, e'_t) depends on z_{t-1}, through h_t, and on x_{t:T}: the form the exact posterior has. A
+    posterior that is given e_t alone has to ignore the future, at a price that no training can make good
+    (`worldvae.exact` computes it for linear-Gaussian worlds). It is for training and diagnosis only: who acts has no
+    future to look at. An untrained smoother changes nothing.
+
+    Args:
+        embedding: length of e.
+        hidden: length of b.
+
+    Reference: Krishnan et al. 2017, "Structured Inference Networks for Nonlinear State Space Models", section 4 (the
+    "DKS" network); Bayer et al. 2021, "Mind the Gap when Conditioning Amortised Inference", for what it closes.
+    """
+
+    def __init__(self, embedding: int, hidden: int) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.project = nn.Linear(embedding, 3 * hidden)  # of the cell: for all rows at once
+        self.recur = nn.Linear(hidden, 3 * hidden)
+        self.out = nn.Linear(hidden, embedding)
+        nn.init.orthogonal_(self.recur.weight)
+        nn.init.zeros_(self.recur.bias)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(
+        self, embedding: Float[Tensor, "batch time embedding"], is_first: Bool[Tensor, "batch time"]
+    ) -> Float[Tensor, "batch time embedding"]:
+        """Return e', in the type of e; row t reads rows t .. T of its own episode."""
+        projected = self.project(embedding)
+        # Row t goes on from row t + 1 unless that one begins an episode; what follows the last row is not known.
+        goes_on = F.pad(~is_first[:, 1:], (0, 1), value=False).unsqueeze(-1)
+        backward = projected.new_zeros(embedding.shape[0], self.hidden)
+        out = []
+        for t in reversed(range(embedding.shape[1])):
+            # Chosen, not multiplied: a NaN of the next episode must not come through.
+            backward = torch.where(goes_on[:, t], backward, torch.zeros_like(backward))
+            backward = self._cell(projected[:, t], backward)
+            out.append(backward)
+        found: Tensor = self.out(torch.stack(out[::-1], dim=1))
+        return embedding + found.to(embedding.dtype)
+
+    def _cell(
+        self, projected: Float[Tensor, "batch gates"], backward: Float[Tensor, "batch hidden"]
+    ) -> Float[Tensor, "batch hidden"]:
+        """Return the next memory of a gated recurrent unit (torch's), its input's share being known."""
+        reset, update, candidate = projected.chunk(3, dim=-1)
+        recurrent_reset, recurrent_update, recurrent = self.recur(backward).chunk(3, dim=-1)
+        proposed = torch.tanh(candidate + torch.sigmoid(reset + recurrent_reset) * recurrent)
+        return torch.lerp(proposed, backward, torch.sigmoid(update + recurrent_update))
