@@ -52,6 +52,26 @@ def test_an_action_changes_what_comes_after_its_row_and_nothing_before(
     assert bool((moved[:, t + 1 : t + 2] > 1e-6).all())
 
 
+@given(first=st.integers(1, 4), second=st.integers(1, 4))
+@few
+def test_a_smoothing_posterior_sees_its_own_episode_and_no_other(
+    make_model: Maker, make_batch: Rows, feed_noise: Feed, first: int, second: int
+) -> None:
+    model = make_model(context="smooth")
+    assert model.smoother is not None
+    torch.nn.init.normal_(model.smoother.out.weight)
+    rows, noise = make_batch(model, 2, first + second, firsts=(0, first)), noise_of(model, first + second, 2)
+    feed_noise(model, [noise, noise[:first], noise[first:]])
+    whole = model.observe(rows).posterior
+    assert same(model.observe(rows[:, :first]).posterior, whole[:, :first])
+    assert same(model.observe(rows[:, first:]).posterior, whole[:, first:])
+    other = make_batch(model, 2, first + second, firsts=(0, first), seed=1)
+    last = Batch.cat([rows[:, : first + second - 1], other[:, first + second - 1 :]], dim=1)
+    feed_noise(model, [noise])
+    moved = (model.observe(last).posterior.latent - whole.latent).abs().amax(-1)
+    assert bool((moved[:, first:] > 1e-6).all()) and bool((moved[:, :first] == 0).all())
+
+
 @parts
 @given(first=st.integers(1, 4), second=st.integers(1, 4))
 @few

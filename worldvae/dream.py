@@ -7,7 +7,6 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 from worldvae.curves import curves
-from worldvae.distributions import symlog
 from worldvae.film import side_by_side
 from worldvae.types import Batch, State
 from worldvae.world_model import WorldModel, unit
@@ -100,7 +99,7 @@ def open_loop(
         truth, dream = unit(observation.pixels), model.decode(states, "pixels").mean
     else:
         assert observation.vector is not None
-        truth, dream = symlog(observation.vector), model.decode(states, "vector").mean
+        truth, dream = model.squash(observation.vector), model.decode(states, "vector").mean
         offset, scale = model.likelihood("vector").offset, model.likelihood("vector").scale
         truth, dream = (truth - offset) / scale, (dream - offset) / scale
     steps = torch.arange(context, context + horizon)

@@ -42,6 +42,7 @@ class WorldModelConfig:
         memory: h' = f(h, z, a).
         latent: family of the posterior.
         prior: p(z | h); "own" is the posterior's family.
+        context: what the posterior is given: "filter" the present frame, "smooth" in training also what comes after it.
         memory_size: length of h.
         hidden: width of every perceptron.
         depth: channels of the widest maps of a trunk.
@@ -54,6 +55,7 @@ class WorldModelConfig:
         pixel_sigma_learned: whether it is.
         vector_sigma: of vectors, in units of their spread in the first data; where it is learned, its first value.
         vector_sigma_learned: whether it is, one for every entry.
+        vector_symlog: whether vectors are seen through symlog, which tames entries of any scale.
         bfloat16: whether large matrix products and convolutions run in bfloat16.
     """
 
@@ -62,6 +64,7 @@ class WorldModelConfig:
     memory: str = setting("gru", choices=["gru", "block_gru", "markov", "transformer"])
     latent: str = setting("gaussian", choices=["gaussian", "categorical"])
     prior: str = setting("own", choices=["own", "standard"])
+    context: str = setting("filter", choices=["filter", "smooth"])
     memory_size: int = 0
     hidden: int = 0
     depth: int = 0
@@ -74,6 +77,7 @@ class WorldModelConfig:
     pixel_sigma_learned: bool = False
     vector_sigma: float = 1.0
     vector_sigma_learned: bool = True
+    vector_symlog: bool = True
     bfloat16: bool = True
 
     def __post_init__(self) -> None:

@@ -18,6 +18,7 @@ from worldvae.distributions import TwoHot, symlog
 from worldvae.likelihoods import BernoulliLikelihood, GaussianLikelihood, TwoHotLikelihood
 from worldvae.networks import MLP, ConvEncoder, StridedEncoder
 from worldvae.parts import WorldModelConfig, make_family, make_latents, make_memory, make_trunks
+from worldvae.posteriors import Smoother
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, TensorTree
 
 Policy = Callable[[State], Float[Tensor, "batch action"]]
@@ -74,6 +75,7 @@ class WorldModel(nn.Module):
             embedding += hidden
         self.memory = make_memory(config, latent, action.size)
         self.posterior, self.prior = make_latents(config, self.family, memory, embedding)
+        self.smoother = Smoother(embedding, hidden) if config.context == "smooth" else None
         self.reward_head = TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
         self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
 
@@ -105,10 +107,14 @@ class WorldModel(nn.Module):
             self.likelihood("pixels").offset.copy_(mean)
             cast(ConvEncoder | StridedEncoder, self.encoders["pixels"]).centre.copy_(mean)
         if observation.vector is not None:
-            rows = symlog(observation.vector).reshape(-1, observation.vector.shape[-1])
+            rows = self.squash(observation.vector).reshape(-1, observation.vector.shape[-1])
             vector = self.likelihood("vector")
             vector.offset.copy_(rows.mean(0))
             vector.scale.copy_(rows.std(0, correction=0).clamp(min=1e-2))
+
+    def squash(self, vector: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return observed vectors in the units that are encoded and decoded: symlog (`config.vector_symlog`)."""
+        return symlog(vector) if self.config.vector_symlog else vector
 
     def likelihood(self, modality: str) -> GaussianLikelihood:
         """Return the module behind `decode`, for "pixels" or "vector"."""
@@ -122,14 +128,14 @@ class WorldModel(nn.Module):
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
 
     def encode(self, observation: Observation) -> Float[Tensor, "*batch embedding"]:
-        """Encode frames (uint8 0..255 or float 0..1) and vectors (through symlog) into one embedding."""
+        """Encode frames (uint8 0..255 or float 0..1) and vectors into one embedding."""
         parts = []
         if observation.pixels is not None:
             with self.autocast():
                 parts.append(self.encoders["pixels"](observation.pixels).float())
         if observation.vector is not None:
             vector = self.likelihood("vector")
-            parts.append(self.encoders["vector"]((symlog(observation.vector) - vector.offset) / vector.scale))
+            parts.append(self.encoders["vector"]((self.squash(observation.vector) - vector.offset) / vector.scale))
         return torch.cat(parts, dim=-1)
 
     def observe(
@@ -141,7 +147,7 @@ class WorldModel(nn.Module):
         *,
         mode: bool = False,
     ) -> Observed:
-        """Filter through rows of data: posterior states and what the prior said before each frame was seen.
+        """Filter through rows of data: the posterior states of every row.
 
         Args:
             batch: rows `[batch, time]`; `batch.action[:, t]` is used for the transition into row t + 1.
@@ -153,7 +159,10 @@ class WorldModel(nn.Module):
         size, length = batch.reward.shape
         # All that does not wait for the step before is done for the whole slice at once. (Unbound and not indexed: the
         # gradient of an index is a tensor of the size of the whole.)
-        embedded = self.posterior.project(self.encode(batch.observation)).unbind(1)
+        embedding = self.encode(batch.observation)
+        if self.smoother is not None:
+            embedding = self.smoother(embedding, batch.is_first)
+        embedded = self.posterior.project(embedding).unbind(1)
         state = state or self.initial(size)
         if action is None:
             action = torch.zeros_like(batch.action[:, 0])
@@ -228,7 +237,7 @@ class WorldModel(nn.Module):
 
         Args:
             states: any leading shape.
-            modality: "pixels" or "vector" (in symlog units); default: pixels where the world has them.
+            modality: "pixels" or "vector" (in the units of `squash`); default: pixels where the world has them.
         """
         if modality is None:
             modality = "pixels" if "pixels" in self.decoders else "vector"

@@ -6,7 +6,6 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from worldvae.distributions import symlog
 from worldvae.types import Batch, TensorTree
 from worldvae.world_model import Observed, WorldModel, unit
 
@@ -93,7 +92,7 @@ def elbo(
         scattered = found.new_zeros(batch.reward.numel()).index_put((picked,), found * scale)
         pixels = scattered.view_as(batch.reward)
     if batch.observation.vector is not None:
-        vector = model.decode(states, "vector").log_prob(symlog(batch.observation.vector))
+        vector = model.decode(states, "vector").log_prob(model.squash(batch.observation.vector))
     return Terms(
         pixels,
         vector,
