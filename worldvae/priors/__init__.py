@@ -1,7 +1,14 @@
 """Priors p(z | h): conditional distributions that a world model rolls forward."""
 
+from worldvae.priors.mixture import MixturePrior
 from worldvae.priors.parametric import ParametricPrior
 from worldvae.priors.prior import Prior, frozen
 from worldvae.priors.standard import StandardPrior
 
-__all__ = ["ParametricPrior", "Prior", "StandardPrior", "frozen"]
+__all__ = [
+    "MixturePrior",
+    "ParametricPrior",
+    "Prior",
+    "StandardPrior",
+    "frozen",
+]
