@@ -1,11 +1,13 @@
 """Priors p(z | h): conditional distributions that a world model rolls forward."""
 
+from worldvae.priors.flow import FlowPrior
 from worldvae.priors.mixture import MixturePrior
 from worldvae.priors.parametric import ParametricPrior
 from worldvae.priors.prior import Prior, frozen
 from worldvae.priors.standard import StandardPrior
 
 __all__ = [
+    "FlowPrior",
     "MixturePrior",
     "ParametricPrior",
     "Prior",
