@@ -2,5 +2,6 @@
 
 from worldvae.posteriors.amortised import AmortisedPosterior
 from worldvae.posteriors.posterior import Posterior
+from worldvae.posteriors.residual import ResidualPosterior
 
-__all__ = ["AmortisedPosterior", "Posterior"]
+__all__ = ["AmortisedPosterior", "Posterior", "ResidualPosterior"]

@@ -1,6 +1,7 @@
 """Priors p(z | h): conditional distributions that a world model rolls forward."""
 
 from worldvae.priors.flow import FlowPrior
+from worldvae.priors.hierarchical import HierarchicalPrior
 from worldvae.priors.mixture import MixturePrior
 from worldvae.priors.parametric import ParametricPrior
 from worldvae.priors.prior import Prior, frozen
@@ -8,6 +9,7 @@ from worldvae.priors.standard import StandardPrior
 
 __all__ = [
     "FlowPrior",
+    "HierarchicalPrior",
     "MixturePrior",
     "ParametricPrior",
     "Prior",
