@@ -6,6 +6,7 @@ from worldvae.priors.mixture import MixturePrior
 from worldvae.priors.parametric import ParametricPrior
 from worldvae.priors.prior import Prior, frozen
 from worldvae.priors.standard import StandardPrior
+from worldvae.priors.vamp import VampPrior
 
 __all__ = [
     "FlowPrior",
@@ -14,5 +15,6 @@ __all__ = [
     "ParametricPrior",
     "Prior",
     "StandardPrior",
+    "VampPrior",
     "frozen",
 ]
