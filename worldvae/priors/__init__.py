@@ -1,5 +1,6 @@
 """Priors p(z | h): conditional distributions that a world model rolls forward."""
 
+from worldvae.priors.energy import EnergyPrior
 from worldvae.priors.flow import FlowPrior
 from worldvae.priors.hierarchical import HierarchicalPrior
 from worldvae.priors.mixture import MixturePrior
@@ -9,6 +10,7 @@ from worldvae.priors.standard import StandardPrior
 from worldvae.priors.vamp import VampPrior
 
 __all__ = [
+    "EnergyPrior",
     "FlowPrior",
     "HierarchicalPrior",
     "MixturePrior",
