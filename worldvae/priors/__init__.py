@@ -2,6 +2,7 @@
 
 from worldvae.priors.energy import EnergyPrior
 from worldvae.priors.flow import FlowPrior
+from worldvae.priors.flow_matching import FlowMatchingPrior
 from worldvae.priors.hierarchical import HierarchicalPrior
 from worldvae.priors.mixture import MixturePrior
 from worldvae.priors.parametric import ParametricPrior
@@ -11,6 +12,7 @@ from worldvae.priors.vamp import VampPrior
 
 __all__ = [
     "EnergyPrior",
+    "FlowMatchingPrior",
     "FlowPrior",
     "HierarchicalPrior",
     "MixturePrior",
