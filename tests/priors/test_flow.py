@@ -34,7 +34,7 @@ def test_it_inverts_and_its_density_is_that_of_the_jacobian(
     prior, h = make(memory, latent), torch.randn(50, memory, generator=generator)
     noise = 1.5 * torch.randn(50, latent, generator=generator)
     z = prior.step(h, noise)
-    assert float((z - noise).abs().max()) > 0.1
+    assert ((z - noise).abs() > 0.1).any()
     context = h if memory else None
     torch.testing.assert_close(prior.flow(context).transform(z), noise, atol=1e-4, rtol=1e-4)
 
