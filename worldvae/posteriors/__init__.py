@@ -2,6 +2,7 @@
 
 from worldvae.posteriors.amortised import AmortisedPosterior
 from worldvae.posteriors.posterior import Posterior
+from worldvae.posteriors.residual import ResidualPosterior
 from worldvae.posteriors.smoothing import Smoother
 
-__all__ = ["AmortisedPosterior", "Posterior", "Smoother"]
+__all__ = ["AmortisedPosterior", "Posterior", "ResidualPosterior", "Smoother"]

@@ -1,7 +1,24 @@
 """Priors p(z | h): conditional distributions that a world model rolls forward."""
 
+from worldvae.priors.energy import EnergyPrior
+from worldvae.priors.flow import FlowPrior
+from worldvae.priors.flow_matching import FlowMatchingPrior
+from worldvae.priors.hierarchical import HierarchicalPrior
+from worldvae.priors.mixture import MixturePrior
 from worldvae.priors.parametric import ParametricPrior
 from worldvae.priors.prior import Prior, frozen
 from worldvae.priors.standard import StandardPrior
+from worldvae.priors.vamp import VampPrior
 
-__all__ = ["ParametricPrior", "Prior", "StandardPrior", "frozen"]
+__all__ = [
+    "EnergyPrior",
+    "FlowMatchingPrior",
+    "FlowPrior",
+    "HierarchicalPrior",
+    "MixturePrior",
+    "ParametricPrior",
+    "Prior",
+    "StandardPrior",
+    "VampPrior",
+    "frozen",
+]

@@ -1,0 +1,120 @@
+"""A prior of several modes: a mixture of Gaussians read off the memory."""
+
+import torch
+from einops import rearrange
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Categorical, Distribution, Independent, MixtureSameFamily, Normal
+
+from worldvae.distributions import GaussianFamily, one_hot_draw
+from worldvae.priors.prior import Prior
+from worldvae.priors.readout import Readout
+
+
+class MixturePrior(Prior):
+    """p(z | h) = sum_k w_k(h) N(z; m_k(h), diag s_k(h)^2): a mixture density network.
+
+    Where the future forks, it follows one branch or the other, while a single Gaussian lands between them.
+
+    Args:
+        memory: length of h.
+        latent: length of z.
+        hidden: width of the hidden layers.
+        components: number of Gaussians.
+        layers: number of hidden layers.
+
+    Raises:
+        ValueError: if there is no component.
+
+    Reference: Bishop 1994, "Mixture Density Networks"; Ha & Schmidhuber 2018, "World Models", for their use in dreams.
+    """
+
+    def __init__(self, memory: int, latent: int, hidden: int, components: int, layers: int = 1) -> None:
+        super().__init__(latent)
+        check_components(components)
+        self.components, self.family = components, GaussianFamily(latent)
+        self.net = Readout(memory, hidden, layers, components * (1 + self.family.parameter_size))
+        # Components that start at one place get equal gradients, and would stay one.
+        means = self.net.bias.data[components:].view(components, -1)[:, :latent]
+        means.copy_(torch.randn_like(means))
+
+    def extra_repr(self) -> str:
+        """Show the number of components."""
+        return f"latent={self.latent_size}, components={self.components}"
+
+    def components_at(
+        self, memory: Float[Tensor, "*batch memory"]
+    ) -> tuple[Float[Tensor, "*batch component"], Distribution]:
+        """Return the logarithms of the weights (but for a constant), and the Gaussians of batch shape [*batch, K]."""
+        logits, parameters = self.net(memory).tensor_split([self.components], dim=-1)
+        return logits, self.family(rearrange(parameters, "... (k p) -> ... k p", k=self.components))
+
+    def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
+        """Return p(z | h)."""
+        return mixture(*self.components_at(memory))
+
+    def noise(
+        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+    ) -> Float[Tensor, "*shape noise"]:
+        """Draw one uniform number, which picks the component, and the normal noise of z."""
+        return mixture_noise(shape, self.latent_size, device, generator)
+
+    def step(
+        self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return a sample of one component; the gradient of the weights passes straight through the choice."""
+        logits, gaussians = self.components_at(memory)
+        drawn = pick(logits, noise[..., 0])
+        return torch.addcmul(_chosen(drawn, gaussians.mean), _chosen(drawn, gaussians.stddev), noise[..., 1:])
+
+    def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
+        """Return the mean of the likeliest component."""
+        logits, gaussians = self.components_at(memory)
+        return _chosen(likeliest(logits), gaussians.mean)
+
+    def log_prob(
+        self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return log p(z | h)."""
+        out: Tensor = self(memory).log_prob(latent)
+        return out
+
+
+def check_components(components: int) -> None:
+    """Raise ValueError unless there can be a mixture of so many components."""
+    if components < 1:
+        raise ValueError(f"components={components}: a mixture needs at least 1 component")
+
+
+def mixture(logits: Float[Tensor, "*batch component"], components: Distribution) -> MixtureSameFamily:
+    """Return sum_k softmax(logits)_k component_k, for components of batch shape [*batch, K]."""
+    assert isinstance(components, Independent)
+    assert isinstance(components.base_dist, Normal)
+    return MixtureSameFamily(Categorical(logits=logits, validate_args=False), components, validate_args=False)
+
+
+def mixture_noise(
+    shape: tuple[int, ...], latent: int, device: torch.device, generator: torch.Generator | None
+) -> Float[Tensor, "*shape noise"]:
+    """Draw one uniform number for the component, then `latent` standard normal ones."""
+    uniform = torch.rand(*shape, 1, device=device, generator=generator)
+    return torch.cat([uniform, torch.randn(*shape, latent, device=device, generator=generator)], dim=-1)
+
+
+def pick(
+    logits: Float[Tensor, "*batch component"], uniform: Float[Tensor, "*batch"]
+) -> Float[Tensor, "*batch component"]:
+    """Turn uniform numbers into one-hot choices of a component, whose gradient is that of the weights."""
+    weights = torch.softmax(logits, dim=-1)
+    return one_hot_draw(weights.detach(), uniform) + (weights - weights.detach())
+
+
+def likeliest(logits: Float[Tensor, "*batch component"]) -> Float[Tensor, "*batch component"]:
+    """Return the one-hot choice of the greatest weight (the first, where several are equal)."""
+    return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
+
+
+def _chosen(
+    one_hot: Float[Tensor, "*batch component"], values: Float[Tensor, "*batch component latent"]
+) -> Float[Tensor, "*batch latent"]:
+    return torch.einsum("...k,...kd->...d", one_hot, values)

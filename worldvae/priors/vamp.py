@@ -1,0 +1,121 @@
+"""A prior made of the posterior: a mixture of what q would say about pseudo-inputs."""
+
+import itertools
+from collections.abc import Iterable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+
+from worldvae.posteriors.posterior import Posterior
+from worldvae.priors.mixture import check_components, likeliest, mixture, mixture_noise, pick
+from worldvae.priors.prior import Prior
+from worldvae.priors.readout import Readout
+
+
+class VampPrior(Prior):
+    """p(z | h) = sum_k w_k(h) q(z | h, u_k), with learnt pseudo-inputs u_k where embeddings of frames would be.
+
+    The best prior for a VAE is its aggregated posterior (1/N) sum_n q(z | x_n); this one is the same with K inputs that
+    are learnt. The weights are uniform, unless there is a memory to read them off. The posterior is the world model's
+    own: it is referred to and not held, so that it appears once among parameters and in checkpoints.
+
+    Args:
+        posterior: the q of the same model; its distributions must be diagonal Gaussians.
+        memory: length of h.
+        embedding: length of what `posterior.project` takes.
+        hidden: width of the layer that the weights are read off.
+        components: number of pseudo-inputs.
+
+    Raises:
+        ValueError: if the posterior is no diagonal Gaussian, or takes vectors of other lengths.
+
+    Reference: Tomczak & Welling 2018, "VAE with a VampPrior", sections 2 and 4.
+    """
+
+    def __init__(self, posterior: Posterior, memory: int, embedding: int, hidden: int, components: int) -> None:
+        super().__init__(posterior.latent_size)
+        check_components(components)
+        self._posterior = (posterior,)  # in a tuple, where nn.Module does not look for modules
+        self.components = components
+        # As spread as the outputs of a normalised trunk. `pseudo.data.copy_(embeddings)` starts from data instead.
+        self.pseudo = nn.Parameter(torch.randn(components, embedding))
+        self.weigh = Readout(memory, hidden, 1, components, zero=True) if memory else None
+        try:
+            with torch.no_grad():
+                q = self.components_at(torch.zeros(memory, device=self.pseudo.device))[1]
+        except RuntimeError as error:
+            raise ValueError(
+                f"the posterior does not take a memory of length {memory} and an embedding of length {embedding}: give "
+                f"the lengths that it was made with ({error})"
+            ) from error
+        if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
+            raise ValueError(
+                f"VampPrior mixes Gaussians, and {type(posterior).__name__} gives a {type(q).__name__}: take a "
+                "posterior with a GaussianFamily, or another prior"
+            )
+
+    @property
+    def posterior(self) -> Posterior:
+        """The q that the pseudo-inputs are given to."""
+        return self._posterior[0]
+
+    def extra_repr(self) -> str:
+        """Show the number of pseudo-inputs and whose posterior they go through."""
+        return f"latent={self.latent_size}, components={self.components}, posterior={type(self.posterior).__name__}"
+
+    def learnt(self) -> Iterable[nn.Parameter]:
+        """Return its own parameters and those of the posterior."""
+        return itertools.chain(self.parameters(), self.posterior.parameters())
+
+    def logits(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch component"]:
+        """Return log w_k(h), but for a constant."""
+        if self.weigh is None:
+            return memory.new_zeros(*memory.shape[:-1], self.components, dtype=torch.float32)
+        out: Tensor = self.weigh(memory)
+        return out
+
+    def components_at(
+        self, memory: Float[Tensor, "*batch memory"]
+    ) -> tuple[Float[Tensor, "*batch component"], Distribution]:
+        """Return log w_k(h), and q(z | h, u_k) of batch shape [*batch, K]."""
+        batch = memory.shape[:-1]
+        projected = self.posterior.project(self.pseudo)
+        repeated = memory.unsqueeze(-2).expand(*batch, self.components, -1)
+        _, parameters = self.posterior.infer(repeated, projected.expand(*batch, *projected.shape), None)
+        return self.logits(memory), self.posterior.distribution(parameters)
+
+    def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
+        """Return p(z | h)."""
+        return mixture(*self.components_at(memory))
+
+    def noise(
+        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+    ) -> Float[Tensor, "*shape noise"]:
+        """Draw one uniform number, which picks the pseudo-input, and the normal noise of z."""
+        return mixture_noise(shape, self.latent_size, device, generator)
+
+    def step(
+        self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return a sample of q at one pseudo-input; the gradient of the weights passes straight through the choice."""
+        q = self._at(memory, pick(self.logits(memory), noise[..., 0]))
+        return torch.addcmul(q.mean, q.stddev, noise[..., 1:])
+
+    def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
+        """Return the mean of q at the likeliest pseudo-input."""
+        out: Tensor = self._at(memory, likeliest(self.logits(memory))).mean
+        return out
+
+    def _at(self, memory: Tensor, one_hot: Tensor) -> Distribution:
+        # One evaluation of q, and not one per pseudo-input: a dream needs no component that was not drawn.
+        projected = one_hot @ self.posterior.project(self.pseudo).float()
+        return self.posterior.distribution(self.posterior.infer(memory, projected, None)[1])
+
+    def log_prob(
+        self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return log p(z | h)."""
+        out: Tensor = self(memory).log_prob(latent)
+        return out
