@@ -1,14 +1,27 @@
 """What a world model is made of: the config, and the part behind each of its words."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from worldvae.config import setting
 from worldvae.distributions import CategoricalFamily, GaussianFamily, LatentFamily, check_bins
 from worldvae.memory import BlockGRUMemory, GRUMemory, MarkovMemory, Memory, TransformerMemory
 from worldvae.networks import TRUNKS, ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
-from worldvae.posteriors import AmortisedPosterior, Posterior
-from worldvae.priors import ParametricPrior, Prior, StandardPrior
+from worldvae.posteriors import AmortisedPosterior, Posterior, ResidualPosterior
+from worldvae.priors import (
+    EnergyPrior,
+    FlowMatchingPrior,
+    FlowPrior,
+    HierarchicalPrior,
+    MixturePrior,
+    ParametricPrior,
+    Prior,
+    StandardPrior,
+    VampPrior,
+)
+
+PRIORS = ["own", "standard", "mixture", "vamp", "flow", "hierarchical", "flow_matching", "energy"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +54,8 @@ class WorldModelConfig:
         trunk: convolutions of the encoder and decoder of frames.
         memory: h' = f(h, z, a).
         latent: family of the posterior.
-        prior: p(z | h); "own" is the posterior's family.
+        prior: p(z | h); "own" is the posterior's family. All others need a Gaussian z; "hierarchical" brings a
+            posterior of its own, which corrects it level after level.
         context: what the posterior is given: "filter" the present frame, "smooth" in training also what comes after it.
         memory_size: length of h.
         hidden: width of every perceptron.
@@ -50,6 +64,10 @@ class WorldModelConfig:
         gaussian: length of a Gaussian z.
         groups: categorical variables of a categorical z.
         classes: of each of them.
+        components: Gaussians of a mixture, or pseudo-inputs of a VampPrior.
+        levels: of a hierarchical prior.
+        transforms: coupling layers of a flow.
+        sampling: steps from noise to a sample of a flow-matching prior; an energy takes five times as many.
         bins: of the reward's two-hot distribution.
         pixel_sigma: standard deviation of frames in 0..1; where it is learned, its first value.
         pixel_sigma_learned: whether it is.
@@ -63,7 +81,7 @@ class WorldModelConfig:
     trunk: str = setting("patch", choices=["patch", *TRUNKS])
     memory: str = setting("gru", choices=["gru", "block_gru", "markov", "transformer"])
     latent: str = setting("gaussian", choices=["gaussian", "categorical"])
-    prior: str = setting("own", choices=["own", "standard"])
+    prior: str = setting("own", choices=PRIORS)
     context: str = setting("filter", choices=["filter", "smooth"])
     memory_size: int = 0
     hidden: int = 0
@@ -72,6 +90,10 @@ class WorldModelConfig:
     gaussian: int = 0
     groups: int = 0
     classes: int = 0
+    components: int = 8
+    levels: int = 2
+    transforms: int = 3
+    sampling: int = 4
     bins: int = 255
     pixel_sigma: float = 0.25
     pixel_sigma_learned: bool = False
@@ -84,6 +106,16 @@ class WorldModelConfig:
         for name in ("memory_size", "hidden", "depth", "layers", "gaussian", "groups", "classes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} cannot be negative; 0 takes what size sets")
+        if self.latent == "categorical" and self.prior != "own":
+            raise ValueError(
+                f"prior={self.prior} is a density over vectors, and latent=categorical is not: take prior=own"
+            )
+        for name in ("components", "levels", "transforms", "sampling"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.prior == "hierarchical" and self.resolve("gaussian") % self.levels:
+            size = self.resolve("gaussian")
+            raise ValueError(f"gaussian={size} cannot be split into levels={self.levels}: take a multiple of them")
         check_bins(self.bins)
         for name in ("pixel_sigma", "vector_sigma"):
             if not 0 < getattr(self, name) < math.inf:
@@ -116,11 +148,21 @@ def make_latents(
     config: WorldModelConfig, family: LatentFamily, memory: int, embedding: int
 ) -> tuple[Posterior, Prior]:
     """Return q(z | h, e) and p(z | h) for these lengths of h and e."""
-    hidden = config.resolve("hidden")
+    latent, hidden = family.latent_size, config.resolve("hidden")
+    if config.prior == "hierarchical":
+        hierarchy = HierarchicalPrior(memory, latent, hidden, config.levels)
+        return ResidualPosterior(hierarchy, memory, embedding, hidden), hierarchy
     posterior = AmortisedPosterior(memory, embedding, family, hidden)
-    if config.prior == "standard":
-        return posterior, StandardPrior(family.latent_size)
-    return posterior, ParametricPrior(memory, family, hidden)
+    priors: dict[str, Callable[[], Prior]] = {
+        "own": lambda: ParametricPrior(memory, family, hidden),
+        "standard": lambda: StandardPrior(latent),
+        "mixture": lambda: MixturePrior(memory, latent, hidden, config.components),
+        "vamp": lambda: VampPrior(posterior, memory, embedding, hidden, config.components),
+        "flow": lambda: FlowPrior(memory, latent, hidden, config.transforms),
+        "flow_matching": lambda: FlowMatchingPrior(memory, latent, hidden, config.sampling, base="gaussian"),
+        "energy": lambda: EnergyPrior(memory, latent, hidden, 5 * config.sampling),
+    }
+    return posterior, priors[config.prior]()
 
 
 def make_trunks(
