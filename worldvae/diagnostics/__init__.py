@@ -2,15 +2,18 @@
 
 from worldvae.diagnostics.calibration import Calibration, calibration
 from worldvae.diagnostics.collapse import Collapse, active_units, collapse, kl_per_dimension
+from worldvae.diagnostics.diagnose import Diagnosis, diagnose
 from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.probe import linear_probe
 
 __all__ = [
     "Calibration",
     "Collapse",
+    "Diagnosis",
     "active_units",
     "calibration",
     "collapse",
+    "diagnose",
     "kl_per_dimension",
     "linear_probe",
     "log_ratio",

@@ -1,0 +1,168 @@
+"""All diagnostics of a world model, on episodes it did not learn from."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldvae.diagnostics.calibration import Calibration, calibration
+from worldvae.diagnostics.collapse import Collapse, collapse, kl_per_dimension
+from worldvae.diagnostics.hole import log_ratio, mmd
+from worldvae.diagnostics.probe import linear_probe
+from worldvae.types import Batch, State
+from worldvae.world_model import WorldModel, unit
+
+CELLS = 8
+"""Frames are predicted as the means of 8 x 8 cells: of single pixels nearly all are background, and calibrated."""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was found; nats per row, of the kind `prior_kind` where the prior's density enters.
+
+    Attributes:
+        prior_kind: what the prior's log-density is.
+        collapse: whether z is used at all.
+        kl_per_unit: of every unit of z, largest first; None where the posterior or the prior does not factorise.
+        kl_over_time: at every row of an episode, averaged over episodes: the surprise.
+        surprise: the same of every episode, `[episode, row]`, NaN behind its end.
+        hole: MMD^2 and log-ratio (kind: estimate) of inferred against imagined z, memories aside.
+        conditional_hole: log-ratio of inferred against imagined next z, each with the memory both were given.
+        calibration: of predictions at every horizon, over standardised vectors or cells of frames.
+        probe: R^2 of each entry of the true state, read linearly off h and z; None where it is not known.
+    """
+
+    prior_kind: str
+    collapse: Collapse
+    kl_per_unit: list[float] | None
+    kl_over_time: list[float]
+    surprise: list[list[float]]
+    hole: dict[str, float]
+    conditional_hole: float
+    calibration: Calibration
+    probe: list[float] | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Return plain lists and numbers."""
+        found = asdict(self)
+        found["calibration"] = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in found["calibration"].items()}
+        return found
+
+
+@torch.no_grad()
+def diagnose(
+    model: WorldModel,
+    rows: Batch,
+    valid: Bool[Tensor, "episode time"],
+    generator: torch.Generator,
+    truth: Float[Tensor, "episode time state"] | None = None,
+    *,
+    context: int = 5,
+    horizon: int = 15,
+    samples: int = 16,
+) -> Diagnosis:
+    """Ask a model everything.
+
+    Args:
+        model: the world model.
+        rows: episodes `[episode, time]` from their first row on.
+        valid: which rows exist.
+        generator: of all draws, on the CPU.
+        truth: the true state of every row.
+        context: rows seen before a prediction.
+        horizon: rows predicted.
+        samples: predictions of each.
+
+    Raises:
+        ValueError: If no episode is context + horizon rows long.
+    """
+    rows, valid = rows.to(model.device), valid.to(model.device)
+    observed = model.observe(rows, generator=generator)
+    states = observed.posterior
+    q = model.posterior.distribution(observed.parameters)
+    kl = model.prior.kl(q, states.latent, states.memory)
+    memory, inferred = states.memory[valid], states.latent[valid]
+    noise = model.prior.noise(tuple(memory.shape[:1]), model.device, generator)
+    imagined = model.prior.step(memory, noise)
+    pick = torch.randperm(len(memory), generator=generator)[:2000]
+    memory, some, others = memory[pick], inferred[pick], imagined[pick]
+    with torch.enable_grad():
+        hole = {"mmd": float(mmd(some[:500], others[:500])), "log_ratio": log_ratio(some, others, generator)}
+        joint = [torch.cat([memory, z], dim=-1) for z in (some, others)]
+        conditional = log_ratio(joint[0], joint[1], generator)
+    surprise = torch.where(valid, kl, torch.nan)
+    probe = None
+    if truth is not None:
+        probe = linear_probe(states.features[valid], truth.to(model.device)[valid]).tolist()
+    return Diagnosis(
+        model.prior.kind,
+        collapse(_means(q, states)[valid], kl[valid]),
+        _per_unit(model, states, q, valid),
+        surprise.nanmean(0).tolist(),
+        surprise.tolist(),
+        hole,
+        conditional,
+        _calibration(model, rows, valid, generator, context, horizon, samples),
+        probe,
+    )
+
+
+def _means(q: Any, states: State) -> Tensor:
+    try:
+        out: Tensor = q.mean
+    except NotImplementedError:  # of a flow
+        return states.latent
+    return out
+
+
+def _per_unit(model: WorldModel, states: State, q: Any, valid: Tensor) -> list[float] | None:
+    try:
+        p = model.prior(states.memory)
+    except NotImplementedError:  # a prior without a distribution object, such as an energy
+        return None
+    found = kl_per_dimension(q, p)
+    return None if found is None else found[valid].mean(0).sort(descending=True).values.tolist()
+
+
+def _calibration(
+    model: WorldModel, rows: Batch, valid: Tensor, generator: torch.Generator, context: int, horizon: int, samples: int
+) -> Calibration:
+    length = context + horizon
+    parts = [
+        rows[:, start : start + length][valid[:, start + length - 1]]
+        for start in range(0, rows.reward.shape[1] - length + 1, length)
+    ]
+    parts = [part for part in parts if len(part.reward)]
+    if not parts:
+        raise ValueError(f"no episode has {length} rows: predictions {horizon} rows ahead after {context} need them")
+    batch = Batch.cat(parts, dim=0)
+    seen = model.observe(batch[:, :context], generator=generator).posterior[:, -1]
+    number = len(batch.reward)
+    start = seen.map(lambda x: x.repeat(samples, *[1] * (x.dim() - 1)))
+    actions = batch.action[:, context - 1 : -1].repeat(samples, 1, 1)
+    dream = model.imagine(start, actions, generator=generator).states
+    observation = batch.observation
+    if observation.vector is not None:
+        p = model.decode(dream, "vector")
+        drawn = p.mean + p.stddev * torch.randn(p.mean.shape, generator=generator).to(p.mean)
+        likelihood = model.likelihood("vector")
+        truth = (model.squash(observation.vector[:, context:]) - likelihood.offset) / likelihood.scale
+        drawn = (drawn - likelihood.offset) / likelihood.scale
+    else:
+        assert observation.pixels is not None
+        truth = _cells(unit(observation.pixels[:, context:]))
+        drawn = torch.cat([_cells(model.decode(part, "pixels").mean) for part in _chunks(dream, 64)])
+    return calibration(drawn.view(samples, number, horizon, -1), truth.flatten(2))
+
+
+def _chunks(states: State, size: int) -> list[State]:
+    return [states[start : start + size] for start in range(0, len(states.memory), size)]
+
+
+def _cells(frames: Float[Tensor, "row time channel height width"]) -> Float[Tensor, "row time cell"]:
+    pooled = F.adaptive_avg_pool2d(frames.float().flatten(0, 1), CELLS)
+    out: Tensor = pooled.flatten(1).unflatten(0, frames.shape[:2])
+    return out
