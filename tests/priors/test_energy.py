@@ -94,6 +94,7 @@ def test_the_value_of_the_kl_is_that_of_the_normalised_density(generator: torch.
 def test_its_stream_of_negatives_goes_on_from_a_state_dict_and_not_from_the_default_generator() -> None:
     prior, h, z = make(), torch.zeros(6, 0), torch.randn(6, 2)
     q = Independent(Normal(z, torch.ones_like(z)), 1)
+    prior.kl(q, z, h)
     state, default = prior.state_dict(), torch.get_rng_state()
     first, second = prior.kl(q, z, h), prior.kl(q, z, h)
     assert not torch.equal(first, second)

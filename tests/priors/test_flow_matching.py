@@ -52,6 +52,17 @@ def test_halving_the_stride_divides_the_error(solver: str, factor: float, genera
         assert 0.8 * factor < coarse / fine < 1.2 * factor
 
 
+def test_it_is_the_method_of_heun(generator: torch.Generator) -> None:
+    """Also in the last stride, where the velocity at the end is known to be 0."""
+    prior, noise, memory = analytic(), torch.randn(50, 2, generator=generator), torch.zeros(50, 0)
+    u, stride = noise, math.pi / 2 / 3
+    for angle in (3 * stride, 2 * stride, stride):
+        first = math.sin(angle) * prior.field(u, torch.full((50,), angle), memory)
+        second = math.sin(angle - stride) * prior.field(u - stride * first, torch.full((50,), angle - stride), memory)
+        u = u - stride * (first + second) / 2
+    torch.testing.assert_close(prior.integrate(noise, memory, 3, "heun"), u)
+
+
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 def test_moments_of_samples(solver: str, generator: torch.Generator) -> None:
     """Within 4 standard errors plus the error of the strides, which is measured on the affine map itself."""
@@ -132,6 +143,7 @@ def test_its_stream_of_draws_goes_on_from_a_state_dict_and_not_from_the_default_
     prior = FlowMatchingPrior(5, 2, 8)
     prior.net[-1].bias.data.fill_(1.0)
     h, z = torch.randn(6, 5), torch.randn(6, 2)
+    prior.log_prob(z, h)
     state, default = prior.state_dict(), torch.get_rng_state()
     first, second = prior.log_prob(z, h), prior.log_prob(z, h)
     assert not torch.equal(first, second)
