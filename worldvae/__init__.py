@@ -9,6 +9,7 @@ from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationL
 if TYPE_CHECKING:
     from worldvae.run import Run, RunConfig, load
     from worldvae.trainer import Trainer
+    from worldvae.vae import VAE
     from worldvae.world_model import WorldModel, WorldModelConfig
 
 _LAZY = {
@@ -16,6 +17,7 @@ _LAZY = {
     "Run": "worldvae.run",
     "RunConfig": "worldvae.run",
     "Trainer": "worldvae.trainer",
+    "VAE": "worldvae.vae",
     "WorldModel": "worldvae.world_model",
     "WorldModelConfig": "worldvae.world_model",
     "envs": "worldvae.envs",
@@ -24,6 +26,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "VAE",
     "ActionLayout",
     "Batch",
     "Dream",

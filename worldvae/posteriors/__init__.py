@@ -1,6 +1,19 @@
 """Posteriors q(z | h, e): what is inferred once the frame was seen."""
 
 from worldvae.posteriors.amortised import AmortisedPosterior
+from worldvae.posteriors.flow import FlowFamily, FlowPosterior
+from worldvae.posteriors.hmc import Samples, hmc
 from worldvae.posteriors.posterior import Posterior
+from worldvae.posteriors.refined import Refined, semi_amortised, svi
 
-__all__ = ["AmortisedPosterior", "Posterior"]
+__all__ = [
+    "AmortisedPosterior",
+    "FlowFamily",
+    "FlowPosterior",
+    "Posterior",
+    "Refined",
+    "Samples",
+    "hmc",
+    "semi_amortised",
+    "svi",
+]
