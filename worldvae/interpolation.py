@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-Surface = Callable[[Float[Tensor, "*batch latent"]], Float[Tensor, "*batch ..."]]
+Surface = Callable[[Float[Tensor, "*batch latent"]], Float[Tensor, "..."]]
 """A decoder: the latent space is measured by what it makes of it."""
 
 
@@ -41,7 +41,7 @@ def slerp(
     sine = angle.sin()
     curved = ((1 - t) * angle).sin() / sine * a + (t * angle).sin() / sine * b
     curved = torch.cat([a.unsqueeze(0), curved[1:-1], b.unsqueeze(0)])  # the ends to the last bit
-    return torch.where(sine < 1e-4, straight, curved)
+    return torch.where(sine < 1e-3, straight, curved)
 
 
 def curve_energy(surface: Surface, curve: Float[Tensor, "step batch latent"]) -> Float[Tensor, " batch"]:

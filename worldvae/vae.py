@@ -247,7 +247,7 @@ class VAE(nn.Module):
             raise ValueError(f"how={how!r} is not a curve: take 'lerp', 'slerp' or 'geodesic'")
         return self.decode((lerp if how == "lerp" else slerp)(*ends, steps)).mean
 
-    def surface(self, latent: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch ..."]:
+    def surface(self, latent: Float[Tensor, "*batch latent"]) -> Float[Tensor, "..."]:
         """Return what measures lengths in the latent space: the mean of p(x | z), and its deviation where z sets it.
 
         Reference: Arvanitidis et al. 2018, section 3.1: the expected metric is J_mean' J_mean + J_std' J_std.
