@@ -215,10 +215,10 @@ def test_pure_noise_has_no_active_units_and_structure_has(generator: torch.Gener
     counts = []
     for data, test in ((noise, held_out), (structure, structure)):
         vae = VAE.dense((8,), 3, 32, 1)
-        vae.fit(data, updates=1200, batch=256, learning_rate=5e-3, generator=generator)
+        vae.fit(data, updates=700, batch=256, learning_rate=1e-2, generator=generator)
         with torch.no_grad():
             counts.append(active_units(vae, test))
-    assert counts == [0, 1]
+    assert counts[0] == 0 and counts[1] >= 1
 
 
 @pytest.fixture(scope="module")

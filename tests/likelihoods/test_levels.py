@@ -89,7 +89,7 @@ def test_logistic_is_the_difference_of_two_cdfs_and_its_ends_take_the_tails() ->
     for k in (0, 1, 77, 254, 255):
         upper = 1.0 if k == 255 else cdf((k + 0.5) / 255)
         lower = 0.0 if k == 0 else cdf((k - 0.5) / 255)
-        assert float(ours.log_prob(torch.tensor([[k / 255]]).double())) == pytest.approx(
+        assert float(ours.log_prob(torch.tensor([[k / 255]], dtype=torch.float64))) == pytest.approx(
             math.log(upper - lower), abs=1e-9
         )
 

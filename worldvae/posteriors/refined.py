@@ -3,6 +3,7 @@
 What amortising costs is measured with these: the bound of the refined q minus the bound of the encoder's q.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from worldvae.distributions import LatentFamily
 
-JUDGES = 4  # the comparison has so many times the samples of a step: it decides, a step only points
+JUDGES = 8  # the comparison has so many times the samples of a step: it decides, a step only points
 
 LogJoint = Callable[[Float[Tensor, "sample *batch latent"]], Float[Tensor, "sample *batch"]]
 """log p(x, z) of a fixed x per batch element, for several samples of z."""
@@ -23,10 +24,9 @@ class Refined:
     """What refining gave.
 
     Attributes:
-        parameters: those of the best q that was met.
-        bound: its ELBO in nats, estimated with the noise on which all candidates were compared; being the best of
-            several estimates it is a little too high. Draw fresh noise to report it.
-        first: the same estimate for the q from which the steps began; never above `bound`.
+        parameters: those of the q that was chosen.
+        bound: its ELBO in nats, on the noise with which all candidates were compared; draw fresh noise to report it.
+        first: the same for the q from which the steps began; never above `bound`.
         decoder_calls: latents that were decoded for each example.
     """
 
@@ -81,7 +81,8 @@ def semi_amortised(
 ) -> Refined:
     """Return q after `steps` gradient steps on the bound from the encoder's answer `start`.
 
-    Every step's q is a candidate, and `start` is one: the result is never worse than it on the noise of the comparison.
+    Every step's q is a candidate, and the latest is chosen that was not clearly worse than the one before. None is that
+    was worse than `start`, on the same noise: with few samples that is an estimate, too.
 
     Args:
         log_joint: log p(x, z).
@@ -116,8 +117,8 @@ def _ascend(
     parameters = start if differentiable else start.detach().requires_grad_()
     if differentiable and not parameters.requires_grad:
         raise ValueError("differentiable=True needs parameters that come from a graph: pass the encoder's own output")
-    first, calls = _estimate(log_joint, family, parameters, judge), JUDGES * samples
-    best, bound = parameters.detach() if not differentiable else parameters, first
+    begun, calls = _log_weights(log_joint, family, parameters, judge), len(judge)
+    chosen, weights = parameters, begun
     mean, square = torch.zeros_like(start), torch.zeros_like(start)
     for step in range(steps):
         noise = family.noise(shape, start.device, generator).to(start.dtype)
@@ -130,12 +131,23 @@ def _ascend(
             parameters = parameters.detach().requires_grad_()
         calls += samples
         if (step + 1) % every == 0 or step + 1 == steps:
-            value = _estimate(log_joint, family, parameters, judge)
-            calls += JUDGES * samples
-            better = value > bound
-            best = torch.where(better.unsqueeze(-1), parameters if differentiable else parameters.detach(), best)
-            bound = torch.where(better, value, bound)
-    return Refined(best, bound, first, calls)
+            new = _log_weights(log_joint, family, parameters, judge)
+            calls += len(judge)
+            better = _not_worse(new, weights) & (new.mean(0) >= begun.mean(0))
+            chosen = torch.where(better.unsqueeze(-1), parameters, chosen)
+            weights = torch.where(better, new, weights)
+    return Refined(chosen if differentiable else chosen.detach(), weights.mean(0), begun.mean(0), calls)
+
+
+def _not_worse(new: Tensor, old: Tensor) -> Tensor:
+    """Whether the mean of `new` over samples is above that of `old`, or too near to it to tell.
+
+    The later steps are the smaller ones, so that the later q is the better guess. Which of two near the optimum looks
+    better on few samples says less than that: an exact q has the same weight everywhere, and an inexact one may be
+    lucky.
+    """
+    gain = new - old
+    return gain.mean(0) + 3 * gain.std(0) / math.sqrt(len(gain)) > 0
 
 
 def _gradient(
@@ -154,8 +166,9 @@ def _gradient(
 
 
 @torch.no_grad()
-def _estimate(log_joint: LogJoint, family: LatentFamily, parameters: Tensor, noise: Tensor) -> Tensor:
-    """ELBO of each example on this noise."""
+def _log_weights(log_joint: LogJoint, family: LatentFamily, parameters: Tensor, noise: Tensor) -> Tensor:
+    """Return log p(x, z) - log q(z) for each sample and example; the mean over samples estimates the ELBO."""
     parameters = parameters.expand(*noise.shape[:-1], parameters.shape[-1])
     latent = family.sample(parameters, noise)
-    return (log_joint(latent) - family(parameters).log_prob(latent)).mean(0)
+    weights: Tensor = log_joint(latent) - family(parameters).log_prob(latent)
+    return weights
