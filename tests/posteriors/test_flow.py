@@ -90,7 +90,7 @@ def test_drawing_costs_what_scoring_costs() -> None:
         nonlocal passes
         passes += 1
 
-    for layer in posterior.family.flow.transform:
+    for layer in posterior.family.flow.transform.transforms:
         layer.hyper.register_forward_hook(count)
     context, noise = torch.randn(7, 64), torch.randn(7, 32)
     costs = []

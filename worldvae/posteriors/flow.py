@@ -7,6 +7,7 @@ from torch.distributions import Distribution
 from zuko.distributions import DiagNormal
 from zuko.flows import ElementWiseTransform, GeneralCouplingTransform
 from zuko.lazy import Flow, UnconditionalDistribution
+from zuko.transforms import CouplingTransform
 
 from worldvae.posteriors.amortised import AmortisedPosterior
 
@@ -71,11 +72,22 @@ class FlowFamily(nn.Module):
     def sample_and_log_prob(
         self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
-        """Return a sample and its log-density from the same pass."""
+        """Return a sample and its log-density from the same pass (zuko would run the perceptrons twice)."""
         flow = self.flow(parameters)
-        noise = noise.to(parameters.dtype)
-        latent, log_det = flow.transform.inv.call_and_ladj(noise)
-        return latent, flow.base.log_prob(noise) - log_det
+        latent = noise.to(parameters.dtype)
+        log_prob: Tensor = flow.base.log_prob(latent)
+        for transform in reversed(flow.transform.transforms):
+            if isinstance(transform, CouplingTransform):
+                kept, moved = transform.split(latent)
+                inner = transform.meta(kept)
+                before = inner.inv(moved)
+                log_prob = log_prob + inner.log_abs_det_jacobian(before, moved)
+                latent = transform.merge(kept, before, latent.shape)
+            else:
+                before = transform.inv(latent)
+                log_prob = log_prob + transform.log_abs_det_jacobian(before, latent)
+                latent = before
+        return latent, log_prob
 
     def mode(self, parameters: Float[Tensor, "*batch parameter"]) -> Float[Tensor, "*batch latent"]:
         """Return where the flow carries noise 0: typical, and the mode itself where the flow is affine in the noise."""

@@ -72,9 +72,8 @@ def hmc(
     """Draw from p(z) ~ exp log_joint(z) by Hamiltonian dynamics, from `start`, every chain for itself.
 
     Chains may be of different densities, each adapting a step size of its own. Chains of one density should share it:
-    acceptances that are averaged over them are less noisy, and it comes closer to the target (a chain alone ends with
-    a smaller step, accepting about 0.15 more often). Steps are lengthened and shortened by up to a fifth at random, so
-    that no trajectory closes on itself for good.
+    averaged over them, acceptances are less noisy, and come closer to the target (a chain alone ends with a smaller
+    step). Steps vary by up to a fifth at random, so that no trajectory closes on itself for good.
 
     Args:
         log_joint: log-density up to a constant, differentiable.
@@ -99,8 +98,7 @@ def hmc(
     if not bool(torch.isfinite(value).all()):
         raise ValueError("hmc: a chain begins where log_joint is not finite; start all chains inside the support")
     epsilon = torch.full_like(value, step_size)
-    adaptation = DualAveraging.begin(epsilon)
-    draws, accepts = [], []
+    adaptation, draws, accepts = DualAveraging.begin(epsilon), [], []
     for step in range(warmup + steps):
         momentum, jitter, chance = _randomness(position, generator)
         proposal, end, new_value, new_slope = leapfrog_steps(
