@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from worldvae.parts import WorldModelConfig
     from worldvae.run import Run, RunConfig, load
     from worldvae.trainer import Trainer
+    from worldvae.vae import VAE
     from worldvae.world_model import WorldModel
 
 _LAZY = {
@@ -17,6 +18,7 @@ _LAZY = {
     "Run": "worldvae.run",
     "RunConfig": "worldvae.run",
     "Trainer": "worldvae.trainer",
+    "VAE": "worldvae.vae",
     "WorldModel": "worldvae.world_model",
     "WorldModelConfig": "worldvae.parts",
     "envs": "worldvae.envs",
@@ -25,6 +27,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "VAE",
     "ActionLayout",
     "Batch",
     "Dream",

@@ -12,7 +12,14 @@ import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.distributions import Distribution, Independent, Normal, OneHotCategoricalStraightThrough, constraints
+from torch.distributions import (
+    Distribution,
+    Independent,
+    MultivariateNormal,
+    Normal,
+    OneHotCategoricalStraightThrough,
+    constraints,
+)
 from torch.distributions import kl_divergence as torch_kl
 from torch.nn import functional as F
 
@@ -89,6 +96,54 @@ class GaussianFamily:
     def mode(self, parameters: Float[Tensor, "*batch parameter"]) -> Float[Tensor, "*batch latent"]:
         """Return the mean."""
         return parameters.chunk(2, dim=-1)[0]
+
+
+class FullGaussianFamily:
+    """Gaussian of any covariance: parameters are (mean, raw diagonal, rest of the rows), covariance L L'.
+
+    L is lower triangular with the diagonal softplus(raw - 1) + min_std, about 0.31 for raw = 0, and what is below it as
+    it comes: size (size + 3) / 2 numbers in all, and a density that costs size^2, so for small latents.
+
+    Reference: Kingma & Welling 2019, "An Introduction to Variational Autoencoders", section 2.5.1.
+    """
+
+    def __init__(self, size: int, min_std: float = 1e-3) -> None:
+        self.latent_size = size
+        self.parameter_size = size * (size + 3) // 2
+        self.min_std = min_std
+
+    def __repr__(self) -> str:
+        return f"FullGaussianFamily(size={self.latent_size}, min_std={self.min_std})"
+
+    def _split(self, parameters: Tensor) -> tuple[Tensor, Tensor]:
+        size = self.latent_size
+        mean, raw, below = parameters.split([size, size, self.parameter_size - 2 * size], dim=-1)
+        row, column = torch.tril_indices(size, size, -1, device=parameters.device)
+        scale = torch.diag_embed(F.softplus(raw - 1) + self.min_std)
+        scale[..., row, column] = below
+        return mean, scale
+
+    def __call__(self, parameters: Float[Tensor, "*batch parameter"]) -> Distribution:
+        """Return N(mean, L L')."""
+        mean, scale = self._split(parameters)
+        return MultivariateNormal(mean, scale_tril=scale, validate_args=False)
+
+    def noise(
+        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+    ) -> Float[Tensor, "*shape noise"]:
+        """Draw standard normal noise."""
+        return torch.randn(*shape, self.latent_size, device=device, generator=generator)
+
+    def sample(
+        self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return mean + L noise."""
+        mean, scale = self._split(parameters)
+        return mean + (scale @ noise.to(scale.dtype).unsqueeze(-1)).squeeze(-1)
+
+    def mode(self, parameters: Float[Tensor, "*batch parameter"]) -> Float[Tensor, "*batch latent"]:
+        """Return the mean."""
+        return parameters[..., : self.latent_size]
 
 
 class CategoricalFamily:
@@ -188,21 +243,45 @@ def kl(q: Distribution, p: Distribution) -> Float[Tensor, "*batch"]:
     """Return KL(q || p) in nats, summed over the event."""
     if isinstance(q, FlatOneHot) and isinstance(p, FlatOneHot):
         return torch_kl(q.base, p.base)
+    if isinstance(q, MultivariateNormal) or isinstance(p, MultivariateNormal):
+        return torch_kl(_full(q), _full(p))
     return torch_kl(q, p)
 
 
 def has_kl(q: Distribution, p: Distribution) -> bool:
     """Whether `kl` has a closed form for these two."""
+    if any(isinstance(d, MultivariateNormal) for d in (q, p)):
+        return all(isinstance(d, MultivariateNormal) or _is_diagonal(d) for d in (q, p))
     return any(all(isinstance(d, kind) for d in (q, p)) for kind in (FlatOneHot, Independent))
 
 
 def detached(distribution: Distribution) -> Distribution:
-    """Return the distribution with constant parameters: a product of Normals, or of categoricals."""
+    """Return the distribution with constant parameters: a product of Normals, or of categoricals, or a full Normal."""
     if isinstance(distribution, FlatOneHot):
         return FlatOneHot(distribution.probs.detach())
+    if isinstance(distribution, MultivariateNormal):
+        scale = distribution.scale_tril.detach()
+        return MultivariateNormal(distribution.loc.detach(), scale_tril=scale, validate_args=False)
     assert isinstance(distribution, Independent)
     base = distribution.base_dist
     return Independent(Normal(base.loc.detach(), base.scale.detach(), validate_args=False), 1, validate_args=False)
+
+
+def _is_diagonal(distribution: Distribution) -> bool:
+    return isinstance(distribution, Independent) and isinstance(distribution.base_dist, Normal)
+
+
+def _full(distribution: Distribution) -> Distribution:
+    """Return a Normal, diagonal or not, as one with a matrix: torch knows the KL of two of those."""
+    if isinstance(distribution, MultivariateNormal):
+        return distribution
+    scale = torch.diag_embed(distribution.stddev)
+    return MultivariateNormal(distribution.mean, scale_tril=scale, validate_args=False)
+
+
+def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """Return what leaves a network as float32, or as float64 where the network computes in that."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class IsotropicGaussian(Distribution):

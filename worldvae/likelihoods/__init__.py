@@ -1,7 +1,20 @@
 """Likelihoods p(x | h, z): a trunk and what its output means."""
 
-from worldvae.likelihoods.bernoulli import BernoulliLikelihood
+from worldvae.likelihoods.bernoulli import BernoulliImageLikelihood, BernoulliLikelihood
+from worldvae.likelihoods.categorical import CategoricalLevels, CategoricalLikelihood
 from worldvae.likelihoods.gaussian import GaussianLikelihood
+from worldvae.likelihoods.heteroscedastic import HeteroscedasticLikelihood
+from worldvae.likelihoods.logistic import DiscretisedLogistic, DiscretisedLogisticLikelihood
 from worldvae.likelihoods.two_hot import TwoHotLikelihood
 
-__all__ = ["BernoulliLikelihood", "GaussianLikelihood", "TwoHotLikelihood"]
+__all__ = [
+    "BernoulliImageLikelihood",
+    "BernoulliLikelihood",
+    "CategoricalLevels",
+    "CategoricalLikelihood",
+    "DiscretisedLogistic",
+    "DiscretisedLogisticLikelihood",
+    "GaussianLikelihood",
+    "HeteroscedasticLikelihood",
+    "TwoHotLikelihood",
+]

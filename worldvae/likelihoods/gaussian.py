@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldvae.distributions import IsotropicGaussian
+from worldvae.distributions import IsotropicGaussian, full_precision
 
 
 class GaussianLikelihood(nn.Module):
@@ -69,5 +69,5 @@ class GaussianLikelihood(nn.Module):
         return IsotropicGaussian(self._mean(features), self.sigma, self.event_dims)
 
     def _mean(self, features: Tensor) -> Tensor:
-        out: Tensor = self.trunk(features).float()
+        out = full_precision(self.trunk(features))
         return out + self.offset if self.event_dims > 1 else torch.addcmul(self.offset, self.scale, out)

@@ -4,6 +4,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 
+class Linear(nn.Linear):
+    """torch's Linear, for inputs of length 0 too: the memory of a static VAE."""
+
+    def reset_parameters(self) -> None:
+        """Draw the first weights; torch warns where there are none to draw."""
+        if self.in_features:
+            super().reset_parameters()
+        elif self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
 class MLP(nn.Sequential):
     """Normalised perceptron.
 
@@ -19,10 +30,10 @@ class MLP(nn.Sequential):
         modules: list[nn.Module] = []
         width = features
         for _ in range(layers):
-            modules += [nn.Linear(width, hidden, bias=False), nn.LayerNorm(hidden, eps=1e-3), nn.SiLU()]
+            modules += [Linear(width, hidden, bias=False), nn.LayerNorm(hidden, eps=1e-3), nn.SiLU()]
             width = hidden
         if out is not None:
-            last = nn.Linear(width, out)
+            last = Linear(width, out)
             if zero:
                 nn.init.zeros_(last.weight)
                 nn.init.zeros_(last.bias)
@@ -46,18 +57,22 @@ class JointMLP(nn.Module):
         features: length of x.
         given: length of y.
         hidden: width of each hidden layer.
-        layers: number of hidden layers, at least 1.
+        layers: number of hidden layers; 0 leaves one linear map, which needs `out`.
         out: length of the output; None ends after the last activation.
     """
 
     def __init__(self, features: int, given: int, hidden: int, layers: int, out: int | None = None) -> None:
         super().__init__()
-        self.project = nn.Linear(given, hidden, bias=False)
-        self.join = nn.Linear(features, hidden, bias=False)
+        assert layers or out is not None
+        width = hidden if layers or out is None else out
+        self.project = Linear(given, width, bias=not layers)
+        self.join = Linear(features, width, bias=False)
         for part in (self.project, self.join):
             bound = (features + given) ** -0.5  # that of one matrix over both
             nn.init.uniform_(part.weight, -bound, bound)
-        self.rest = nn.Sequential(nn.LayerNorm(hidden, eps=1e-3), nn.SiLU(), MLP(hidden, hidden, layers - 1, out))
+        self.rest: nn.Module = nn.Identity()
+        if layers:
+            self.rest = nn.Sequential(nn.LayerNorm(hidden, eps=1e-3), nn.SiLU(), MLP(hidden, hidden, layers - 1, out))
 
     def forward(
         self, x: Float[Tensor, "*batch features"], projected: Float[Tensor, "*batch hidden"]

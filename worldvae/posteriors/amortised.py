@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution
 
-from worldvae.distributions import LatentFamily
+from worldvae.distributions import LatentFamily, full_precision
 from worldvae.networks import JointMLP
 from worldvae.posteriors.posterior import Posterior
 
@@ -18,7 +18,7 @@ class AmortisedPosterior(Posterior):
         embedding: length of the encoder's embedding e.
         family: the latent family.
         hidden: width of the hidden layers.
-        layers: number of hidden layers.
+        layers: number of hidden layers; 0 leaves a linear map.
 
     Reference: Kingma & Welling 2014, "Auto-Encoding Variational Bayes"; Cremer et al. 2018 for what amortising costs.
     """
@@ -41,8 +41,7 @@ class AmortisedPosterior(Posterior):
         self, memory: Float[Tensor, "*batch memory"], projected: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch parameter"]:
         """Return the family's parameters, for `projected = project(embedding)`."""
-        out: Tensor = self.net(memory, projected).float()
-        return out
+        return full_precision(self.net(memory, projected))
 
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
@@ -59,6 +58,12 @@ class AmortisedPosterior(Posterior):
         """Return a sample of z (the mode without noise) and the family's parameters."""
         q = self.parameters_at(memory, projected)
         return self.family.mode(q) if noise is None else self.family.sample(q, noise), q
+
+    def sample(
+        self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return a sample of the family at these parameters."""
+        return self.family.sample(parameters, noise)
 
     def distribution(self, parameters: Float[Tensor, "*batch parameter"]) -> Distribution:
         """Return the family at its parameters."""

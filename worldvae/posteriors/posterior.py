@@ -39,3 +39,17 @@ class Posterior(nn.Module):
     def distribution(self, parameters: Float[Tensor, "*batch parameter"]) -> Distribution:
         """Return q, with one event axis, for parameters of any leading shape."""
         raise NotImplementedError
+
+    def sample(
+        self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return a reparameterised sample of the q that has these parameters."""
+        raise NotImplementedError
+
+    def sample_and_log_prob(
+        self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return a sample of q and log q of it, which a flow has in one pass."""
+        latent = self.sample(parameters, noise)
+        log_prob: Tensor = self.distribution(parameters).log_prob(latent)
+        return latent, log_prob

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from zuko.flows import NSF  # type: ignore[import-untyped]
+from zuko.flows import NSF
 
 from worldvae.priors.prior import Prior
 

@@ -1,0 +1,57 @@
+"""Gaussian likelihood whose standard deviation is a prediction, too."""
+
+import math
+
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution, Independent, Normal
+from torch.nn import functional as F
+
+from worldvae.distributions import full_precision
+
+
+class HeteroscedasticLikelihood(nn.Module):
+    """p(x | features) = N(offset + mean, diag(floor + softplus(raw + c))^2), where (mean, raw) = trunk(features).
+
+    Every entry of x has its own standard deviation, which depends on the features: noise that is not the same
+    everywhere. Where that is not needed, `GaussianLikelihood` is easier to train.
+
+    Args:
+        trunk: network from features to twice the first axis of x: the means, then the raw deviations.
+        event_shape: shape of one x.
+        sigma: the standard deviation of an untrained trunk (raw = 0).
+        offset: what an untrained trunk predicts (0.5 for frames in 0..1).
+        floor: lower bound of the deviation; without it a pixel that never changes drives the density to infinity.
+
+    Raises:
+        ValueError: if `sigma` is not above `floor`.
+
+    Reference: Nix & Weigend 1994, "Estimating the mean and variance of the target probability distribution".
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        event_shape: tuple[int, ...],
+        *,
+        sigma: float = 0.25,
+        offset: float = 0.5,
+        floor: float = 0.02,
+    ) -> None:
+        super().__init__()
+        if sigma <= floor:
+            raise ValueError(f"sigma={sigma} must be above its floor {floor}")
+        self.trunk, self.event_shape = trunk, event_shape
+        self.offset, self.floor = offset, floor
+        self.shift = math.log(math.expm1(sigma - floor))  # softplus(shift) = sigma - floor
+
+    def forward(self, features: Float[Tensor, "*batch features"]) -> Distribution:
+        """Return p(x | features)."""
+        dims = len(self.event_shape)
+        mean, raw = full_precision(self.trunk(features)).chunk(2, dim=-dims)
+        sigma = self.floor + F.softplus(raw + self.shift)
+        return Independent(Normal(self.offset + mean, sigma, validate_args=False), dims, validate_args=False)
+
+    def extra_repr(self) -> str:
+        """Show the shape and the bound."""
+        return f"event_shape={self.event_shape}, floor={self.floor}"
