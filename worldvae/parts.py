@@ -4,11 +4,19 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from torch import nn
+
 from worldvae.config import setting
-from worldvae.distributions import CategoricalFamily, GaussianFamily, LatentFamily, check_bins
+from worldvae.distributions import CategoricalFamily, FullGaussianFamily, GaussianFamily, LatentFamily, check_bins
+from worldvae.likelihoods import (
+    BernoulliImageLikelihood,
+    DiscretisedLogisticLikelihood,
+    GaussianLikelihood,
+    HeteroscedasticLikelihood,
+)
 from worldvae.memory import BlockGRUMemory, GRUMemory, MarkovMemory, Memory, TransformerMemory
 from worldvae.networks import TRUNKS, ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
-from worldvae.posteriors import AmortisedPosterior, Posterior, ResidualPosterior
+from worldvae.posteriors import AmortisedPosterior, FlowPosterior, Posterior, ResidualPosterior
 from worldvae.priors import (
     EnergyPrior,
     FlowMatchingPrior,
@@ -53,10 +61,13 @@ class WorldModelConfig:
         size: sets every number below that is 0.
         trunk: convolutions of the encoder and decoder of frames.
         memory: h' = f(h, z, a).
-        latent: family of the posterior.
+        latent: family of the posterior: diagonal Gaussians, Gaussians of "full" covariance, or categoricals.
         prior: p(z | h); "own" is the posterior's family. All others need a Gaussian z; "hierarchical" brings a
             posterior of its own, which corrects it level after level.
+        posterior: "amortised" is the family itself, "flow" carries a Gaussian's noise through couplings.
         context: what the posterior is given: "filter" the present frame, "smooth" in training also what comes after it.
+        frames: p(x | h, z) of frames: Gaussian with one sigma, or with a predicted one per pixel ("heteroscedastic"); a
+            discretised logistic, whose numbers are probabilities of bytes; Bernoulli, for frames of black and white.
         memory_size: length of h.
         hidden: width of every perceptron.
         depth: channels of the widest maps of a trunk.
@@ -80,9 +91,11 @@ class WorldModelConfig:
     size: str = setting("small", choices=list(SIZES))
     trunk: str = setting("patch", choices=["patch", *TRUNKS])
     memory: str = setting("gru", choices=["gru", "block_gru", "markov", "transformer"])
-    latent: str = setting("gaussian", choices=["gaussian", "categorical"])
+    latent: str = setting("gaussian", choices=["gaussian", "full", "categorical"])
     prior: str = setting("own", choices=PRIORS)
+    posterior: str = setting("amortised", choices=["amortised", "flow"])
     context: str = setting("filter", choices=["filter", "smooth"])
+    frames: str = setting("gaussian", choices=["gaussian", "heteroscedastic", "logistic", "bernoulli"])
     memory_size: int = 0
     hidden: int = 0
     depth: int = 0
@@ -106,10 +119,7 @@ class WorldModelConfig:
         for name in ("memory_size", "hidden", "depth", "layers", "gaussian", "groups", "classes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} cannot be negative; 0 takes what size sets")
-        if self.latent == "categorical" and self.prior != "own":
-            raise ValueError(
-                f"prior={self.prior} is a density over vectors, and latent=categorical is not: take prior=own"
-            )
+        self._check_fit()
         for name in ("components", "levels", "transforms", "sampling"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
@@ -121,6 +131,20 @@ class WorldModelConfig:
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
 
+    def _check_fit(self) -> None:
+        """Refuse parts that do not fit together."""
+        if self.latent == "categorical" and (self.prior != "own" or self.posterior != "amortised"):
+            wrong = f"prior={self.prior}" if self.prior != "own" else f"posterior={self.posterior}"
+            fits = "prior=own and posterior=amortised fit it; all others need latent=gaussian"
+            raise ValueError(f"{wrong} is a density over vectors, and latent=categorical is not: {fits}")
+        if self.prior in ("vamp", "hierarchical") and (self.latent != "gaussian" or self.posterior != "amortised"):
+            wrong = f"latent={self.latent}" if self.latent != "gaussian" else f"posterior={self.posterior}"
+            why = {
+                "vamp": "prior=vamp mixes diagonal Gaussians, which the posterior has to be",
+                "hierarchical": "prior=hierarchical brings a posterior of its own, which corrects it level after level",
+            }
+            raise ValueError(f"{why[self.prior]}: {wrong} does not fit it, latent=gaussian posterior=amortised does")
+
     def resolve(self, field: str) -> int:
         """Return a number of this config, or the one that `size` sets."""
         names = {"memory_size": "memory"}
@@ -131,6 +155,8 @@ def make_family(config: WorldModelConfig) -> LatentFamily:
     """Return the family of q."""
     if config.latent == "gaussian":
         return GaussianFamily(config.resolve("gaussian"))
+    if config.latent == "full":
+        return FullGaussianFamily(config.resolve("gaussian"))
     return CategoricalFamily(config.resolve("groups"), config.resolve("classes"))
 
 
@@ -152,7 +178,10 @@ def make_latents(
     if config.prior == "hierarchical":
         hierarchy = HierarchicalPrior(memory, latent, hidden, config.levels)
         return ResidualPosterior(hierarchy, memory, embedding, hidden), hierarchy
-    posterior = AmortisedPosterior(memory, embedding, family, hidden)
+    if config.posterior == "flow":
+        posterior: AmortisedPosterior = FlowPosterior(memory, embedding, latent, hidden, config.transforms)
+    else:
+        posterior = AmortisedPosterior(memory, embedding, family, hidden)
     priors: dict[str, Callable[[], Prior]] = {
         "own": lambda: ParametricPrior(memory, family, hidden),
         "standard": lambda: StandardPrior(latent),
@@ -165,12 +194,24 @@ def make_latents(
     return posterior, priors[config.prior]()
 
 
-def make_trunks(
+def make_frames(
     config: WorldModelConfig, pixels: tuple[int, int, int], features: int
-) -> tuple[ConvEncoder | StridedEncoder, ConvDecoder | StridedDecoder]:
-    """Return the convolutions from frames and, from features of this length, back to frames."""
+) -> tuple[ConvEncoder | StridedEncoder, nn.Module]:
+    """Return the convolutions from frames to embeddings, and p(x | h, z) from features of this length."""
+    two = config.frames in ("heteroscedastic", "logistic")  # their trunks paint a location and a scale
+    painted = (pixels[0] * (2 if two else 1), *pixels[1:])
     depth = config.resolve("depth")
-    if config.trunk == "patch":
-        return ConvEncoder(pixels, depth), ConvDecoder(features, pixels, depth)
-    trunk = TRUNKS[config.trunk]
-    return StridedEncoder(pixels, depth, trunk), StridedDecoder(features, pixels, depth, trunk)
+    encoder: ConvEncoder | StridedEncoder = ConvEncoder(pixels, depth)
+    trunk: ConvDecoder | StridedDecoder = ConvDecoder(features, painted, depth)
+    if config.trunk != "patch":
+        shape = TRUNKS[config.trunk]
+        encoder, trunk = StridedEncoder(pixels, depth, shape), StridedDecoder(features, painted, depth, shape)
+    sigma = config.pixel_sigma
+    if config.frames == "gaussian":
+        learned = "shared" if config.pixel_sigma_learned else None
+        return encoder, GaussianLikelihood(trunk, pixels, sigma=sigma, learned=learned, offset=0.5)
+    if config.frames == "heteroscedastic":
+        return encoder, HeteroscedasticLikelihood(trunk, pixels, sigma=sigma)
+    if config.frames == "logistic":
+        return encoder, DiscretisedLogisticLikelihood(trunk, pixels, scale=sigma * math.sqrt(3) / math.pi)
+    return encoder, BernoulliImageLikelihood(trunk, pixels)

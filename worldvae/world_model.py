@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from worldvae.distributions import TwoHot, symlog
-from worldvae.likelihoods import BernoulliLikelihood, GaussianLikelihood, TwoHotLikelihood
+from worldvae.likelihoods import BernoulliImageLikelihood, BernoulliLikelihood, GaussianLikelihood, TwoHotLikelihood
 from worldvae.networks import MLP, ConvEncoder, StridedEncoder
-from worldvae.parts import WorldModelConfig, make_family, make_latents, make_memory, make_trunks
+from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory
 from worldvae.posteriors import Smoother
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, TensorTree
 
@@ -56,12 +56,8 @@ class WorldModel(nn.Module):
         features = memory + latent
         embedding = 0
         if observation.pixels is not None:
-            encoder, trunk = make_trunks(config, observation.pixels, features)
+            encoder, self.decoders["pixels"] = make_frames(config, observation.pixels, features)
             self.encoders["pixels"] = encoder
-            learned = "shared" if config.pixel_sigma_learned else None
-            self.decoders["pixels"] = GaussianLikelihood(
-                trunk, observation.pixels, sigma=config.pixel_sigma, learned=learned, offset=0.5
-            )
             embedding += encoder.out_features
         if observation.vector is not None:
             self.encoders["vector"] = MLP(observation.vector, hidden, layers)
@@ -104,7 +100,9 @@ class WorldModel(nn.Module):
         """
         if observation.pixels is not None:
             mean = unit(observation.pixels).reshape(-1, *observation.pixels.shape[-3:]).mean(0)
-            self.likelihood("pixels").offset.copy_(mean)
+            likelihood = self.decoders["pixels"]
+            if not isinstance(likelihood, BernoulliImageLikelihood):  # which has no such thing
+                cast(Tensor, likelihood.offset).copy_(mean)
             cast(ConvEncoder | StridedEncoder, self.encoders["pixels"]).centre.copy_(mean)
         if observation.vector is not None:
             rows = self.squash(observation.vector).reshape(-1, observation.vector.shape[-1])

@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
@@ -20,7 +21,7 @@ class HeteroscedasticLikelihood(nn.Module):
         trunk: network from features to twice the first axis of x: the means, then the raw deviations.
         event_shape: shape of one x.
         sigma: the standard deviation of an untrained trunk (raw = 0).
-        offset: what an untrained trunk predicts (0.5 for frames in 0..1).
+        offset: what an untrained trunk predicts; a buffer in the shape of x, which `WorldModel.calibrate` sets.
         floor: lower bound of the deviation; without it a pixel that never changes drives the density to infinity.
 
     Raises:
@@ -28,6 +29,8 @@ class HeteroscedasticLikelihood(nn.Module):
 
     Reference: Nix & Weigend 1994, "Estimating the mean and variance of the target probability distribution".
     """
+
+    offset: Tensor
 
     def __init__(
         self,
@@ -42,7 +45,8 @@ class HeteroscedasticLikelihood(nn.Module):
         if sigma <= floor:
             raise ValueError(f"sigma={sigma} must be above its floor {floor}")
         self.trunk, self.event_shape = trunk, event_shape
-        self.offset, self.floor = offset, floor
+        self.register_buffer("offset", torch.full(event_shape, offset))
+        self.floor = floor
         self.shift = math.log(math.expm1(sigma - floor))  # softplus(shift) = sigma - floor
 
     def forward(self, features: Float[Tensor, "*batch features"]) -> Distribution:

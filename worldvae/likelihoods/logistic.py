@@ -66,7 +66,7 @@ class DiscretisedLogisticLikelihood(nn.Module):
         trunk: network from features to twice the first axis of x: the centres, then the raw log-scales.
         event_shape: shape of one x, which holds levels in 0..1 (bytes divided by 255).
         scale: that of an untrained trunk.
-        offset: the centre of an untrained trunk.
+        offset: the centre of an untrained trunk; a buffer in the shape of x, which `WorldModel.calibrate` sets.
         floor: lower bound of the scale; Salimans et al. take exp(-7) in units of -1..1.
         levels: number of values an entry can have.
 
@@ -75,6 +75,8 @@ class DiscretisedLogisticLikelihood(nn.Module):
 
     Reference: Salimans et al. 2017, "PixelCNN++", section 2.1 (one component).
     """
+
+    offset: Tensor
 
     def __init__(
         self,
@@ -90,7 +92,8 @@ class DiscretisedLogisticLikelihood(nn.Module):
         if scale <= floor:
             raise ValueError(f"scale={scale} must be above its floor {floor}")
         self.trunk, self.event_shape = trunk, event_shape
-        self.offset, self.floor, self.levels = offset, floor, levels
+        self.register_buffer("offset", torch.full(event_shape, offset))
+        self.floor, self.levels = floor, levels
         self.log_scale = math.log(scale - floor)
 
     def forward(self, features: Float[Tensor, "*batch features"]) -> DiscretisedLogistic:
