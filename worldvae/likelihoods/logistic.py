@@ -38,7 +38,8 @@ class DiscretisedLogistic(Distribution):
     @property
     def mean(self) -> Tensor:
         """The mean of the logistic clipped to 0..1: within half a level of the exact one, which costs all levels."""
-        return self.scale * (F.softplus(self.loc / self.scale) - F.softplus((self.loc - 1) / self.scale))
+        mean = self.scale * (F.softplus(self.loc / self.scale) - F.softplus((self.loc - 1) / self.scale))
+        return mean.clamp(0, 1)  # which rounding may leave
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Draw levels, in 0..1."""
