@@ -122,4 +122,4 @@ def test_no_energy_is_beyond_the_limit() -> None:
 def test_what_is_refused(settings: dict[str, float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         EnergyPrior(0, 2, 8, **settings)
-    assert "steps=20" in repr(make())
+    assert "steps=30" in repr(make())

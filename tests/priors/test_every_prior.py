@@ -188,14 +188,14 @@ LEARNERS: dict[str, Maker] = {
     "mixture": lambda memory, latent: MixturePrior(memory, latent, 16, 4),
     "vamp": lambda memory, latent: vamp(memory, latent, 16, 4),
     "flow": lambda memory, latent: FlowPrior(memory, latent, 16, 2),
-    "energy": lambda memory, latent: EnergyPrior(memory, latent, 32, steps=15, step_size=0.2),
+    "energy": lambda memory, latent: EnergyPrior(memory, latent, 32),
     "flow_matching": lambda memory, latent: FlowMatchingPrior(memory, latent, 32),
 }
 
 
 @pytest.mark.parametrize("name", LEARNERS)
 def test_maximum_likelihood_beats_a_single_gaussian_on_two_blobs(name: str, generator: torch.Generator) -> None:
-    """True gain: the entropies differ by 0.72 nats."""
+    """True gain: the entropies differ by 0.83 nats."""
     signs = torch.randint(0, 2, (2, 2000), generator=generator) * 2.0 - 1
     data = 0.3 * torch.randn(2, 2000, 2, generator=generator) + torch.stack([1.2 * signs, 0.6 * signs], -1)
     seen, unseen = data
@@ -203,7 +203,7 @@ def test_maximum_likelihood_beats_a_single_gaussian_on_two_blobs(name: str, gene
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Initializing zero-element")
         prior = LEARNERS[name](0, 2)
-    adam = torch.optim.Adam(prior.learnt(), lr=0.003 if name == "energy" else 0.01)
+    adam = torch.optim.Adam(prior.learnt(), lr=0.0015 if name == "energy" else 0.01)
     for _ in range(300):
         batch = seen[torch.randint(0, len(seen), (256,), generator=generator)]
         q = Independent(Normal(batch, torch.full_like(batch, 0.05)), 1)

@@ -13,7 +13,7 @@ from worldvae.priors.prior import Prior, frozen
 
 LIMIT = 5.0
 """Nats by which E may raise or lower the Gaussian's log-density. Without a limit E grows on where the chain errs: on
-two blobs, 300 updates of Adam at 0.003 end 248 nats below a single Gaussian; with it, 0.58 above."""
+two blobs, 300 updates of Adam at 0.003 with 20 steps of 0.1 end 248 nats below one Gaussian; with it, 0.58 above."""
 
 
 class EnergyPrior(Prior):
@@ -33,7 +33,8 @@ class EnergyPrior(Prior):
         latent: length of z.
         hidden: width of the two hidden layers of E.
         steps: Langevin steps of a sample; each costs a gradient of E.
-        step_size: d above, in units of the Gaussian's variance.
+        step_size: d above, in units of the Gaussian's variance. What the chain errs by its stride, E learns to make up
+            for: on two blobs 0.1 costs 0.1 to 0.3 nats against 0.05.
         base: "gaussian" learns m and s; "standard" is N(0, I). Default: gaussian if there is a memory to read.
         normaliser_samples: draws of the Gaussian behind each estimate of log Z.
 
@@ -51,8 +52,8 @@ class EnergyPrior(Prior):
         memory: int,
         latent: int,
         hidden: int,
-        steps: int = 20,
-        step_size: float = 0.1,
+        steps: int = 30,
+        step_size: float = 0.05,
         base: BaseKind | None = None,
         normaliser_samples: int = 16,
     ) -> None:
