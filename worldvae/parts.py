@@ -78,7 +78,7 @@ class WorldModelConfig:
         components: Gaussians of a mixture, or pseudo-inputs of a VampPrior.
         levels: of a hierarchical prior.
         transforms: coupling layers of a flow.
-        sampling: steps from noise to a sample of a flow-matching prior; an energy takes five times as many.
+        sampling: steps from noise to a sample of a flow-matching prior.
         bins: of the reward's two-hot distribution.
         pixel_sigma: standard deviation of frames in 0..1; where it is learned, its first value.
         pixel_sigma_learned: whether it is.
@@ -172,26 +172,27 @@ def make_memory(config: WorldModelConfig, latent: int, action: int) -> Memory:
 
 def make_latents(
     config: WorldModelConfig, family: LatentFamily, memory: int, embedding: int
-) -> tuple[Posterior, Prior]:
-    """Return q(z | h, e) and p(z | h) for these lengths of h and e."""
+) -> tuple[Prior, Posterior]:
+    """Return p(z | h) and q(z | h, e) for these lengths of h and e."""
     latent, hidden = family.latent_size, config.resolve("hidden")
     if config.prior == "hierarchical":
         hierarchy = HierarchicalPrior(memory, latent, hidden, config.levels)
-        return ResidualPosterior(hierarchy, memory, embedding, hidden), hierarchy
-    if config.posterior == "flow":
-        posterior: AmortisedPosterior = FlowPosterior(memory, embedding, latent, hidden, config.transforms)
-    else:
-        posterior = AmortisedPosterior(memory, embedding, family, hidden)
+        return hierarchy, ResidualPosterior(hierarchy, memory, embedding, hidden)
+    if config.prior == "vamp":
+        shared = AmortisedPosterior(memory, embedding, family, hidden)
+        return VampPrior(shared, memory, embedding, hidden, config.components), shared
     priors: dict[str, Callable[[], Prior]] = {
         "own": lambda: ParametricPrior(memory, family, hidden),
         "standard": lambda: StandardPrior(latent),
         "mixture": lambda: MixturePrior(memory, latent, hidden, config.components),
-        "vamp": lambda: VampPrior(posterior, memory, embedding, hidden, config.components),
         "flow": lambda: FlowPrior(memory, latent, hidden, config.transforms),
         "flow_matching": lambda: FlowMatchingPrior(memory, latent, hidden, config.sampling, base="gaussian"),
-        "energy": lambda: EnergyPrior(memory, latent, hidden, 5 * config.sampling),
+        "energy": lambda: EnergyPrior(memory, latent, hidden),
     }
-    return posterior, priors[config.prior]()
+    prior = priors[config.prior]()
+    if config.posterior == "flow":
+        return prior, FlowPosterior(memory, embedding, latent, hidden, config.transforms)
+    return prior, AmortisedPosterior(memory, embedding, family, hidden)
 
 
 def make_frames(
@@ -201,9 +202,11 @@ def make_frames(
     two = config.frames in ("heteroscedastic", "logistic")  # their trunks paint a location and a scale
     painted = (pixels[0] * (2 if two else 1), *pixels[1:])
     depth = config.resolve("depth")
-    encoder: ConvEncoder | StridedEncoder = ConvEncoder(pixels, depth)
-    trunk: ConvDecoder | StridedDecoder = ConvDecoder(features, painted, depth)
-    if config.trunk != "patch":
+    encoder: ConvEncoder | StridedEncoder
+    trunk: ConvDecoder | StridedDecoder
+    if config.trunk == "patch":
+        encoder, trunk = ConvEncoder(pixels, depth), ConvDecoder(features, painted, depth)
+    else:
         shape = TRUNKS[config.trunk]
         encoder, trunk = StridedEncoder(pixels, depth, shape), StridedDecoder(features, painted, depth, shape)
     sigma = config.pixel_sigma

@@ -70,7 +70,7 @@ class WorldModel(nn.Module):
             )
             embedding += hidden
         self.memory = make_memory(config, latent, action.size)
-        self.posterior, self.prior = make_latents(config, self.family, memory, embedding)
+        self.prior, self.posterior = make_latents(config, self.family, memory, embedding)
         self.smoother = Smoother(embedding, hidden) if config.context == "smooth" else None
         self.reward_head = TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
         self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
