@@ -11,6 +11,7 @@ import gymnasium as gym
 import numpy as np
 import pytest
 from gymnasium import spaces
+from PIL import Image
 
 from worldvae.checkpoint import FORMAT_VERSION
 from worldvae.commands.cli import main
@@ -76,6 +77,18 @@ def test_eval_prints_one_object(run: Path, agent: str, capsys: pytest.CaptureFix
     assert 0 < out["random_mean"] < 50 and out["decisions_per_second"] > 0
     assert call("eval", str(run), "--agent", agent, "--episodes", "3", "--seed", "5", "--json") == 0
     assert json.loads(capsys.readouterr().out)["returns"] == out["returns"]
+
+
+def test_eval_diagnoses_the_model_with_a_page_of_plots(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert call("eval", str(run), "--episodes", "4", "--diagnose", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["collapse"]["verdict"] in ("healthy", "partly collapsed", "collapsed")
+    assert len(found["calibration"]["coverage"]) == 15 and len(found["surprise"]) == 4
+    assert found["probe"] is not None  # the model sees frames alone; the vector of the same rows is the truth
+    with Image.open(found["file"]) as page:
+        assert page.width > 1000
+    assert json.loads((run / "diagnosis" / "actor_seed0.json").read_text()) == found
 
 
 def test_dream_prints_one_object_and_writes_a_film(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,21 +1,22 @@
 """Plays whole episodes with an agent and says how it did, with an interval."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from worldvae.agents import Agent, RandomAgent
+from worldvae.agents import Agent, Carry, RandomAgent
 from worldvae.collector import HELD_OUT, episode_seed
 from worldvae.dream import OpenLoop, open_loop
 from worldvae.envs import EnvConfig, EnvPool
+from worldvae.errors import UserError
 from worldvae.run import Run
 from worldvae.seeds import check_seed
-from worldvae.types import Batch
+from worldvae.types import Batch, Observation
 
 SIDE_BY_SIDE = 32
 
@@ -147,6 +148,60 @@ def _in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int) -> list[Ep
     sizes = [min(SIDE_BY_SIDE, episodes - done) for done in range(0, episodes, SIDE_BY_SIDE)]
     seeds = [seed, *(episode_seed(seed, HELD_OUT + part, 0) for part in range(1, len(sizes)))]
     return [play(agent, env, size, its_seed) for size, its_seed in zip(sizes, seeds, strict=True)]
+
+
+class _Blindfold(Agent):
+    """An agent that is shown no vector, although the environment shows one."""
+
+    def __init__(self, agent: Agent) -> None:
+        self.agent, self.name = agent, agent.name
+
+    @property
+    def device(self) -> torch.device:
+        """That of the agent."""
+        return self.agent.device
+
+    def act(
+        self,
+        observation: Observation,
+        is_first: Bool[torch.Tensor, "batch"],
+        carry: Carry | None,
+        generator: torch.Generator | None = None,
+        explore: bool = False,
+    ) -> tuple[Float[torch.Tensor, "batch action"], Carry | None]:
+        """Act on the frames alone."""
+        return self.agent.act(Observation(pixels=observation.pixels), is_first, carry, generator, explore)
+
+
+@dataclass(frozen=True)
+class Witnessed:
+    """Episodes and, where the environment has a vector, the true state behind every row."""
+
+    rows: Batch
+    valid: Bool[torch.Tensor, "episode time"]
+    truth: Float[torch.Tensor, "episode time state"] | None
+
+
+def witness(run: Run, agent: Agent, episodes: int, seed: int = 0) -> Witnessed:
+    """Play held-out episodes and keep their rows; of a world that is shown as frames, its vector beside them.
+
+    Raises:
+        UserError: If the environment fails.
+    """
+    env, blind = run.config.env, run.model.observation_layout.vector is None
+    if blind:
+        try:
+            with EnvPool([replace(env, obs="both")]):
+                env, agent = replace(env, obs="both"), _Blindfold(agent)
+        except UserError:  # it has no vector
+            blind = False
+    played = play(agent, env, episodes, seed, keep_rows=True)
+    assert played.rows is not None
+    rows, truth = played.rows, played.rows.observation.vector
+    if blind:
+        rows = replace(rows, observation=Observation(pixels=rows.observation.pixels))
+    valid = torch.arange(rows.reward.shape[1]) <= played.lengths.unsqueeze(1)
+    return Witnessed(rows, valid, truth)
 
 
 def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0) -> OpenLoop:

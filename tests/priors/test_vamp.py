@@ -11,8 +11,6 @@ from worldvae.distributions import CategoricalFamily, GaussianFamily
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.priors import VampPrior
 
-pytestmark = pytest.mark.filterwarnings("ignore:Initializing zero-element")  # a linear layer of a memory of length 0
-
 
 def make(memory: int, components: int = 7) -> tuple[AmortisedPosterior, VampPrior]:
     posterior = AmortisedPosterior(memory, 3, GaussianFamily(2), 8)

@@ -4,6 +4,7 @@ from worldvae.diagnostics.calibration import Calibration, calibration
 from worldvae.diagnostics.collapse import Collapse, active_units, collapse, kl_per_dimension
 from worldvae.diagnostics.diagnose import Diagnosis, diagnose
 from worldvae.diagnostics.hole import log_ratio, mmd
+from worldvae.diagnostics.page import draw_page
 from worldvae.diagnostics.probe import linear_probe
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "calibration",
     "collapse",
     "diagnose",
+    "draw_page",
     "kl_per_dimension",
     "linear_probe",
     "log_ratio",

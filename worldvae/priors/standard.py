@@ -43,3 +43,10 @@ class StandardPrior(Prior):
         """Return KL(q || N(0, I)), in closed form where there is one."""
         p = self(memory)
         return kl(q, p) if has_kl(q, p) else q.log_prob(latent) - p.log_prob(latent)
+
+    def balanced_kl(
+        self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return the KL twice: nothing here learns, and the first has no gradient."""
+        representation = self.kl(q, latent, memory)
+        return representation.detach(), representation

@@ -1,0 +1,59 @@
+"""Everything is asked of models of every kind, and rows that do not exist are asked nothing."""
+
+import json
+
+import pytest
+import torch
+
+from worldvae.diagnostics import diagnose
+from worldvae.types import Batch
+
+
+def ask(model, rows, valid=None, **kwargs):
+    valid = torch.ones_like(rows.is_first) if valid is None else valid
+    return diagnose(model, rows, valid, torch.Generator().manual_seed(0), context=2, horizon=3, samples=4, **kwargs)
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {},
+        {"latent": "categorical"},
+        {"prior": "energy"},
+        {"posterior": "flow"},
+        {"prior": "mixture"},
+        {"latent": "full"},
+    ],
+    ids=str,
+)
+def test_models_of_every_kind_can_be_asked(make_model, make_batch, choice: dict[str, str]) -> None:
+    model = make_model((1, 8, 12), **choice)
+    rows = make_batch(model, 6, 12)
+    found = ask(model, rows, truth=torch.randn(6, 12, 2))
+    assert len(found.kl_over_time) == 12 and len(found.surprise) == 6
+    assert found.calibration.coverage.shape == (3,)
+    assert found.probe is not None and len(found.probe) == 2
+    factorises = not choice or choice == {"latent": "categorical"}
+    assert (found.kl_per_unit is not None) == factorises
+    if found.kl_per_unit is not None and not choice:
+        assert sum(found.kl_per_unit) == pytest.approx(found.collapse.kl, rel=1e-4)
+    assert json.loads(json.dumps(found.as_json()))["prior_kind"] == model.prior.kind
+
+
+def test_what_lies_behind_the_end_of_an_episode_changes_nothing(make_model, make_batch) -> None:
+    model = make_model(None, vector=3)
+    rows, other = make_batch(model, 6, 12), make_batch(model, 6, 12, seed=1)
+    valid = torch.arange(12) < torch.tensor([12, 12, 12, 12, 6, 5]).unsqueeze(1)
+    changed = Batch.cat([rows[:4], Batch.cat([rows[4:, :5], other[4:, 5:]], dim=1)], dim=0)
+    changed.observation.vector[4, 5] = rows.observation.vector[4, 5]
+    changed.reward[4, 5], changed.action[4, 4] = rows.reward[4, 5], rows.action[4, 4]
+    a, b = ask(model, rows, valid), ask(model, changed, valid)
+    assert a.collapse == b.collapse and a.kl_over_time == pytest.approx(b.kl_over_time, rel=1e-5)
+    assert torch.allclose(a.calibration.crps, b.calibration.crps, atol=1e-6)
+    assert torch.tensor(a.surprise).isnan().sum() == (~valid).sum()
+
+
+def test_episodes_that_are_too_short_are_refused(make_model, make_batch) -> None:
+    model = make_model()
+    with pytest.raises(ValueError, match="no episode has 5 rows"):
+        ask(model, make_batch(model, 6, 4))

@@ -1,0 +1,60 @@
+"""Parts that fit together make a model that learns; the others are refused with what would fit."""
+
+import pytest
+import torch
+
+from worldvae.learner import Learner, OptimiserConfig
+from worldvae.objectives import ELBOConfig
+from worldvae.parts import PRIORS, WorldModelConfig
+from worldvae.world_model import WorldModel
+
+OTHERS = [
+    {"latent": "full"},
+    {"posterior": "flow"},
+    {"posterior": "flow", "prior": "flow"},
+    {"context": "smooth"},
+    {"frames": "heteroscedastic"},
+    {"frames": "logistic"},
+    {"frames": "logistic", "trunk": "strided"},
+    {"frames": "bernoulli"},
+    {"memory": "transformer", "prior": "mixture"},
+    {"memory": "markov", "prior": "hierarchical"},
+]
+CHOICES = [*({"prior": prior} for prior in PRIORS), *OTHERS]
+
+
+@pytest.mark.parametrize("choice", CHOICES, ids=str)
+def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str]) -> None:
+    model: WorldModel = make_model((1, 16, 16), vector=3, depth=4, **choice)
+    rows = make_batch(model, 4, 6)
+    model.calibrate(rows.observation)
+    learner = Learner(model, ELBOConfig(free_nats=0.0), OptimiserConfig(learning_rate=3e-3, warmup=0))
+    generator = torch.Generator().manual_seed(0)
+    losses = []
+    for _ in range(12):
+        states, metrics = learner.update(rows, generator)
+        losses.append(float(metrics["model/loss"]))
+    assert all(torch.isfinite(torch.tensor(losses)))
+    assert sum(losses[-3:]) < sum(losses[:3]), losses
+    with torch.no_grad():
+        dream = model.imagine(states[:, -1], torch.zeros(4, 3, 2), generator=generator)
+        assert model.decode(dream.states, "pixels").mean.shape == (4, 3, 1, 16, 16)
+    assert bool(torch.isfinite(dream.states.features).all()) and bool(torch.isfinite(dream.rewards).all())
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"latent": "categorical", "prior": "flow"}, "prior=flow is a density over vectors, and latent=categorical"),
+        ({"latent": "categorical", "posterior": "flow"}, "posterior=flow is a density over vectors"),
+        ({"prior": "hierarchical", "posterior": "flow"}, "posterior=flow does not fit it, latent=gaussian"),
+        ({"prior": "hierarchical", "latent": "full"}, "brings a posterior of its own.*latent=full does not fit"),
+        ({"prior": "vamp", "latent": "full"}, "mixes diagonal Gaussians.*latent=full does not fit"),
+        ({"prior": "hierarchical", "levels": 3, "gaussian": 4}, "gaussian=4 cannot be split into levels=3"),
+        ({"components": 0}, "components=0 must be at least 1"),
+    ],
+    ids=str,
+)
+def test_what_does_not_fit_is_refused(choice: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        WorldModelConfig(**choice)

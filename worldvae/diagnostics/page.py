@@ -1,0 +1,54 @@
+"""A page of plots of a diagnosis."""
+
+from pathlib import Path
+from typing import Any
+
+from worldvae.diagnostics.diagnose import Diagnosis
+from worldvae.errors import UserError
+
+
+def draw_page(found: Diagnosis, path: Path, title: str) -> None:
+    """Draw a diagnosis to an image file (.png, .pdf, .svg).
+
+    Raises:
+        UserError: If matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure  # slow, and an extra
+    except ImportError:
+        raise UserError("a page of plots needs matplotlib: pip install 'worldvae[plot]'.") from None
+    figure = Figure(figsize=(13, 7), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots(2, 3).flat
+    _bars(axes[0], found.kl_per_unit, "KL of each unit of z (nats per row)", f"{found.collapse.verdict}")
+    axes[1].plot(found.kl_over_time)
+    axes[1].set(title="surprise: KL at every row of an episode", xlabel="row", ylabel="nats")
+    for episode in found.surprise[:8]:
+        axes[1].plot(episode, color="grey", alpha=0.25, linewidth=0.7)
+    holes = {"MMD\u00b2": found.hole["mmd"], "log-ratio": found.hole["log_ratio"], "given h": found.conditional_hole}
+    bars = axes[2].bar(list(holes), list(holes.values()))
+    axes[2].bar_label(bars, fmt="%.3f")
+    axes[2].set(title="inferred against imagined z (0: alike)", ylabel="MMD\u00b2, or nats")
+    horizon = range(1, len(found.calibration.coverage) + 1)
+    axes[3].plot(horizon, found.calibration.coverage.tolist(), label="covered")
+    axes[3].axhline(found.calibration.level, color="grey", linestyle=":", label="as it should be")
+    axes[3].set(title=f"truth inside the {found.calibration.level:.0%} interval", xlabel="horizon", ylim=(0, 1.02))
+    axes[3].legend()
+    for name, values in (("spread", found.calibration.spread), ("error", found.calibration.skill)):
+        axes[4].plot(horizon, values.tolist(), label=name)
+    axes[4].plot(horizon, found.calibration.crps.tolist(), label="CRPS", linestyle="--")
+    axes[4].set(title="predictions: spread should equal error", xlabel="horizon")
+    axes[4].legend()
+    _bars(axes[5], found.probe, "R\u00b2 of the true state, read linearly off h and z", "")
+    figure.savefig(path, dpi=100)
+
+
+def _bars(axis: Any, values: list[float] | None, title: str, note: str) -> None:
+    axis.set(title=title)
+    if values is None:
+        axis.text(0.5, 0.5, "not defined here", ha="center", va="center", transform=axis.transAxes)
+        axis.set_axis_off()
+        return
+    axis.bar(range(len(values)), values)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.text(0.98, 0.92, note, ha="right", transform=axis.transAxes)
