@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from worldvae.learner import Learner, OptimiserConfig
-from worldvae.objectives import ELBOConfig
+from worldvae.objectives import ELBOConfig, elbo
 from worldvae.parts import PRIORS, WorldModelConfig
 from worldvae.world_model import WorldModel
 
@@ -19,6 +19,7 @@ OTHERS = [
     {"frames": "bernoulli"},
     {"memory": "transformer", "prior": "mixture"},
     {"memory": "markov", "prior": "hierarchical"},
+    {"stages": "two", "prior": "mixture"},
 ]
 CHOICES = [*({"prior": prior} for prior in PRIORS), *OTHERS]
 
@@ -51,6 +52,9 @@ def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str
         ({"prior": "hierarchical", "latent": "full"}, "brings a posterior of its own.*latent=full does not fit"),
         ({"prior": "vamp", "latent": "full"}, "mixes diagonal Gaussians.*latent=full does not fit"),
         ({"prior": "hierarchical", "levels": 3, "gaussian": 4}, "gaussian=4 cannot be split into levels=3"),
+        ({"stages": "two", "posterior": "flow"}, "stages=two has a posterior of single frames.*posterior=flow"),
+        ({"stages": "two", "prior": "vamp"}, "prior=vamp has neither"),
+        ({"stages": "two", "context": "smooth"}, "context=smooth does not fit"),
         ({"components": 0}, "components=0 must be at least 1"),
     ],
     ids=str,
@@ -58,3 +62,21 @@ def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str
 def test_what_does_not_fit_is_refused(choice: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         WorldModelConfig(**choice)
+
+
+def test_in_two_stages_the_dynamics_learn_on_latents_that_they_do_not_shape(make_model, make_batch) -> None:
+    model: WorldModel = make_model((1, 16, 16), vector=3, depth=4, stages="two", prior="mixture")
+    rows = make_batch(model, 4, 6)
+    terms = elbo(model, rows, model.observe(rows, generator=torch.Generator().manual_seed(0)))
+    vae = [*model.encoders.parameters(), *model.posterior.parameters()]
+    for term in (terms.kl_dynamics, terms.reward, terms.continuation):
+        found = torch.autograd.grad(term.sum(), vae, allow_unused=True, retain_graph=True)
+        assert all(gradient is None or not gradient.any() for gradient in found)
+    dynamics = [*model.memory.parameters(), *model.prior.parameters()]
+    assert terms.pixels is not None and terms.vector is not None
+    for term in (terms.pixels, terms.vector, terms.kl_representation):
+        found = torch.autograd.grad(term.sum(), dynamics, allow_unused=True, retain_graph=True)
+        assert all(gradient is None or not gradient.any() for gradient in found)
+    assert all(g.any() for g in torch.autograd.grad(terms.kl_dynamics.sum(), dynamics, retain_graph=True))
+    used = torch.autograd.grad((terms.pixels + terms.kl_representation).sum(), vae, allow_unused=True)
+    assert sum(g is not None and bool(g.any()) for g in used) > len(vae) // 2

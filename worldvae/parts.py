@@ -16,7 +16,7 @@ from worldvae.likelihoods import (
 )
 from worldvae.memory import BlockGRUMemory, GRUMemory, MarkovMemory, Memory, TransformerMemory
 from worldvae.networks import TRUNKS, ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
-from worldvae.posteriors import AmortisedPosterior, FlowPosterior, Posterior, ResidualPosterior
+from worldvae.posteriors import AmortisedPosterior, FlowPosterior, FramePosterior, Posterior, ResidualPosterior
 from worldvae.priors import (
     EnergyPrior,
     FlowMatchingPrior,
@@ -26,6 +26,7 @@ from worldvae.priors import (
     ParametricPrior,
     Prior,
     StandardPrior,
+    TwoStagePrior,
     VampPrior,
 )
 
@@ -66,6 +67,7 @@ class WorldModelConfig:
             posterior of its own, which corrects it level after level.
         posterior: "amortised" is the family itself, "flow" carries a Gaussian's noise through couplings.
         context: what the posterior is given: "filter" the present frame, "smooth" in training also what comes after it.
+        stages: "two" is the World Models recipe: a VAE of single frames, and the rest learns on its latents.
         frames: p(x | h, z) of frames: Gaussian with one sigma, or with a predicted one per pixel ("heteroscedastic"); a
             discretised logistic, whose numbers are probabilities of bytes; Bernoulli, for frames of black and white.
         memory_size: length of h.
@@ -95,6 +97,7 @@ class WorldModelConfig:
     prior: str = setting("own", choices=PRIORS)
     posterior: str = setting("amortised", choices=["amortised", "flow"])
     context: str = setting("filter", choices=["filter", "smooth"])
+    stages: str = setting("one", choices=["one", "two"])
     frames: str = setting("gaussian", choices=["gaussian", "heteroscedastic", "logistic", "bernoulli"])
     memory_size: int = 0
     hidden: int = 0
@@ -137,6 +140,16 @@ class WorldModelConfig:
             wrong = f"prior={self.prior}" if self.prior != "own" else f"posterior={self.posterior}"
             fits = "prior=own and posterior=amortised fit it; all others need latent=gaussian"
             raise ValueError(f"{wrong} is a density over vectors, and latent=categorical is not: {fits}")
+        if self.stages == "two" and (self.prior in ("vamp", "hierarchical") or self.posterior != "amortised"):
+            wrong = f"posterior={self.posterior}" if self.posterior != "amortised" else f"prior={self.prior}"
+            raise ValueError(
+                f"stages=two has a posterior of single frames and a prior apart from it: {wrong} has neither"
+            )
+        if self.stages == "two" and (self.latent == "categorical" or self.context == "smooth"):
+            wrong = "latent=categorical" if self.latent == "categorical" else "context=smooth"
+            raise ValueError(
+                f"stages=two holds single frames against N(0, I): {wrong} does not fit, latent=gaussian does"
+            )
         if self.prior in ("vamp", "hierarchical") and (self.latent != "gaussian" or self.posterior != "amortised"):
             wrong = f"latent={self.latent}" if self.latent != "gaussian" else f"posterior={self.posterior}"
             why = {
@@ -190,6 +203,8 @@ def make_latents(
         "energy": lambda: EnergyPrior(memory, latent, hidden),
     }
     prior = priors[config.prior]()
+    if config.stages == "two":
+        return TwoStagePrior(prior), FramePosterior(embedding, family, hidden)
     if config.posterior == "flow":
         return prior, FlowPosterior(memory, embedding, latent, hidden, config.transforms)
     return prior, AmortisedPosterior(memory, embedding, family, hidden)

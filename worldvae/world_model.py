@@ -54,16 +54,18 @@ class WorldModel(nn.Module):
         self.encoders = nn.ModuleDict()
         self.decoders = nn.ModuleDict()
         features = memory + latent
+        self.two_stage = config.stages == "two"
+        seen = latent if self.two_stage else features  # what a decoder reads
         embedding = 0
         if observation.pixels is not None:
-            encoder, self.decoders["pixels"] = make_frames(config, observation.pixels, features)
+            encoder, self.decoders["pixels"] = make_frames(config, observation.pixels, seen)
             self.encoders["pixels"] = encoder
             embedding += encoder.out_features
         if observation.vector is not None:
             self.encoders["vector"] = MLP(observation.vector, hidden, layers)
             learned = "each" if config.vector_sigma_learned else None
             self.decoders["vector"] = GaussianLikelihood(
-                MLP(features, hidden, layers, observation.vector, zero=True),
+                MLP(seen, hidden, layers, observation.vector, zero=True),
                 (observation.vector,),
                 sigma=config.vector_sigma,
                 learned=learned,
@@ -172,6 +174,8 @@ class WorldModel(nn.Module):
         states, parameters = [], []
         for t in range(length):
             state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
+            if self.two_stage:  # the memory learns on latents that it does not shape
+                state = State(state.memory, state.latent.detach(), state.past)
             memory, past = self.memory.advance(state, moves[t])
             memory = memory.float()
             latent, q = self.posterior.infer(memory, embedded[t], None if noise is None else noise[t])
@@ -239,10 +243,11 @@ class WorldModel(nn.Module):
         """
         if modality is None:
             modality = "pixels" if "pixels" in self.decoders else "vector"
+        seen = states.latent if self.two_stage else states.features
         if modality == "pixels":
             with self.autocast():
-                return self.decoders["pixels"](states.features)  # type: ignore[no-any-return]
-        return self.decoders["vector"](states.features)  # type: ignore[no-any-return]
+                return self.decoders["pixels"](seen)  # type: ignore[no-any-return]
+        return self.decoders["vector"](seen)  # type: ignore[no-any-return]
 
     def reward(self, states: State) -> TwoHot:
         """Return p(r | h, z) of the reward that arrives with a state."""

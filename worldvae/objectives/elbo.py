@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from worldvae.types import Batch, TensorTree
+from worldvae.types import Batch, State, TensorTree
 from worldvae.world_model import Observed, WorldModel, unit
 
 
@@ -43,8 +43,8 @@ class Terms(TensorTree):
     """The terms of the bound, `[batch, time]`, in nats summed over event axes.
 
     `pixels` and `vector` are zero at steps that were not decoded and scaled up at those that were, so that their mean
-    is an unbiased estimate. The two KL terms are equal in value; the gradient of `kl_dynamics` reaches the prior only,
-    that of `kl_representation` the posterior only.
+    is an unbiased estimate. The gradient of `kl_dynamics` reaches the prior only, that of `kl_representation` the
+    posterior only; the two are equal in value, but in a model of two stages, where the latter is against N(0, I).
     """
 
     pixels: Float[Tensor, "batch time"] | None
@@ -57,7 +57,7 @@ class Terms(TensorTree):
     @property
     def bound(self) -> Float[Tensor, "batch time"]:
         """The bound itself: log-likelihoods minus KL (kind: lower_bound)."""
-        total = self.reward + self.continuation - self.kl_representation
+        total = self.reward + self.continuation - self.kl_dynamics
         for term in (self.pixels, self.vector):
             if term is not None:
                 total = total + term
@@ -93,6 +93,8 @@ def elbo(
         pixels = scattered.view_as(batch.reward)
     if batch.observation.vector is not None:
         vector = model.decode(states, "vector").log_prob(model.squash(batch.observation.vector))
+    if model.two_stage:  # nor do reward and continuation shape the latents
+        states = State(states.memory, states.latent.detach())
     return Terms(
         pixels,
         vector,

@@ -2,6 +2,7 @@
 
 from worldvae.posteriors.amortised import AmortisedPosterior
 from worldvae.posteriors.flow import FlowFamily, FlowPosterior
+from worldvae.posteriors.frame import FramePosterior
 from worldvae.posteriors.hmc import Samples, hmc
 from worldvae.posteriors.posterior import Posterior
 from worldvae.posteriors.refined import Refined, semi_amortised, svi
@@ -12,6 +13,7 @@ __all__ = [
     "AmortisedPosterior",
     "FlowFamily",
     "FlowPosterior",
+    "FramePosterior",
     "Posterior",
     "Refined",
     "ResidualPosterior",

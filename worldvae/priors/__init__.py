@@ -8,6 +8,7 @@ from worldvae.priors.mixture import MixturePrior
 from worldvae.priors.parametric import ParametricPrior
 from worldvae.priors.prior import Prior, frozen
 from worldvae.priors.standard import StandardPrior
+from worldvae.priors.two_stage import TwoStagePrior
 from worldvae.priors.vamp import VampPrior
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "ParametricPrior",
     "Prior",
     "StandardPrior",
+    "TwoStagePrior",
     "VampPrior",
     "frozen",
 ]

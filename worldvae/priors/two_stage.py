@@ -1,0 +1,67 @@
+"""The World Models recipe: a VAE of single frames, and dynamics that learn on its latents without shaping them."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import Distribution
+
+from worldvae.priors.prior import Prior
+from worldvae.priors.standard import StandardPrior
+
+
+class TwoStagePrior(Prior):
+    """p(z | h) of `dynamics`, which q is never held against: q answers to N(0, I) alone, as in a static VAE.
+
+    Both stages learn side by side, from the same batches, and no gradient goes from the second to the first; so that
+    it makes no difference to where they end whether the VAE is done before the dynamics begin.
+
+    Args:
+        dynamics: the prior that is rolled forward.
+
+    Reference: Ha & Schmidhuber 2018, "Recurrent World Models Facilitate Policy Evolution", section 2.
+    """
+
+    def __init__(self, dynamics: Prior) -> None:
+        super().__init__(dynamics.latent_size)
+        self.dynamics, self.static = dynamics, StandardPrior(dynamics.latent_size)
+        self.kind = dynamics.kind
+
+    def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
+        """Return p(z | h)."""
+        out: Distribution = self.dynamics(memory)
+        return out
+
+    def noise(
+        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+    ) -> Float[Tensor, "*shape noise"]:
+        """Draw the randomness of `step`."""
+        return self.dynamics.noise(shape, device, generator)
+
+    def step(
+        self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return a sample of the dynamics."""
+        return self.dynamics.step(memory, noise)
+
+    def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
+        """Return what the dynamics expect."""
+        return self.dynamics.mode(memory)
+
+    def log_prob(
+        self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return log p(z | h) of the dynamics."""
+        return self.dynamics.log_prob(latent, memory)
+
+    def kl(
+        self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return KL(q || p(z | h)): what the sequential bound pays."""
+        return self.dynamics.kl(q, latent, memory)
+
+    def balanced_kl(
+        self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+        """Return KL(sg(q) || p(z | h)), which trains the dynamics, and KL(q || N(0, I)), which trains the VAE."""
+        forward, _ = self.dynamics.balanced_kl(q, latent, memory)
+        return forward, self.static.kl(q, latent, memory)
