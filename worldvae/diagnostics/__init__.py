@@ -4,6 +4,7 @@ from worldvae.diagnostics.calibration import Calibration, calibration
 from worldvae.diagnostics.collapse import Collapse, active_units, collapse, kl_per_dimension
 from worldvae.diagnostics.diagnose import Diagnosis, diagnose
 from worldvae.diagnostics.hole import log_ratio, mmd
+from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.page import draw_page
 from worldvae.diagnostics.probe import linear_probe
 
@@ -11,9 +12,11 @@ __all__ = [
     "Calibration",
     "Collapse",
     "Diagnosis",
+    "Inference",
     "active_units",
     "calibration",
     "collapse",
+    "compare_inference",
     "diagnose",
     "draw_page",
     "kl_per_dimension",
