@@ -20,6 +20,9 @@ OTHERS = [
     {"memory": "transformer", "prior": "mixture"},
     {"memory": "markov", "prior": "hierarchical"},
     {"stages": "two", "prior": "mixture"},
+    {"ensemble": 3},
+    {"ensemble": 3, "latent": "categorical"},
+    {"ensemble": 3, "posterior": "flow"},
 ]
 CHOICES = [*({"prior": prior} for prior in PRIORS), *OTHERS]
 
@@ -55,6 +58,7 @@ def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str
         ({"stages": "two", "posterior": "flow"}, "stages=two has a posterior of single frames.*posterior=flow"),
         ({"stages": "two", "prior": "vamp"}, "prior=vamp has neither"),
         ({"stages": "two", "context": "smooth"}, "context=smooth does not fit"),
+        ({"ensemble": 1}, "ensemble=1 cannot disagree"),
         ({"components": 0}, "components=0 must be at least 1"),
     ],
     ids=str,

@@ -373,3 +373,11 @@ def test_the_global_generator_is_left_alone(make_model: Maker, make_batch: Rows,
     state = model.observe(make_batch(model, 2, 3), generator=generator).posterior[:, -1]
     model.imagine(state, torch.zeros(2, 3, 2), generator=generator)
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_disagreement_is_asked_of_every_imagined_step_and_needs_an_ensemble(make_model: Maker) -> None:
+    model = make_model(ensemble=3)
+    dream = model.imagine(model.initial(2), torch.rand(2, 4, 2))
+    assert model.disagreement(dream.states).shape == (2, 4)
+    with pytest.raises(ValueError, match="no ensemble that could disagree"):
+        make_model().disagreement(dream.states)

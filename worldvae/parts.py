@@ -81,6 +81,7 @@ class WorldModelConfig:
         levels: of a hierarchical prior.
         transforms: coupling layers of a flow.
         sampling: steps from noise to a sample of a flow-matching prior.
+        ensemble: heads beside the prior whose disagreement says where the model does not know (0: none).
         bins: of the reward's two-hot distribution.
         pixel_sigma: standard deviation of frames in 0..1; where it is learned, its first value.
         pixel_sigma_learned: whether it is.
@@ -110,6 +111,7 @@ class WorldModelConfig:
     levels: int = 2
     transforms: int = 3
     sampling: int = 4
+    ensemble: int = 0
     bins: int = 255
     pixel_sigma: float = 0.25
     pixel_sigma_learned: bool = False
@@ -126,6 +128,8 @@ class WorldModelConfig:
         for name in ("components", "levels", "transforms", "sampling"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.ensemble < 0 or self.ensemble == 1:
+            raise ValueError(f"ensemble={self.ensemble} cannot disagree: take at least 2 heads, or 0 for none")
         if self.prior == "hierarchical" and self.resolve("gaussian") % self.levels:
             size = self.resolve("gaussian")
             raise ValueError(f"gaussian={size} cannot be split into levels={self.levels}: take a multiple of them")

@@ -19,6 +19,7 @@ from worldvae.likelihoods import BernoulliImageLikelihood, BernoulliLikelihood, 
 from worldvae.networks import MLP, ConvEncoder, StridedEncoder
 from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory
 from worldvae.posteriors import Smoother
+from worldvae.priors import Ensemble
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, TensorTree
 
 Policy = Callable[[State], Float[Tensor, "batch action"]]
@@ -73,6 +74,7 @@ class WorldModel(nn.Module):
             embedding += hidden
         self.memory = make_memory(config, latent, action.size)
         self.prior, self.posterior = make_latents(config, self.family, memory, embedding)
+        self.ensemble = Ensemble(memory, self.family, hidden, config.ensemble) if config.ensemble else None
         self.smoother = Smoother(embedding, hidden) if config.context == "smooth" else None
         self.reward_head = TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
         self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
@@ -248,6 +250,16 @@ class WorldModel(nn.Module):
             with self.autocast():
                 return self.decoders["pixels"](seen)  # type: ignore[no-any-return]
         return self.decoders["vector"](seen)  # type: ignore[no-any-return]
+
+    def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
+        """Return how far the heads of the ensemble are apart about z, in its units: where the model does not know.
+
+        Raises:
+            ValueError: If the model has no ensemble.
+        """
+        if self.ensemble is None:
+            raise ValueError("this model has no ensemble that could disagree: train with model.ensemble=5")
+        return self.ensemble.disagreement(states.memory)
 
     def reward(self, states: State) -> TwoHot:
         """Return p(r | h, z) of the reward that arrives with a state."""

@@ -45,6 +45,7 @@ class Terms(TensorTree):
     `pixels` and `vector` are zero at steps that were not decoded and scaled up at those that were, so that their mean
     is an unbiased estimate. The gradient of `kl_dynamics` reaches the prior only, that of `kl_representation` the
     posterior only; the two are equal in value, but in a model of two stages, where the latter is against N(0, I).
+    `ensemble` is the KL of the ensemble's heads, and no part of the bound.
     """
 
     pixels: Float[Tensor, "batch time"] | None
@@ -53,6 +54,7 @@ class Terms(TensorTree):
     continuation: Float[Tensor, "batch time"]
     kl_dynamics: Float[Tensor, "batch time"]
     kl_representation: Float[Tensor, "batch time"]
+    ensemble: Float[Tensor, "batch time"] | None = None
 
     @property
     def bound(self) -> Float[Tensor, "batch time"]:
@@ -102,6 +104,7 @@ def elbo(
         continuation=model.continuation(states).log_prob((~batch.termination).float()),
         kl_dynamics=dynamics,
         kl_representation=representation,
+        ensemble=None if model.ensemble is None else model.ensemble.kl(q, states.latent, states.memory),
     )
 
 
@@ -118,7 +121,7 @@ def elbo_loss(terms: Terms, config: ELBOConfig) -> Float[Tensor, ""]:
     """Return the negative bound with free nats and KL balance, averaged over batch and time.
 
     loss = -log p(x) - w_r log p(r) - w_c log p(c)
-           + dynamics max(KL(sg q || p), free) + representation max(KL(q || sg p), free)
+           + dynamics max(KL(sg q || p), free) + representation max(KL(q || sg p), free) [+ the ensemble's own KL]
 
     Reference: Hafner et al. 2023, "Mastering Diverse Domains through World Models", equations 4 and 5.
     """
@@ -128,4 +131,5 @@ def elbo_loss(terms: Terms, config: ELBOConfig) -> Float[Tensor, ""]:
             likelihood = likelihood + term
     dynamics = config.dynamics * terms.kl_dynamics.clamp(min=config.free_nats)
     representation = config.representation * terms.kl_representation.clamp(min=config.free_nats)
-    return (dynamics + representation - likelihood).mean()
+    loss = dynamics + representation - likelihood
+    return (loss if terms.ensemble is None else loss + terms.ensemble).mean()

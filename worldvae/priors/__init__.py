@@ -1,6 +1,7 @@
 """Priors p(z | h): conditional distributions that a world model rolls forward."""
 
 from worldvae.priors.energy import EnergyPrior
+from worldvae.priors.ensemble import Ensemble
 from worldvae.priors.flow import FlowPrior
 from worldvae.priors.flow_matching import FlowMatchingPrior
 from worldvae.priors.hierarchical import HierarchicalPrior
@@ -13,6 +14,7 @@ from worldvae.priors.vamp import VampPrior
 
 __all__ = [
     "EnergyPrior",
+    "Ensemble",
     "FlowMatchingPrior",
     "FlowPrior",
     "HierarchicalPrior",

@@ -1,0 +1,56 @@
+"""Several heads that predict the same latents: where they disagree, the model does not know."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from worldvae.distributions import LatentFamily, detached, has_kl, kl
+from worldvae.priors.parametric import ParametricPrior
+
+
+class Ensemble(nn.Module):
+    """Heads p_i(z | h) on one memory, each from its own first weights, none of which is dreamed with.
+
+    What they have all learned they say alike, what no data told them each says in its own way. They do not shape the
+    memory: the gradient of their loss ends at h.
+
+    Args:
+        memory: length of h.
+        family: of every head.
+        hidden: width of their hidden layers.
+        number: of heads, at least 2.
+
+    Raises:
+        ValueError: If there is nobody to disagree with.
+
+    Reference: Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation using Deep
+    Ensembles"; Sekar et al. 2020, "Planning to Explore via Self-Supervised World Models", section 3.1.
+    """
+
+    def __init__(self, memory: int, family: LatentFamily, hidden: int, number: int) -> None:
+        super().__init__()
+        if number < 2:
+            raise ValueError(f"an ensemble of {number} cannot disagree: take at least 2 heads, or 0 for none")
+        self.heads = nn.ModuleList(ParametricPrior(memory, family, hidden) for _ in range(number))
+
+    def forward(self, memory: Float[Tensor, "*batch memory"]) -> list[Distribution]:
+        """Return what every head predicts."""
+        return [head(memory.detach()) for head in self.heads]
+
+    def kl(
+        self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
+    ) -> Float[Tensor, "*batch"]:
+        """Return KL(sg(q) || p_i), or its estimate at a sample of q, averaged over heads: what they are trained by."""
+        heads = self(memory)
+        if has_kl(q, heads[0]):
+            constant = detached(q)
+            return torch.stack([kl(constant, head) for head in heads]).mean(0)
+        with torch.no_grad():
+            entropy = q.log_prob(latent)
+        return torch.stack([entropy - head.log_prob(latent.detach()) for head in heads]).mean(0)
+
+    def disagreement(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch"]:
+        """Return the standard deviation of the heads' means over heads, root-mean-square over z, in units of z."""
+        means = torch.stack([head.mean for head in self(memory)])
+        return means.var(dim=0).mean(-1).sqrt()
