@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 from worldvae.config import config_names, find_config
 from worldvae.errors import UserError
@@ -52,6 +53,20 @@ def test_a_family_comes_after_the_task_and_before_other_overrides() -> None:
     plain, other = (configure(task, overrides) for overrides in ([], ["model.memory=gru", "family=dreamer"]))
     assert (plain.model.latent, other.model.latent) == ("gaussian", "categorical")
     assert (other.model.memory, other.model.pixel_sigma) == ("gru", plain.model.pixel_sigma)
+
+
+@pytest.mark.parametrize("first", config_names("family"))
+def test_a_family_replaces_all_of_another(first: str) -> None:
+    path = find_config(f"family/{first}")
+    assert path is not None
+    for second in config_names("family"):
+        over = configure({**yaml.safe_load(path.read_text()), **TASK}, [f"family={second}"])
+        assert over.model == configure(TASK, [f"family={second}"]).model, second
+
+
+def test_two_families_at_once_are_refused() -> None:
+    with pytest.raises(UserError, match="family was given more than once"):
+        config("flow", "family=vamp")
 
 
 def test_a_family_that_is_not_there() -> None:

@@ -44,6 +44,14 @@ def test_lerp_is_evenly_spaced_and_slerp_keeps_to_the_sphere(generator: torch.Ge
     assert torch.allclose(angles, angles[:1].expand(6, 20), atol=1e-3)
 
 
+@pytest.mark.parametrize("degrees", [30.0, 150.0, 170.0, 179.0])
+def test_slerp_stays_between_the_lengths_of_its_ends(degrees: float) -> None:
+    turn = torch.tensor(degrees).deg2rad()
+    a, b = torch.tensor([[1.0, 0.0]]), 3 * torch.stack([turn.cos(), turn.sin()]).unsqueeze(0)
+    lengths = slerp(a, b, 9).norm(dim=-1)
+    assert bool((lengths >= 1 - 1e-5).all()) and bool((lengths <= 3 + 1e-5).all())
+
+
 @pytest.mark.parametrize("factor", [1.0, 2.0, -1.0])
 def test_slerp_of_parallel_vectors_is_the_straight_line(factor: float) -> None:
     a = torch.tensor([[1.0, 2.0]])

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 import worldvae
 from worldvae.distributions import FullGaussianFamily, GaussianFamily, kl
 from worldvae.likelihoods import DiscretisedLogisticLikelihood, GaussianLikelihood
-from worldvae.posteriors import AmortisedPosterior, FlowPosterior, Posterior
-from worldvae.priors import ParametricPrior, StandardPrior
+from worldvae.posteriors import AmortisedPosterior, FlowPosterior, Posterior, ResidualPosterior
+from worldvae.priors import HierarchicalPrior, ParametricPrior, StandardPrior, VampPrior
 from worldvae.vae import VAE
 
 MAXIMA = {
@@ -263,6 +263,17 @@ def test_a_traversal_changes_one_number_only(trained: VAE, digits: Tensor) -> No
     assert torch.allclose(frames[2], trained.decode(moved).mean, atol=1e-6)
 
 
+def test_parts_that_belong_to_others_are_refused() -> None:
+    vae, other = VAE.dense((8,), 2, 8, 1), VAE.dense((8,), 2, 8, 1)
+    with pytest.raises(ValueError, match="VampPrior was made of another posterior"):
+        VAE(vae.encoder, vae.posterior, VampPrior(other.posterior, 0, 8, 8, 4), vae.likelihood)
+    posterior = ResidualPosterior(HierarchicalPrior(0, 2, 8, 2), 0, 8, 8)
+    with pytest.raises(ValueError, match="ResidualPosterior corrects another prior"):
+        VAE(vae.encoder, posterior, HierarchicalPrior(0, 2, 8, 2), vae.likelihood)
+    with pytest.raises(ValueError, match="latent=4, and the family's z has length 3"):
+        VAE.dense((8,), 4, 8, 1, family=FullGaussianFamily(3))
+
+
 def test_the_same_seed_trains_the_same_weights(digits: Tensor) -> None:
     def train(seed: int) -> list[Tensor]:
         torch.manual_seed(0)
@@ -275,12 +286,15 @@ def test_the_same_seed_trains_the_same_weights(digits: Tensor) -> None:
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
 
 
-@pytest.mark.parametrize("kind", ["full", "flow", "logistic"])
+@pytest.mark.parametrize("kind", ["full", "flow", "logistic", "hierarchical"])
 def test_other_parts_train_too(digits: Tensor, kind: str, generator: torch.Generator) -> None:
     x = digits.float()[:256]
     vae = VAE.dense((64,), 3, 16, 1, family=FullGaussianFamily(3) if kind == "full" else None)
     if kind == "flow":
         vae = VAE(vae.encoder, FlowPosterior(0, 16, 3, 16), vae.prior, vae.likelihood)
+    if kind == "hierarchical":
+        prior = HierarchicalPrior(0, 3, 16, 3)
+        vae = VAE(vae.encoder, ResidualPosterior(prior, 0, 16, 16), prior, vae.likelihood)
     if kind == "logistic":
         x = torch.round(x * 255) / 255
         vae = VAE.dense((64,), 3, 16, 1, likelihood=DiscretisedLogisticLikelihood, outputs=2)

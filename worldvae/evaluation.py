@@ -143,11 +143,11 @@ def evaluate(agent: Agent, env: EnvConfig, episodes: int, seed: int = 0) -> Eval
     return Evaluation(env.id, agent.name, seed, returns, float(np.mean(floor)), decisions / seconds)
 
 
-def _in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int) -> list[Episodes]:
+def _in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int, *, keep_rows: bool = False) -> list[Episodes]:
     """Play at most `SIDE_BY_SIDE` episodes at a time; the first part keeps `seed`, the others have their own."""
     sizes = [min(SIDE_BY_SIDE, episodes - done) for done in range(0, episodes, SIDE_BY_SIDE)]
     seeds = [seed, *(episode_seed(seed, HELD_OUT + part, 0) for part in range(1, len(sizes)))]
-    return [play(agent, env, size, its_seed) for size, its_seed in zip(sizes, seeds, strict=True)]
+    return [play(agent, env, size, one, keep_rows=keep_rows) for size, one in zip(sizes, seeds, strict=True)]
 
 
 class _Blindfold(Agent):
@@ -175,7 +175,7 @@ class _Blindfold(Agent):
 
 @dataclass(frozen=True)
 class Witnessed:
-    """Episodes and, where the environment has a vector, the true state behind every row."""
+    """Episodes and, where the environment has a vector, that vector for every row."""
 
     rows: Batch
     valid: Bool[torch.Tensor, "episode time"]
@@ -195,12 +195,13 @@ def witness(run: Run, agent: Agent, episodes: int, seed: int = 0) -> Witnessed:
                 env, agent = replace(env, obs="both"), _Blindfold(agent)
         except UserError:  # it has no vector
             blind = False
-    played = play(agent, env, episodes, seed, keep_rows=True)
-    assert played.rows is not None
-    rows, truth = played.rows, played.rows.observation.vector
+    parts = _in_parts(agent, env, episodes, seed, keep_rows=True)
+    longest = max(part.rows.reward.shape[1] for part in parts if part.rows is not None)
+    rows = Batch.cat([_padded(part.rows, longest) for part in parts if part.rows is not None], dim=0)
+    truth = rows.observation.vector
     if blind:
         rows = replace(rows, observation=Observation(pixels=rows.observation.pixels))
-    valid = torch.arange(rows.reward.shape[1]) <= played.lengths.unsqueeze(1)
+    valid = torch.arange(longest) <= torch.cat([part.lengths for part in parts]).unsqueeze(1)
     return Witnessed(rows, valid, truth)
 
 

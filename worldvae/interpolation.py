@@ -29,8 +29,9 @@ def slerp(
 ) -> Float[Tensor, "step batch latent"]:
     """Return points between a and b whose distance to 0 stays between theirs: where N(0, I) has its mass.
 
-    (sin((1 - t) w) a + sin(t w) b) / sin w, where w is the angle between a and b; the straight line where they point
-    the same way, and where they are opposite, and every direction is as good.
+    Of the directions a / |a| and b / |b|, (sin((1 - t) w) a + sin(t w) b) / sin w, where w is the angle between them;
+    of the lengths, the straight line. All is a straight line where a and b point the same way, and where they are
+    opposite, and every direction is as good.
 
     Reference: White 2016, "Sampling Generative Networks", section 2.1.
     """
@@ -39,7 +40,11 @@ def slerp(
     cosine = torch.nn.functional.cosine_similarity(a, b, dim=-1).clamp(-1, 1).unsqueeze(-1)
     angle = cosine.acos()
     sine = angle.sin()
-    curved = ((1 - t) * angle).sin() / sine * a + (t * angle).sin() / sine * b
+    near, far = (x.norm(dim=-1, keepdim=True) for x in (a, b))
+    turned = ((1 - t) * angle).sin() / sine * a / near.clamp(min=1e-12) + (t * angle).sin() / sine * b / far.clamp(
+        min=1e-12
+    )
+    curved = (near + t * (far - near)) * turned
     curved = torch.cat([a.unsqueeze(0), curved[1:-1], b.unsqueeze(0)])  # the ends to the last bit
     return torch.where(sine < 1e-3, straight, curved)
 

@@ -128,7 +128,7 @@ class Learner:
         """
         observed = self.model.observe(batch, generator=generator)
         terms = elbo(self.model, batch, observed, self.objective.decode_steps, generator)
-        loss = elbo_loss(terms, self.objective)
+        loss = elbo_loss(terms, self.objective, self.model.kl_is_estimated)
         norm = self.optimiser.step(loss, progress)
         return observed.posterior.detach(), self._metrics(terms, loss, norm)
 

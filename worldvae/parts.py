@@ -146,14 +146,14 @@ class WorldModelConfig:
             raise ValueError(f"{wrong} is a density over vectors, and latent=categorical is not: {fits}")
         if self.stages == "two" and (self.prior in ("vamp", "hierarchical") or self.posterior != "amortised"):
             wrong = f"posterior={self.posterior}" if self.posterior != "amortised" else f"prior={self.prior}"
+            fits = "posterior=amortised and any prior but vamp and hierarchical do"
             raise ValueError(
-                f"stages=two has a posterior of single frames and a prior apart from it: {wrong} has neither"
+                f"stages=two has a posterior of frames, apart from its prior: {wrong} does not fit it, {fits}"
             )
         if self.stages == "two" and (self.latent == "categorical" or self.context == "smooth"):
             wrong = "latent=categorical" if self.latent == "categorical" else "context=smooth"
-            raise ValueError(
-                f"stages=two holds single frames against N(0, I): {wrong} does not fit, latent=gaussian does"
-            )
+            fits = "latent=gaussian" if self.latent == "categorical" else "context=filter"
+            raise ValueError(f"stages=two holds single frames against N(0, I): {wrong} does not fit it, {fits} does")
         if self.prior in ("vamp", "hierarchical") and (self.latent != "gaussian" or self.posterior != "amortised"):
             wrong = f"latent={self.latent}" if self.latent != "gaussian" else f"posterior={self.posterior}"
             why = {

@@ -115,6 +115,10 @@ def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> Run
         if name not in known:
             raise UserError(f"family={name} is not a model family: {', '.join(known)}.{near_miss(name, known)}")
         families.append(find_config(f"family/{name}"))
+    if len(families) > 1:
+        raise UserError(
+            "family was given more than once: each is a whole set of parts; single parts are model.prior=..."
+        )
     return load_config(RunConfig, [source, *(path for path in families if path is not None)], rest)
 
 

@@ -13,8 +13,8 @@ from worldvae.distributions import GaussianFamily, LatentFamily
 from worldvae.interpolation import geodesic, lerp, slerp
 from worldvae.likelihoods import GaussianLikelihood
 from worldvae.networks import MLP
-from worldvae.posteriors import AmortisedPosterior, Posterior
-from worldvae.priors import Prior, StandardPrior
+from worldvae.posteriors import AmortisedPosterior, Posterior, ResidualPosterior
+from worldvae.priors import Prior, StandardPrior, VampPrior
 from worldvae.types import Kind
 
 
@@ -64,6 +64,10 @@ class VAE(nn.Module):
         if posterior.latent_size != prior.latent_size:
             sizes = f"posterior has latents of length {posterior.latent_size}, its prior of length {prior.latent_size}"
             raise ValueError(f"VAE: the {sizes}; they must be the same")
+        if isinstance(prior, VampPrior) and prior.posterior is not posterior:
+            raise ValueError("VAE: the VampPrior was made of another posterior; give it the one that is given here")
+        if isinstance(posterior, ResidualPosterior) and posterior.prior is not prior:
+            raise ValueError("VAE: the ResidualPosterior corrects another prior; give the one that it was made with")
         self.encoder, self.posterior, self.prior, self.likelihood = encoder, posterior, prior, likelihood
 
     @classmethod
@@ -93,6 +97,8 @@ class VAE(nn.Module):
         """
         size = torch.Size(shape).numel()
         family = family or GaussianFamily(latent, min_std=1e-3)
+        if latent < 1 or family.latent_size != latent:
+            raise ValueError(f"VAE.dense: latent={latent}, and the family's z has length {family.latent_size}")
         trunk = nn.Sequential(
             MLP(latent, hidden, layers, outputs * size), nn.Unflatten(-1, (outputs * shape[0], *shape[1:]))
         )
@@ -133,6 +139,11 @@ class VAE(nn.Module):
         self, x: Float[Tensor, "batch *event"], noise: Float[Tensor, "sample batch noise"]
     ) -> Float[Tensor, "sample batch"]:
         """Return log p(x, z) - log q(z | x) for the z that `noise` makes: estimates of log p(x), each too low."""
+        if isinstance(self.posterior, ResidualPosterior):  # whose parameters depend on the sample
+            projected = self.posterior.project(self.encoder(x))
+            repeated = projected.expand(len(noise), *projected.shape)
+            latent, parameters = self.posterior.infer(_memory(repeated), repeated, noise)
+            return self.log_joint(x, latent) - self.posterior.distribution(parameters).log_prob(latent)
         parameters = self.parameters_of(x)[1]
         latent, log_q = self.posterior.sample_and_log_prob(parameters.expand(len(noise), *parameters.shape), noise)
         return self.log_joint(x, latent) - log_q
@@ -147,6 +158,8 @@ class VAE(nn.Module):
 
         Reference: Burda et al. 2016, "Importance Weighted Autoencoders".
         """
+        if samples < 1:
+            raise ValueError(f"samples={samples}: the bound needs at least 1")
         noise = self.posterior.noise((samples, len(x)), x.device, generator).to(x.dtype)
         weights = self.log_weights(x, noise)
         kind: Kind = "lower_bound" if self.prior.kind == "exact" else self.prior.kind
@@ -184,6 +197,8 @@ class VAE(nn.Module):
         Reference: Kingma & Welling 2014, algorithm 1; Higgins et al. 2017, "beta-VAE".
         """
         batch = min(batch, len(data))
+        if batch < 1:
+            raise ValueError(f"fit: {len(data)} examples in batches of {batch} are nothing to learn from")
         if (epochs is None) == (updates is None):
             raise ValueError(f"fit: give either epochs or updates; these are epochs={epochs}, updates={updates}")
         total = updates if updates is not None else (epochs or 0) * -(-len(data) // batch)

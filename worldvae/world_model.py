@@ -85,6 +85,12 @@ class WorldModel(nn.Module):
         return next(self.parameters()).device
 
     @property
+    def kl_is_estimated(self) -> bool:
+        """Whether KL(q || p) has no closed form here, and is estimated at one sample of q."""
+        estimates = ("mixture", "vamp", "flow", "flow_matching", "energy")
+        return self.config.posterior == "flow" or self.config.prior in estimates
+
+    @property
     def feature_size(self) -> int:
         """Length of `State.features`."""
         return self.memory.size + self.family.latent_size
@@ -229,7 +235,7 @@ class WorldModel(nn.Module):
         else:
             taken = []
             for draw in draws:
-                taken.append(actions(state))
+                taken.append(actions(state.map(Tensor.float)))
                 state = self._step(state, self.memory.project(taken[-1]), draw)
                 states.append(state)
             actions = torch.stack(taken, dim=1)

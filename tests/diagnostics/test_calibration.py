@@ -46,6 +46,15 @@ def test_crps_is_the_definition_written_out() -> None:
     assert float(found.energy) == pytest.approx(float(found.crps))  # in one dimension they are one
 
 
+def test_what_was_certain_and_did_not_happen_otherwise_is_not_counted() -> None:
+    samples, truth = predictions(1.0)
+    background = torch.zeros_like(truth)
+    both = calibration(torch.cat([samples, torch.zeros_like(samples)], -1), torch.cat([truth, background], -1))
+    assert torch.equal(both.coverage, calibration(samples, truth).coverage)
+    surprised = calibration(torch.zeros(19, 4, 1, 1), torch.ones(4, 1, 1))
+    assert float(surprised.coverage) == 0.0
+
+
 @pytest.mark.parametrize(("number", "level"), [(1, 0.9), (5, 1.0)])
 def test_what_has_no_answer_is_refused(number: int, level: float) -> None:
     with pytest.raises(ValueError, match="take"):

@@ -40,8 +40,11 @@ def test_models_of_every_kind_can_be_asked(make_model, make_batch, choice: dict[
     assert json.loads(json.dumps(found.as_json()))["prior_kind"] == model.prior.kind
 
 
-def test_what_lies_behind_the_end_of_an_episode_changes_nothing(make_model, make_batch) -> None:
-    model = make_model(None, vector=3)
+@pytest.mark.parametrize("context", ["filter", "smooth"])
+def test_what_lies_behind_the_end_of_an_episode_changes_nothing(make_model, make_batch, context: str) -> None:
+    model = make_model(None, vector=3, context=context)
+    if model.smoother is not None:
+        torch.nn.init.normal_(model.smoother.out.weight)
     rows, other = make_batch(model, 6, 12), make_batch(model, 6, 12, seed=1)
     valid = torch.arange(12) < torch.tensor([12, 12, 12, 12, 6, 5]).unsqueeze(1)
     changed = Batch.cat([rows[:4], Batch.cat([rows[4:, :5], other[4:, 5:]], dim=1)], dim=0)
@@ -53,7 +56,9 @@ def test_what_lies_behind_the_end_of_an_episode_changes_nothing(make_model, make
     assert torch.tensor(a.surprise).isnan().sum() == (~valid).sum()
 
 
-def test_episodes_that_are_too_short_are_refused(make_model, make_batch) -> None:
+def test_short_episodes_have_no_calibration_and_few_rows_nothing(make_model, make_batch) -> None:
     model = make_model()
-    with pytest.raises(ValueError, match="no episode has 5 rows"):
-        ask(model, make_batch(model, 6, 4))
+    found = ask(model, make_batch(model, 6, 4))
+    assert found.calibration is None and found.as_json()["calibration"] is None
+    with pytest.raises(ValueError, match=r"12 rows are too few.*more episodes"):
+        ask(model, make_batch(model, 3, 4))

@@ -138,6 +138,20 @@ def test_free_nats_are_per_step_on_the_sum_and_stop_the_gradient() -> None:
     assert torch.autograd.grad(loss, values)[0].tolist() == [[0.0, 0.5]]
 
 
+def test_estimated_kls_are_held_against_the_free_nats_by_their_mean() -> None:
+    values = torch.tensor([[-1.0, 2.0, 0.5]], requires_grad=True)
+    zero = torch.zeros(1, 3)
+    for free, expected in ((0.4, 0.5), (0.6, 0.6)):
+        loss = elbo_loss(
+            Terms(None, None, zero, zero, values, zero), ELBOConfig(free_nats=free, representation=0.0), True
+        )
+        assert float(loss.detach()) == pytest.approx(expected)
+        if free < 0.5:
+            assert bool(torch.autograd.grad(loss, values)[0].any())
+        else:
+            assert not torch.autograd.grad(loss, values)[0].any()
+
+
 def test_free_nats_are_on_the_sum_over_latents(
     make_model: Maker, make_batch: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:

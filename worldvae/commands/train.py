@@ -76,6 +76,10 @@ def find_or_make(name: str, extra: Sequence[str] = ()) -> Path | dict[str, Any]:
     Raises:
         UserError: If it is neither.
     """
+    if name.startswith("family/"):
+        raise UserError(
+            f"{name} is a set of parts for a task: worldvae train CONFIG family={name.removeprefix('family/')}"
+        )
     path = find_config(name)
     if path is None:
         _check_id(name, [*config_names(), *extra])

@@ -5,7 +5,7 @@ from worldvae.diagnostics.collapse import Collapse, active_units, collapse, kl_p
 from worldvae.diagnostics.diagnose import Diagnosis, diagnose
 from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
-from worldvae.diagnostics.page import draw_page
+from worldvae.diagnostics.page import check_plotting, draw_page
 from worldvae.diagnostics.probe import linear_probe
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Inference",
     "active_units",
     "calibration",
+    "check_plotting",
     "collapse",
     "compare_inference",
     "diagnose",

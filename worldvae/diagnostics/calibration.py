@@ -12,7 +12,8 @@ class Calibration:
     """How well samples of k-step predictions match what came, `[horizon]` each, averaged over rows and entries.
 
     Attributes:
-        coverage: share of the truths inside the central interval of `level`; equal to `level` where calibrated.
+        coverage: share of the truths inside the central interval of `level`; equal to `level` where calibrated, but for
+            the rounding of ranks (none at 19 samples and 0.9). NaN where nothing was uncertain.
         level: of that interval.
         crps: continuous ranked probability score, in the units of the predicted; lower is better.
         energy: energy score, which sees dependence between entries too; lower is better.
@@ -52,7 +53,9 @@ def calibration(
     # Ranks, not interpolated quantiles: the truth is one more draw, and each of number + 1 ranks is equally likely.
     rank = (samples < truth).sum(0) + 0.5 * (samples == truth).sum(0)
     outside = (1 - level) / 2 * (number + 1)
-    inside = ((rank + 0.5 > outside) & (rank + 0.5 < number + 1 - outside)).float()
+    inside = (rank + 0.5 > outside) & (rank + 0.5 < number + 1 - outside)
+    # Where nothing was uncertain and nothing happened, as in the background of a frame, nothing was predicted.
+    open_ = (samples != truth).any(0)
     error = (samples - truth).abs().mean(0)
     ordered = samples.sort(dim=0).values
     weight = 2 * torch.arange(1, number + 1, device=samples.device) - number - 1
@@ -60,7 +63,7 @@ def calibration(
     between = (weight.view(-1, 1, 1, 1) * ordered).sum(0) * 2 / (number * (number - 1))
     mean = samples.mean(0)
     return Calibration(
-        inside.mean((0, 2)),
+        (inside & open_).sum((0, 2)) / open_.sum((0, 2)),
         level,
         (error - between / 2).mean((0, 2)),
         _energy(samples, truth),

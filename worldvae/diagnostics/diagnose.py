@@ -1,6 +1,7 @@
 """All diagnostics of a world model, on episodes it did not learn from."""
 
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -31,8 +32,9 @@ class Diagnosis:
         surprise: the same of every episode, `[episode, row]`, NaN behind its end.
         hole: MMD^2 and log-ratio (kind: estimate) of inferred against imagined z, memories aside.
         conditional_hole: log-ratio of inferred against imagined next z, each with the memory both were given.
-        calibration: of predictions at every horizon, over standardised vectors or cells of frames.
-        probe: R^2 of each entry of the true state, read linearly off h and z; None where it is not known.
+        calibration: of predictions at every horizon, over standardised vectors or cells of frames; None where no
+            episode is long enough.
+        probe: R^2 of each entry of what is known of the true state, read linearly off h and z; None where nothing is.
     """
 
     prior_kind: str
@@ -42,14 +44,13 @@ class Diagnosis:
     surprise: list[list[float]]
     hole: dict[str, float]
     conditional_hole: float
-    calibration: Calibration
+    calibration: Calibration | None
     probe: list[float] | None
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain lists and numbers."""
-        found = asdict(self)
-        found["calibration"] = {k: v.tolist() if isinstance(v, Tensor) else v for k, v in found["calibration"].items()}
-        return found
+        """Return plain lists and numbers; what is not finite is None."""
+        out: dict[str, Any] = _plain(asdict(self))
+        return out
 
 
 @torch.no_grad()
@@ -62,7 +63,7 @@ def diagnose(
     *,
     context: int = 5,
     horizon: int = 15,
-    samples: int = 16,
+    samples: int = 19,
 ) -> Diagnosis:
     """Ask a model everything.
 
@@ -71,21 +72,25 @@ def diagnose(
         rows: episodes `[episode, time]` from their first row on.
         valid: which rows exist.
         generator: of all draws, on the CPU.
-        truth: the true state of every row.
+        truth: what is known of the true state of every row.
         context: rows seen before a prediction.
         horizon: rows predicted.
         samples: predictions of each.
 
     Raises:
-        ValueError: If no episode is context + horizon rows long.
+        ValueError: If there are fewer than 16 rows.
     """
+    if int(valid.sum()) < 16:
+        raise ValueError(f"{int(valid.sum())} rows are too few to be asked anything: take more episodes")
     rows, valid = rows.to(model.device), valid.to(model.device)
-    observed = model.observe(rows, generator=generator)
+    rows = replace(rows, is_first=rows.is_first | ~valid)  # no smoother may look behind the end of an episode
+    draws = torch.Generator(model.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    observed = model.observe(rows, generator=draws)
     states = observed.posterior
     q = model.posterior.distribution(observed.parameters)
     kl = model.prior.kl(q, states.latent, states.memory)
     memory, inferred = states.memory[valid], states.latent[valid]
-    noise = model.prior.noise(tuple(memory.shape[:1]), model.device, generator)
+    noise = model.prior.noise(tuple(memory.shape[:1]), model.device, draws)
     imagined = model.prior.step(memory, noise)
     pick = torch.randperm(len(memory), generator=generator)[:2000]
     memory, some, others = memory[pick], inferred[pick], imagined[pick]
@@ -105,9 +110,19 @@ def diagnose(
         surprise.tolist(),
         hole,
         conditional,
-        _calibration(model, rows, valid, generator, context, horizon, samples),
+        _calibration(model, rows, valid, draws, context, horizon, samples),
         probe,
     )
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return _plain(value.tolist())
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _means(q: Any, states: State) -> Tensor:
@@ -129,7 +144,7 @@ def _per_unit(model: WorldModel, states: State, q: Any, valid: Tensor) -> list[f
 
 def _calibration(
     model: WorldModel, rows: Batch, valid: Tensor, generator: torch.Generator, context: int, horizon: int, samples: int
-) -> Calibration:
+) -> Calibration | None:
     length = context + horizon
     parts = [
         rows[:, start : start + length][valid[:, start + length - 1]]
@@ -137,7 +152,7 @@ def _calibration(
     ]
     parts = [part for part in parts if len(part.reward)]
     if not parts:
-        raise ValueError(f"no episode has {length} rows: predictions {horizon} rows ahead after {context} need them")
+        return None
     batch = Batch.cat(parts, dim=0)
     seen = model.observe(batch[:, :context], generator=generator).posterior[:, -1]
     number = len(batch.reward)
@@ -147,7 +162,7 @@ def _calibration(
     observation = batch.observation
     if observation.vector is not None:
         p = model.decode(dream, "vector")
-        drawn = p.mean + p.stddev * torch.randn(p.mean.shape, generator=generator).to(p.mean)
+        drawn = p.mean + p.stddev * torch.randn(p.mean.shape, device=model.device, generator=generator)
         likelihood = model.likelihood("vector")
         truth = (model.squash(observation.vector[:, context:]) - likelihood.offset) / likelihood.scale
         drawn = (drawn - likelihood.offset) / likelihood.scale

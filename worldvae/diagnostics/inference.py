@@ -76,7 +76,7 @@ def compare_inference(
     model.config = replace(model.config, bfloat16=False)  # a sum over pixels has no digits left in bfloat16
     with torch.no_grad():
         observed = model.observe(rows.to(model.device), generator=generator)
-    pick = torch.randperm(rows.reward.numel(), generator=generator)[:number]
+    pick = torch.randperm(rows.reward.numel(), device=model.device, generator=generator)[:number]
     memory = observed.posterior.memory.flatten(0, 1)[pick]
     start = observed.parameters.flatten(0, 1)[pick]
     row = rows.to(model.device).flatten()[pick]

@@ -1,10 +1,18 @@
 """A page of plots of a diagnosis."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from worldvae.diagnostics.calibration import Calibration
 from worldvae.diagnostics.diagnose import Diagnosis
 from worldvae.errors import UserError
+
+
+def check_plotting() -> None:
+    """Raise UserError unless plots can be drawn."""
+    if find_spec("matplotlib") is None:
+        raise UserError("a page of plots needs matplotlib: pip install 'worldvae[plot]'.")
 
 
 def draw_page(found: Diagnosis, path: Path, title: str) -> None:
@@ -13,10 +21,9 @@ def draw_page(found: Diagnosis, path: Path, title: str) -> None:
     Raises:
         UserError: If matplotlib is not installed.
     """
-    try:
-        from matplotlib.figure import Figure  # slow, and an extra
-    except ImportError:
-        raise UserError("a page of plots needs matplotlib: pip install 'worldvae[plot]'.") from None
+    check_plotting()
+    from matplotlib.figure import Figure  # slow to import, and an extra
+
     figure = Figure(figsize=(13, 7), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots(2, 3).flat
@@ -29,18 +36,26 @@ def draw_page(found: Diagnosis, path: Path, title: str) -> None:
     bars = axes[2].bar(list(holes), list(holes.values()))
     axes[2].bar_label(bars, fmt="%.3f")
     axes[2].set(title="inferred against imagined z (0: alike)", ylabel="MMD\u00b2, or nats")
-    horizon = range(1, len(found.calibration.coverage) + 1)
-    axes[3].plot(horizon, found.calibration.coverage.tolist(), label="covered")
-    axes[3].axhline(found.calibration.level, color="grey", linestyle=":", label="as it should be")
-    axes[3].set(title=f"truth inside the {found.calibration.level:.0%} interval", xlabel="horizon", ylim=(0, 1.02))
-    axes[3].legend()
-    for name, values in (("spread", found.calibration.spread), ("error", found.calibration.skill)):
-        axes[4].plot(horizon, values.tolist(), label=name)
-    axes[4].plot(horizon, found.calibration.crps.tolist(), label="CRPS", linestyle="--")
-    axes[4].set(title="predictions: spread should equal error", xlabel="horizon")
-    axes[4].legend()
-    _bars(axes[5], found.probe, "R\u00b2 of the true state, read linearly off h and z", "")
+    if found.calibration is None:
+        _bars(axes[3], None, "truth inside the interval", "")
+        _bars(axes[4], None, "predictions", "")
+    else:
+        _predictions(axes[3], axes[4], found.calibration)
+    _bars(axes[5], found.probe, "R\u00b2 of the environment's vector, read linearly off h and z", "")
     figure.savefig(path, dpi=100)
+
+
+def _predictions(left: Any, right: Any, found: Calibration) -> None:
+    horizon = range(1, len(found.coverage) + 1)
+    left.plot(horizon, found.coverage.tolist(), label="covered")
+    left.axhline(found.level, color="grey", linestyle=":", label="as it should be")
+    left.set(title=f"truth inside the {found.level:.0%} interval", xlabel="horizon", ylim=(0, 1.02))
+    left.legend()
+    for name, values in (("spread", found.spread), ("error", found.skill)):
+        right.plot(horizon, values.tolist(), label=name)
+    right.plot(horizon, found.crps.tolist(), label="CRPS", linestyle="--")
+    right.set(title="predictions: spread should equal error", xlabel="horizon")
+    right.legend()
 
 
 def _bars(axis: Any, values: list[float] | None, title: str, note: str) -> None:

@@ -61,7 +61,8 @@ class TransformerMemory(Memory):
     """h' = transformer of the last `window` pairs (z, a).
 
     What a state carries from step to step (`State.past`) is every layer's keys and values of the window, and which
-    steps of it have happened: one step costs one token, in dreams as in filtering.
+    steps of it have happened: one step costs one token, in dreams as in filtering. Every state of a dream keeps its
+    window, so that any of them can be gone on from; that takes ten times the memory of a recurrent dream and more.
 
     Args:
         latent: length of z.

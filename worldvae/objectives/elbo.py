@@ -117,11 +117,17 @@ def _pick(batch: Batch, decode_steps: int, generator: torch.Generator | None) ->
     return torch.randperm(size * length, generator=generator, device=device)[: size * decode_steps]
 
 
-def elbo_loss(terms: Terms, config: ELBOConfig) -> Float[Tensor, ""]:
+def elbo_loss(terms: Terms, config: ELBOConfig, estimated: bool = False) -> Float[Tensor, ""]:
     """Return the negative bound with free nats and KL balance, averaged over batch and time.
 
     loss = -log p(x) - w_r log p(r) - w_c log p(c)
            + dynamics max(KL(sg q || p), free) + representation max(KL(q || sg p), free) [+ the ensemble's own KL]
+
+    Args:
+        terms: of the bound.
+        config: their weights.
+        estimated: whether the KLs are estimates from one sample each (`WorldModel.kl_is_estimated`). Then it is their
+            mean that is compared with the free nats: the larger of noise and a number is on average larger than both.
 
     Reference: Hafner et al. 2023, "Mastering Diverse Domains through World Models", equations 4 and 5.
     """
@@ -129,7 +135,13 @@ def elbo_loss(terms: Terms, config: ELBOConfig) -> Float[Tensor, ""]:
     for term in (terms.pixels, terms.vector):
         if term is not None:
             likelihood = likelihood + term
-    dynamics = config.dynamics * terms.kl_dynamics.clamp(min=config.free_nats)
-    representation = config.representation * terms.kl_representation.clamp(min=config.free_nats)
+    dynamics = config.dynamics * _above(terms.kl_dynamics, config.free_nats, estimated)
+    representation = config.representation * _above(terms.kl_representation, config.free_nats, estimated)
     loss = dynamics + representation - likelihood
     return (loss if terms.ensemble is None else loss + terms.ensemble).mean()
+
+
+def _above(kl: Float[Tensor, "batch time"], free: float, estimated: bool) -> Float[Tensor, "batch time"]:
+    if not estimated:
+        return kl.clamp(min=free)
+    return torch.where(kl.detach().mean() > free, kl, torch.full_like(kl, free))

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 class Draws(nn.Module):
     """A stream of random numbers that belongs to a module, apart from torch's default generator.
 
-    It begins with a fixed seed (`source.manual_seed` sets another), and where it stands is part of the module's state
-    dict, so that a resumed run goes on with the same numbers.
+    It begins with the seed that torch was given before the module was made (`source.manual_seed` sets another), and
+    where it stands is part of the module's state dict, so that a resumed run goes on with the same numbers.
     """
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self) -> None:
         super().__init__()
-        self.source = torch.Generator().manual_seed(seed)
+        self.source = torch.Generator().manual_seed(torch.initial_seed())
 
     def generator(self, device: torch.device) -> torch.Generator:
         """Return a new generator on `device`, seeded by the next number of the stream."""
