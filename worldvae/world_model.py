@@ -87,8 +87,7 @@ class WorldModel(nn.Module):
     @property
     def kl_is_estimated(self) -> bool:
         """Whether KL(q || p) has no closed form here, and is estimated at one sample of q."""
-        estimates = ("mixture", "vamp", "flow", "flow_matching", "energy")
-        return self.config.posterior == "flow" or self.config.prior in estimates
+        return self.config.posterior == "flow" or self.prior.estimates_kl
 
     @property
     def feature_size(self) -> int:

@@ -82,7 +82,7 @@ def elbo(
         decode_steps: frames decoded per slice on average (0: all).
         generator: picks the frames.
     """
-    states = observed.posterior
+    states = State(observed.posterior.memory, observed.posterior.latent)  # what no head reads is not copied about
     q = model.posterior.distribution(observed.parameters)
     dynamics, representation = model.prior.balanced_kl(q, states.latent, states.memory)
     pixels = vector = None

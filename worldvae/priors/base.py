@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from worldvae.distributions import GaussianFamily, detached, has_kl, kl
+from worldvae.priors.prior import kl_or_estimate
 from worldvae.priors.readout import Readout
 
 BaseKind = Literal["standard", "gaussian"]
@@ -60,5 +61,4 @@ class Base(nn.Module):
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
         """Return KL(q || base), in closed form where there is one, else its estimate at the sample `latent` of q."""
-        p = self(memory)
-        return kl(q, p) if has_kl(q, p) else q.log_prob(latent) - p.log_prob(latent)
+        return kl_or_estimate(q, self(memory), latent)

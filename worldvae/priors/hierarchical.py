@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from worldvae.distributions import GaussianFamily, detached, has_kl, kl
-from worldvae.priors.prior import Prior, frozen
+from worldvae.priors.prior import Prior, frozen, kl_or_estimate
 from worldvae.priors.readout import Readout
 
 
@@ -28,6 +28,8 @@ class HierarchicalPrior(Prior):
 
     Reference: Sonderby et al. 2016, "Ladder Variational Autoencoders"; Vahdat & Kautz 2020, "NVAE", section 3.
     """
+
+    estimates_kl = False
 
     def __init__(self, memory: int, latent: int, hidden: int, levels: int) -> None:
         super().__init__(latent)
@@ -94,8 +96,7 @@ class HierarchicalPrior(Prior):
 
         It is an unbiased estimate of KL(q || p) from `latent`, with less variance than log q - log p.
         """
-        p = self.conditionals(memory, latent)
-        return kl(q, p) if has_kl(q, p) else q.log_prob(latent) - p.log_prob(latent)
+        return kl_or_estimate(q, self.conditionals(memory, latent), latent)
 
     def balanced_kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]

@@ -72,13 +72,6 @@ class MixturePrior(Prior):
         logits, gaussians = self.components_at(memory)
         return _chosen(likeliest(logits), gaussians.mean)
 
-    def log_prob(
-        self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
-    ) -> Float[Tensor, "*batch"]:
-        """Return log p(z | h)."""
-        out: Tensor = self(memory).log_prob(latent)
-        return out
-
 
 def check_components(components: int) -> None:
     """Raise ValueError unless there can be a mixture of so many components."""

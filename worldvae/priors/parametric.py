@@ -7,7 +7,7 @@ from torch.distributions import Distribution
 
 from worldvae.distributions import LatentFamily, detached, has_kl, kl
 from worldvae.networks import MLP
-from worldvae.priors.prior import Prior
+from worldvae.priors.prior import Prior, kl_or_estimate
 
 
 class ParametricPrior(Prior):
@@ -19,6 +19,8 @@ class ParametricPrior(Prior):
         hidden: width of the hidden layers.
         layers: number of hidden layers.
     """
+
+    estimates_kl = False
 
     def __init__(self, memory: int, family: LatentFamily, hidden: int, layers: int = 1) -> None:
         super().__init__(family.latent_size)
@@ -54,19 +56,11 @@ class ParametricPrior(Prior):
         """Draw the randomness of `step`."""
         return self.family.noise(shape, device, generator)
 
-    def log_prob(
-        self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
-    ) -> Float[Tensor, "*batch"]:
-        """Return log p(z | h)."""
-        out: Tensor = self(memory).log_prob(latent)
-        return out
-
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
         """Return KL(q || p), in closed form where there is one."""
-        p = self(memory)
-        return kl(q, p) if has_kl(q, p) else q.log_prob(latent) - p.log_prob(latent)
+        return kl_or_estimate(q, self(memory), latent)
 
     def balanced_kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]

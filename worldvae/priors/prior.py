@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from worldvae.distributions import has_kl, kl
 from worldvae.types import Kind
 
 
@@ -24,9 +25,11 @@ class Prior(nn.Module):
     Attributes:
         kind: what `log_prob` is: "exact", a "lower_bound", an "estimate", or "unnormalised" (exact but for a
             constant that depends on h alone).
+        estimates_kl: whether `kl` is an estimate even of a posterior from a family that knows closed forms.
     """
 
     kind: Kind = "exact"
+    estimates_kl = True
 
     def __init__(self, latent: int) -> None:
         super().__init__()
@@ -51,8 +54,9 @@ class Prior(nn.Module):
     def log_prob(
         self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return log p(z | h) in nats, of the kind that `kind` says."""
-        raise NotImplementedError
+        """Return log p(z | h) in nats, of the kind that `kind` says; a prior that can be called gives it by that."""
+        out: Tensor = self(memory).log_prob(latent)
+        return out
 
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
@@ -74,6 +78,11 @@ class Prior(nn.Module):
     def learnt(self) -> Iterable[nn.Parameter]:
         """Return every parameter that p(z | h) depends on, those of other modules included."""
         return self.parameters()
+
+
+def kl_or_estimate(q: Distribution, p: Distribution, latent: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
+    """Return KL(q || p) in closed form where there is one, else its estimate at the sample `latent` of q."""
+    return kl(q, p) if has_kl(q, p) else q.log_prob(latent) - p.log_prob(latent)
 
 
 @contextmanager

@@ -5,8 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal
 
-from worldvae.distributions import has_kl, kl
-from worldvae.priors.prior import Prior
+from worldvae.priors.prior import Prior, kl_or_estimate
 
 
 class StandardPrior(Prior):
@@ -14,6 +13,8 @@ class StandardPrior(Prior):
 
     Reference: Kingma & Welling 2014, "Auto-Encoding Variational Bayes", appendix B.
     """
+
+    estimates_kl = False
 
     def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
         """Return N(0, I) for every element of the batch."""
@@ -30,19 +31,11 @@ class StandardPrior(Prior):
         """Return 0."""
         return memory.new_zeros(*memory.shape[:-1], self.latent_size)
 
-    def log_prob(
-        self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
-    ) -> Float[Tensor, "*batch"]:
-        """Return log N(z; 0, I)."""
-        out: Tensor = self(memory).log_prob(latent)
-        return out
-
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
         """Return KL(q || N(0, I)), in closed form where there is one."""
-        p = self(memory)
-        return kl(q, p) if has_kl(q, p) else q.log_prob(latent) - p.log_prob(latent)
+        return kl_or_estimate(q, self(memory), latent)
 
     def balanced_kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]

@@ -24,7 +24,7 @@ class TwoStagePrior(Prior):
     def __init__(self, dynamics: Prior) -> None:
         super().__init__(dynamics.latent_size)
         self.dynamics, self.static = dynamics, StandardPrior(dynamics.latent_size)
-        self.kind = dynamics.kind
+        self.kind, self.estimates_kl = dynamics.kind, dynamics.estimates_kl
 
     def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
         """Return p(z | h)."""

@@ -112,10 +112,3 @@ class VampPrior(Prior):
         # One evaluation of q, and not one per pseudo-input: a dream needs no component that was not drawn.
         projected = one_hot @ self.posterior.project(self.pseudo).float()
         return self.posterior.distribution(self.posterior.infer(memory, projected, None)[1])
-
-    def log_prob(
-        self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
-    ) -> Float[Tensor, "*batch"]:
-        """Return log p(z | h)."""
-        out: Tensor = self(memory).log_prob(latent)
-        return out
