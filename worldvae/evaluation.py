@@ -205,6 +205,26 @@ def witness(run: Run, agent: Agent, episodes: int, seed: int = 0) -> Witnessed:
     return Witnessed(rows, valid, truth)
 
 
+def held_out_rows(run: Run, length: int, episodes: int, seed: int = 0) -> tuple[Batch, Int[torch.Tensor, " episode"]]:
+    """Play the beginning of held-out episodes with the exploring actor.
+
+    Args:
+        run: whose actor plays.
+        length: rows of each episode; the last one of an episode that ended sooner is repeated.
+        episodes: how many.
+        seed: of the episodes.
+
+    Returns:
+        The rows, `[episode, length]`, and the decisions of each episode: row t exists for t <= decisions.
+
+    Raises:
+        UserError: If the environment fails.
+    """
+    played = play(run.agent, run.config.env, episodes, seed, explore=True, limit=length - 1, keep_rows=True)
+    assert played.rows is not None
+    return _padded(played.rows, length), played.lengths
+
+
 def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0) -> OpenLoop:
     """Play held-out episodes with the exploring actor, show the model their first rows and let it dream the rest.
 
@@ -213,12 +233,9 @@ def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: in
     Raises:
         UserError: If the environment fails.
     """
-    limit = context + horizon - 1
-    played = play(run.agent, run.config.env, episodes, seed, explore=True, limit=limit, keep_rows=True)
-    assert played.rows is not None
-    horizon = max(1, min(horizon, played.rows.reward.shape[1] - context))
-    rows = _padded(played.rows, context + horizon)
-    return open_loop(run.model, rows, played.lengths, context, horizon)
+    rows, lengths = held_out_rows(run, context + horizon, episodes, seed)
+    horizon = max(1, min(horizon, int(lengths.max()) + 1 - context))
+    return open_loop(run.model, rows[:, : context + horizon], lengths, context, horizon)
 
 
 def _padded(rows: Batch, length: int) -> Batch:

@@ -1,4 +1,4 @@
-"""The command line: `worldvae train | eval | dream | bench | check-env`."""
+"""The command line: `worldvae train | eval | dream | compare | bench | check-env`."""
 
 import os
 import sys
@@ -31,6 +31,7 @@ def _options(
 def _register() -> None:
     from worldvae.commands.bench import bench
     from worldvae.commands.check_env import check_env
+    from worldvae.commands.compare import compare
     from worldvae.commands.dream import dream
     from worldvae.commands.eval import eval_
     from worldvae.commands.train import train
@@ -38,6 +39,7 @@ def _register() -> None:
     app.command("train")(train)
     app.command("eval")(eval_)
     app.command("dream")(dream)
+    app.command("compare")(compare)
     app.command("bench")(bench)
     app.command("check-env")(check_env)
 

@@ -1,0 +1,5 @@
+"""`python -m worldvae` is `worldvae`."""
+
+from worldvae.commands.cli import main
+
+main()
