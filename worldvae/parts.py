@@ -1,6 +1,7 @@
 """What a world model is made of: the config, and the part behind each of its words."""
 
 import math
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -89,6 +90,8 @@ class WorldModelConfig:
         vector_sigma_learned: whether it is, one for every entry.
         vector_symlog: whether vectors are seen through symlog, which tames entries of any scale.
         bfloat16: whether large matrix products and convolutions run in bfloat16.
+        compile: whether steps that are imagined without gradients are compiled: 3 to 10 % faster on a CPU, after half a
+            minute of compilation for each new number of dreams. Needs a C++ compiler.
     """
 
     size: str = setting("small", choices=list(SIZES))
@@ -119,6 +122,7 @@ class WorldModelConfig:
     vector_sigma_learned: bool = True
     vector_symlog: bool = True
     bfloat16: bool = True
+    compile: bool = False
 
     def __post_init__(self) -> None:
         for name in ("memory_size", "hidden", "depth", "layers", "gaussian", "groups", "classes"):
@@ -134,6 +138,8 @@ class WorldModelConfig:
             size = self.resolve("gaussian")
             raise ValueError(f"gaussian={size} cannot be split into levels={self.levels}: take a multiple of them")
         check_bins(self.bins)
+        if self.compile and not any(shutil.which(name) for name in ("g++", "clang++", "c++", "cl")):
+            raise ValueError("compile=true needs a C++ compiler, such as g++, and there is none; take compile=false")
         for name in ("pixel_sigma", "vector_sigma"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")

@@ -7,6 +7,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Literal, cast
 
 import torch
@@ -227,15 +228,16 @@ class WorldModel(nn.Module):
         noise = None if mode else self.prior.noise((horizon, start.memory.shape[0]), start.memory.device, generator)
         draws = [None] * horizon if noise is None else list(noise)
         state, states = start, []
+        step = partial(_compiled_step(), self) if self.config.compile and not torch.is_grad_enabled() else self._step
         if isinstance(actions, Tensor):
             for move, draw in zip(self.memory.project(actions).unbind(1), draws, strict=True):
-                state = self._step(state, move, draw)
+                state = step(state, move, draw)
                 states.append(state)
         else:
             taken = []
             for draw in draws:
                 taken.append(actions(state.map(Tensor.float)))
-                state = self._step(state, self.memory.project(taken[-1]), draw)
+                state = step(state, self.memory.project(taken[-1]), draw)
                 states.append(state)
             actions = torch.stack(taken, dim=1)
         imagined = State.stack(states, dim=1).map(Tensor.float)
@@ -273,6 +275,16 @@ class WorldModel(nn.Module):
     def continuation(self, states: State) -> Distribution:
         """Return the Bernoulli of the episode going on after a state (1 - termination)."""
         return self.continuation_head(states.features)  # type: ignore[no-any-return]
+
+
+@cache
+def _compiled_step() -> Callable[..., State]:
+    """Return the imagined step, compiled when it is first called with tensors of a new shape.
+
+    One function for all models: compiled for a model of its own, it would go on with the weights of that model in
+    copies of it.
+    """
+    return torch.compile(WorldModel._step, dynamic=False)
 
 
 def unit(pixels: Tensor) -> Float[Tensor, "*batch channel height width"]:
