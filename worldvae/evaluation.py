@@ -205,10 +205,13 @@ def witness(run: Run, agent: Agent, episodes: int, seed: int = 0) -> Witnessed:
     return Witnessed(rows, valid, truth)
 
 
-def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0) -> OpenLoop:
+def held_out_dream(
+    run: Run, context: int, horizon: int, episodes: int, seed: int = 0, render: int = 0
+) -> OpenLoop:
     """Play held-out episodes with the exploring actor, show the model their first rows and let it dream the rest.
 
     Episodes that end sooner count as far as they go, and the dream is no longer than the longest of them.
+    With `render`, frames are rendered in so many strides, too.
 
     Raises:
         UserError: If the environment fails.
@@ -218,7 +221,7 @@ def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: in
     assert played.rows is not None
     horizon = max(1, min(horizon, played.rows.reward.shape[1] - context))
     rows = _padded(played.rows, context + horizon)
-    return open_loop(run.model, rows, played.lengths, context, horizon)
+    return open_loop(run.model, rows, played.lengths, context, horizon, render, seed)
 
 
 def _padded(rows: Batch, length: int) -> Batch:
