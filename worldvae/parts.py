@@ -239,7 +239,8 @@ def make_frames(
         return encoder, HeteroscedasticLikelihood(trunk, pixels, sigma=sigma)
     if config.frames == "diffusion":
         denoiser = Denoiser(features, pixels, 2 * depth)
-        return encoder, DiffusionLikelihood(trunk, denoiser, pixels, sigma=sigma, learned=learned)
+        # It learns on a quarter of the frames that are decoded: on all of them, an update would take twice as long.
+        return encoder, DiffusionLikelihood(trunk, denoiser, pixels, sigma=sigma, learned=learned, share=0.25)
     if config.frames == "logistic":
         return encoder, DiscretisedLogisticLikelihood(trunk, pixels, scale=sigma * math.sqrt(3) / math.pi)
     return encoder, BernoulliImageLikelihood(trunk, pixels)

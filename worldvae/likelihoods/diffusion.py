@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
+from torch.nn import functional as F
 
 from worldvae.distributions import IsotropicGaussian, Shape
 from worldvae.likelihoods.gaussian import GaussianLikelihood
@@ -36,12 +37,14 @@ class DiffusionLikelihood(GaussianLikelihood):
         sigma, learned, offset: of the Gaussian whose log-density shapes the mean and the features, as in
             `GaussianLikelihood`; sigma is also the first s.
         floor: standard deviation of the noise that is left in x.
+        share: of the x in a batch on which the diffusion learns, at random; what it adds to the log-density of the
+            others is taken to be 0, and scaled up to make good for it.
         detach: whether mean and features learn from N(x; m, sigma^2) alone, as beside a `GaussianLikelihood`: latents
             then keep what they would keep there, and the diffusion paints what they leave open. Else the gradient is
             that of the bound. The value of `log_prob` is a draw of the bound in both cases.
 
     Raises:
-        ValueError: if floor is not above 0, or not below sigma.
+        ValueError: if floor is not above 0, or not below sigma; if share is not in (0, 1].
 
     Reference: Kingma et al. 2021, "Variational Diffusion Models", section 4; Karras et al. 2022, "Elucidating the
     Design Space of Diffusion-Based Generative Models", section 5; Preechakul et al. 2022, "Diffusion Autoencoders".
@@ -59,12 +62,15 @@ class DiffusionLikelihood(GaussianLikelihood):
         learned: str | None = None,
         offset: float = 0.5,
         floor: float = 0.01,
+        share: float = 1.0,
         detach: bool = True,
     ) -> None:
         super().__init__(trunk, event_shape, sigma=sigma, learned=learned, offset=offset)
         if not 0 < floor < sigma:
             raise ValueError(f"floor={floor} must be above 0 and below sigma={sigma}")
-        self.denoiser, self.noise_floor, self.detach = denoiser, floor, detach
+        if not 0 < share <= 1:
+            raise ValueError(f"share={share} must be above 0, and at most 1")
+        self.denoiser, self.noise_floor, self.share, self.detach = denoiser, floor, share, detach
         self.log_detail = nn.Parameter(torch.tensor(math.log(sigma - floor) / HASTE))
         self.draws = Draws()
 
@@ -103,16 +109,22 @@ class DiffusionLikelihood(GaussianLikelihood):
 
         The angles fall into equal parts of log sin(a), in any order.
         """
-        count, generator = len(value), self.draws.generator(value.device)
+        generator = self.draws.generator(value.device)
         options = {"device": value.device, "generator": generator}
+        total, count = len(value), math.ceil(self.share * len(value))
+        picked = torch.randperm(total, **options)[:count] if count < total else slice(None)
+        value, mean, features = value[picked], mean[picked], features[picked]
         place = torch.randperm(count, **options) + torch.rand(count, **options)  # type: ignore[call-overload]
         noise = torch.randn(value.shape, **options).to(value.dtype)  # type: ignore[call-overload]
         span = -self.least.sin().log()
         angle = torch.asin(torch.exp(-span * place / max(count, 1))).to(value.dtype)
         sin, cos = (x[:, None, None, None] for x in (angle.sin(), angle.cos()))
         u = (value - mean) / self.detail.detach()
-        v = self.velocity(cos * u + sin * noise, angle, mean, features)
-        return span * (v * (v - 2 * (cos * noise - sin * u))).flatten(1).sum(1)
+        v = self.velocity(torch.addcmul(cos * u, sin, noise), angle, mean, features)
+        target = torch.addcmul(cos * noise, sin, u, value=-1)
+        found = (F.mse_loss(v, target, reduction="none") - target.square()).flatten(1).sum(1)  # |v|^2 - 2 v . target
+        found = found * (span * total / max(count, 1))
+        return found if isinstance(picked, slice) else found.new_zeros(total).index_put((picked,), found)
 
     def integrate(
         self,
@@ -177,19 +189,17 @@ class Rendering(Distribution):
         """Return an unbiased draw of the lower bound on log p(x), in nats, summed over the event."""
         model, shape = self.likelihood, self.event_shape
         batch = torch.broadcast_shapes(value.shape[: value.dim() - len(shape)], self.batch_shape)
-        mean, features = self.gaussian.mean, self.features
-        if model.detach:
-            mean, features = mean.detach(), features.detach()
-        x, m = (y.expand(*batch, *shape).reshape(-1, *shape) for y in (value, mean))
-        features = features.expand(*batch, features.shape[-1]).reshape(-1, features.shape[-1])
+        x, m = (y.expand(*batch, *shape).reshape(-1, *shape) for y in (value, self.mean))
+        features = self.features.expand(*batch, self.features.shape[-1]).reshape(-1, self.features.shape[-1])
+        squared = F.mse_loss(m, x, reduction="none").flatten(1).sum(1)
         with self.autocast:
-            excess = model.excess(x, m, features)
-        bound = (IsotropicGaussian(m, model.detail, len(shape)).log_prob(x) - excess).view(batch)
-        if not model.detach:
-            return bound
+            if not model.detach:
+                return (_gaussian(squared, model.detail, shape) - model.excess(x, m, features)).view(batch)
+            excess = model.excess(x, m.detach(), features.detach())
+        bound = (_gaussian(squared.detach(), model.detail, shape) - excess).view(batch)
         # The gradient is that of nats per number: Adam sees no difference, but all of a model's gradients are clipped
         # together, and that of so many nats would leave nothing of the others.
-        learnt = self.gaussian.log_prob(value) + bound / shape.numel()
+        learnt = _gaussian(squared, self.gaussian.sigma, shape).view(batch) + bound / shape.numel()
         return bound.detach() + learnt - learnt.detach()
 
     @torch.no_grad()
@@ -211,3 +221,9 @@ class Rendering(Distribution):
         """Draw x by rendering, of noise from torch's default generator."""
         draws = [self.render(torch.randn_like(self.mean), steps) for _ in range(math.prod(sample_shape))]
         return torch.stack(draws).view(*sample_shape, *self.mean.shape)
+
+
+def _gaussian(squared: Tensor, sigma: Tensor, shape: torch.Size) -> Tensor:
+    """Return log N(x; m, sigma^2 I) for |x - m|^2."""
+    sigma = sigma.reshape(())
+    return -squared / (2 * sigma.square()) - shape.numel() * (sigma.log() + math.log(2 * math.pi) / 2)

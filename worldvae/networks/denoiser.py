@@ -94,15 +94,17 @@ class Denoiser(nn.Module):
         level = angle.sin().log().unsqueeze(-1)
         known = torch.cat([features.to(angle.dtype), phases.sin(), phases.cos(), level / 4], dim=-1)
         modulation = self.condition(known).unflatten(-1, (len(self.blocks), 2, self.width)).unbind(1)
-        both = F.pad(torch.cat([noisy, frame], dim=1).to(self._dtype(noisy)), self.pad)
-        patches = rearrange(both, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH).permute(0, 3, 1, 2)
-        maps = self.stem(patches)
+        patches, known_patches = self._patches(noisy), self._patches(frame)
+        maps = self.stem(torch.cat([patches, known_patches], dim=1))
         for block, one in zip(self.blocks, modulation, strict=True):
             maps = block(maps, *one.unbind(1))
-        painted = paint(self.last(maps), PATCH)[..., : self.shape[1], : self.shape[2]].to(noisy.dtype)
-        gate, rest = painted.chunk(2, dim=1)
-        return torch.addcmul(rest, gate, noisy * (angle.cos() / angle.sin())[:, None, None, None])
+        gate, rest = self.last(maps).chunk(2, dim=1)
+        cot = (angle.cos() / angle.sin()).to(patches.dtype)
+        velocity = torch.addcmul(rest, gate, patches * cot[:, None, None, None])
+        return paint(velocity, PATCH)[..., : self.shape[1], : self.shape[2]].to(noisy.dtype)
 
-    def _dtype(self, like: Tensor) -> torch.dtype:
-        """Convert pixels once, before they are cut into patches."""
-        return compute_dtype(like.device) if torch.is_autocast_enabled(like.device.type) else like.dtype
+    def _patches(self, x: Tensor) -> Tensor:
+        # Converted once, before they are cut, and not again by autocast.
+        dtype = compute_dtype(x.device) if torch.is_autocast_enabled(x.device.type) else x.dtype
+        padded = F.pad(x.to(dtype), self.pad)
+        return rearrange(padded, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH).permute(0, 3, 1, 2)
