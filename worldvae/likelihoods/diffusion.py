@@ -25,10 +25,10 @@ class DiffusionLikelihood(GaussianLikelihood):
 
         -log p(x) <= -log N(x; m, s^2) + log(1 / sin a0) E_{a, e} [|v|^2 - 2 v . (cos(a) e - sin(a) u)]
 
-    with log sin(a) uniform between log sin(a0) and 0: the unweighted regression of v; equality at the best v, and at
-    v = 0, where training starts. It is the bound of `FlowMatchingPrior`, whose weight 1 / sin is left to the choice of
-    a. tan(a0) = floor / s, for without noise at the end the density of a noiseless x goes to infinity. s is fitted as
-    that of the Gaussian N(m, s^2), so that u is of about unit size, as the network likes it (EDM's preconditioning).
+    with log sin(a) uniform between log sin(a0) and 0: the unweighted regression of v. It is the bound of
+    `FlowMatchingPrior`, whose weight is left to the choice of a: equality at v = 0, where training starts, and, as a0
+    goes to 0, at the best v. tan(a0) = floor / s, for without noise at the end the density of a noiseless x goes to
+    infinity. s is fitted as that of the Gaussian N(m, s^2), so that u is of about unit size (EDM's preconditioning).
 
     Args:
         trunk: network from features to means.
@@ -137,26 +137,24 @@ class DiffusionLikelihood(GaussianLikelihood):
     ) -> Float[Tensor, "batch *event"]:
         """Follow the velocity from the noise at pi/2 down, and return the residual that is left without noise.
 
-        With d = cos(a) u_a - sin(a) v, the residual as one sees it at a, the flow is d(u_a / sin(a)) / d cot(a) = d.
-        Every stride holds d fixed, at its value at the start ("Euler", which is DDIM) or at the mean of those at both
-        ends (Heun); the last one has only its start.
+        Every stride turns (u_a, v) by its angle, which is the flow of a residual that is known ("Euler": this is DDIM).
+        Heun's method adds half of what v at the end differs from that. The last stride, to the angle 0, has no end
+        where v is learnt: it leaves the residual as one sees it from there, cos(a) u_a - sin(a) v.
         """
         least = float(self.least)
         angles = [max(math.pi / 2 * k / steps, least) for k in range(steps, 0, -1)]
-        u, seen = noise, self._seen(noise, angles[0], mean, features)
-        for a, b in pairwise(angles):
-            shrink, turn = math.sin(b) / math.sin(a), math.sin(a - b) / math.sin(a)
-            ahead = shrink * u + turn * seen
-            there = self._seen(ahead, b, mean, features)
-            if heun:
-                ahead = ahead + turn / 2 * (there - seen)
-                there = self._seen(ahead, b, mean, features)
-            u, seen = ahead, there
-        return seen
+        u = noise
+        for a, b in pairwise([*angles, 0.0]):
+            v = self._velocity(u, a, mean, features)
+            sin, cos = math.sin(a - b), math.cos(a - b)
+            ahead = cos * u - sin * v
+            if heun and b:
+                ahead = ahead + (a - b) / 2 * (sin * u + cos * v - self._velocity(ahead, b, mean, features))
+            u = ahead
+        return u
 
-    def _seen(self, u: Tensor, angle: float, mean: Tensor, features: Tensor) -> Tensor:
-        v = self.velocity(u, u.new_full((len(u),), angle), mean, features)
-        return math.cos(angle) * u - math.sin(angle) * v
+    def _velocity(self, u: Tensor, angle: float, mean: Tensor, features: Tensor) -> Tensor:
+        return self.velocity(u, u.new_full((len(u),), angle), mean, features)
 
 
 class Rendering(Distribution):
