@@ -46,7 +46,7 @@ class OpenLoop:
 
     @property
     def psnr_render(self) -> list[float] | None:
-        """The same for the rendered dream. Sharp detail in the wrong place costs more than a blur: expect less of it."""
+        """The same for the rendered dream. Sharp detail in a wrong place costs more than a blur: expect less of it."""
         return None if self.rendered is None else self._psnr(self.rendered[:, self.context :])
 
     @property

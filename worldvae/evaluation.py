@@ -205,9 +205,7 @@ def witness(run: Run, agent: Agent, episodes: int, seed: int = 0) -> Witnessed:
     return Witnessed(rows, valid, truth)
 
 
-def held_out_dream(
-    run: Run, context: int, horizon: int, episodes: int, seed: int = 0, render: int = 0
-) -> OpenLoop:
+def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0, render: int = 0) -> OpenLoop:
     """Play held-out episodes with the exploring actor, show the model their first rows and let it dream the rest.
 
     Episodes that end sooner count as far as they go, and the dream is no longer than the longest of them.

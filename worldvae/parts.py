@@ -238,7 +238,7 @@ def make_frames(
     if config.frames == "heteroscedastic":
         return encoder, HeteroscedasticLikelihood(trunk, pixels, sigma=sigma)
     if config.frames == "diffusion":
-        denoiser = Denoiser(features, pixels, 2 * depth)
+        denoiser = Denoiser(features, pixels, max(32, 2 * depth))
         # It learns on a quarter of the frames that are decoded: on all of them, an update would take twice as long.
         return encoder, DiffusionLikelihood(trunk, denoiser, pixels, sigma=sigma, learned=learned, share=0.25)
     if config.frames == "logistic":

@@ -11,7 +11,7 @@ from worldvae.dream import OpenLoop
 from worldvae.errors import UserError
 from worldvae.evaluation import held_out_dream
 from worldvae.film import check_film_name, film
-from worldvae.run import load
+from worldvae.run import Run, load
 
 
 def dream(
@@ -30,11 +30,7 @@ def dream(
     if out is not None:
         check_film_name(out)
     opened = load(run)
-    if render < 0 or (render and opened.config.model.frames != "diffusion"):
-        raise UserError(
-            f"--render {render} of a run with model.frames={opened.config.model.frames}: a diffusion decoder renders in 1 "
-            "or more strides. Train with family=diffusion_decoder, or leave --render out."
-        )
+    _check_render(opened, render)
     opened.check_env()
     found = held_out_dream(opened, context, horizon, episodes, seed, render)
     if not bool(found.valid.any()):
@@ -46,6 +42,15 @@ def dream(
         print(json.dumps(_object(found, opened.config.env.id, str(path))))
     else:
         print(_table(found, path))
+
+
+def _check_render(run: Run, render: int) -> None:
+    frames = run.config.model.frames if run.model.observation_layout.pixels is not None else "none"
+    if render < 0 or (render and frames != "diffusion"):
+        raise UserError(
+            f"--render {render} of a run with model.frames={frames}: a diffusion decoder renders in 1 or more strides. "
+            "Train with family=diffusion_decoder on frames, or leave --render out."
+        )
 
 
 def _object(found: OpenLoop, env_id: str, file: str) -> dict[str, object]:

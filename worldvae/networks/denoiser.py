@@ -64,9 +64,9 @@ class Denoiser(nn.Module):
         self.pad = (0, columns * PATCH - shape[2], 0, rows * PATCH - shape[1])
         patch = shape[0] * PATCH**2
         self.condition = MLP(features + 2 * HARMONICS + 1, 2 * width, 1, 2 * blocks * width)
-        self.stem = nn.Conv2d(2 * patch, width, 1)
+        self.stem = nn.Conv2d(2 * patch, width, 3, padding=1)
         self.blocks = nn.ModuleList(ModulatedBlock(width) for _ in range(blocks))
-        self.last = nn.Sequential(ChannelNorm(width, eps=1e-3), nn.SiLU(), nn.Conv2d(width, 2 * patch, 1))
+        self.last = nn.Sequential(ChannelNorm(width, eps=1e-3), nn.SiLU(), nn.Conv2d(width, 2 * patch, 3, padding=1))
         nn.init.zeros_(self.last[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(self.last[-1].bias)  # type: ignore[arg-type]
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
