@@ -2,6 +2,7 @@
 
 import math
 from itertools import pairwise
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -84,7 +85,7 @@ class DiffusionLikelihood(GaussianLikelihood):
         """Return the angle a0 at which the diffusion ends."""
         return torch.atan(self.noise_floor / self.detail.detach())
 
-    def forward(self, features: Float[Tensor, "*batch features"]) -> "Rendering":
+    def forward(self, features: Float[Tensor, "*batch features"]) -> "Rendering":  # type: ignore[override]  # of a Gaussian it has the mean
         """Return p(x | features)."""
         return Rendering(self, super().forward(features), features)
 
@@ -110,12 +111,12 @@ class DiffusionLikelihood(GaussianLikelihood):
         The angles fall into equal parts of log sin(a), in any order.
         """
         generator = self.draws.generator(value.device)
-        options = {"device": value.device, "generator": generator}
+        options: dict[str, Any] = {"device": value.device, "generator": generator}
         total, count = len(value), math.ceil(self.share * len(value))
         picked = torch.randperm(total, **options)[:count] if count < total else slice(None)
         value, mean, features = value[picked], mean[picked], features[picked]
-        place = torch.randperm(count, **options) + torch.rand(count, **options)  # type: ignore[call-overload]
-        noise = torch.randn(value.shape, **options).to(value.dtype)  # type: ignore[call-overload]
+        place = torch.randperm(count, **options) + torch.rand(count, **options)
+        noise = torch.randn(value.shape, **options).to(value.dtype)
         span = -self.least.sin().log()
         angle = torch.asin(torch.exp(-span * place / max(count, 1))).to(value.dtype)
         sin, cos = (x[:, None, None, None] for x in (angle.sin(), angle.cos()))
