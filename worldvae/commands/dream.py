@@ -20,7 +20,9 @@ def dream(
     horizon: Annotated[int, typer.Option(help="Steps it dreams.")] = 40,
     episodes: Annotated[int, typer.Option(help="Held-out episodes the numbers are means of.")] = 16,
     out: Annotated[Path | None, typer.Option(help="FILE.gif, .webp, .mp4 or .png; default: RUN/dreams/.")] = None,
-    render: Annotated[int, typer.Option(help="Strides in which sharp frames are rendered (0: the mean alone).")] = 0,
+    render: Annotated[
+        int, typer.Option(help="Strides in which a diffusion decoder renders frames (0: the mean alone).")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
