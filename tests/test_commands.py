@@ -100,6 +100,27 @@ def test_dream_prints_one_object_and_writes_a_film(run: Path, capsys: pytest.Cap
     assert Path(out["file"]).read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_dream_is_rendered_where_there_is_a_renderer(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "--render 2 of a run with model.frames=gaussian" in complain(capsys, "dream", str(run), "--render", "2")
+    out = str(tmp_path / "run")
+    short = [*QUICK, "train.steps=140", "train.eval_episodes=0"]
+    assert call("train", "tiny", "family=diffusion_decoder", "--out", out, *short) == 0
+    assert "1 or more strides" in complain(capsys, "dream", out, "--render", "-1")
+    found, heights = [], []
+    for render in ("0", "2", "2"):
+        film = str(tmp_path / f"{render}.png")
+        arguments = ["--context", "3", "--horizon", "6", "--episodes", "2", "--out", film, "--json"]
+        assert call("dream", out, *arguments, "--render", render) == 0
+        found.append(json.loads(capsys.readouterr().out))
+        with Image.open(film) as page:
+            heights.append(page.height)
+    assert "psnr_render" not in found[0] and len(found[1]["psnr_render"]) == 6
+    assert found[1] == found[2] and found[1]["psnr_render"] != found[1]["psnr"] == found[0]["psnr"]
+    assert heights[1] > heights[0]
+
+
 def test_psnr_of_known_errors() -> None:
     import torch
 

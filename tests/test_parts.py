@@ -17,6 +17,8 @@ OTHERS = [
     {"frames": "logistic"},
     {"frames": "logistic", "trunk": "strided"},
     {"frames": "bernoulli"},
+    {"frames": "diffusion"},
+    {"frames": "diffusion", "trunk": "strided", "pixel_sigma_learned": True},
     {"memory": "transformer", "prior": "mixture"},
     {"memory": "markov", "prior": "hierarchical"},
     {"stages": "two", "prior": "mixture"},

@@ -381,3 +381,15 @@ def test_disagreement_is_asked_of_every_imagined_step_and_needs_an_ensemble(make
     assert model.disagreement(dream.states).shape == (2, 4)
     with pytest.raises(ValueError, match="no ensemble that could disagree"):
         make_model().disagreement(dream.states)
+
+
+def test_frames_are_rendered_with_one_noise_for_each_element_and_are_else_the_mean(make_model) -> None:
+    plain, model = make_model(), make_model(frames="diffusion")
+    states = State(torch.randn(2, 1, 16), torch.randn(2, 1, 4)).map(lambda x: x.expand(2, 3, -1))
+    assert torch.equal(plain.render(states, 2), plain.decode(states, "pixels").mean)
+    first, again, other = (model.render(states, 2, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
+    assert first.shape == (2, 3, 1, 8, 12)
+    assert torch.equal(first, again) and not torch.equal(first, other)
+    torch.testing.assert_close(first[:, 0], first[:, 2])  # the same state, and the same noise
+    assert float((first[0] - first[1]).abs().max()) > 0.01
+    assert model.render(states[:, 0], 2).shape == (2, 1, 8, 12)

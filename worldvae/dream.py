@@ -24,6 +24,7 @@ class OpenLoop:
         dreamt_rewards: those the model predicted.
         valid: where the episode was still running.
         pixels: whether truth and dream are frames.
+        rendered: the dream as `WorldModel.render` draws it, if that was asked for; same shape as `dream`.
     """
 
     context: int
@@ -33,6 +34,7 @@ class OpenLoop:
     dreamt_rewards: Float[Tensor, "episode horizon"]
     valid: Bool[Tensor, "episode horizon"]
     pixels: bool
+    rendered: Float[Tensor, "episode time channel height width"] | None = None
 
     @property
     def psnr(self) -> list[float]:
@@ -41,6 +43,11 @@ class OpenLoop:
         For vectors the MSE is in units of each entry's variance in the training data. NaN where every episode was over.
         """
         return self._psnr(self.dream[:, self.context :])
+
+    @property
+    def psnr_render(self) -> list[float] | None:
+        """The same for the rendered dream. Sharp detail in a wrong place costs more than a blur: expect less of it."""
+        return None if self.rendered is None else self._psnr(self.rendered[:, self.context :])
 
     @property
     def psnr_copy_last(self) -> list[float]:
@@ -57,6 +64,8 @@ class OpenLoop:
         """Return a film of the first episodes: truth, dream and error, bordered green then red."""
         if self.pixels:
             rows = {"true": self.truth[:episodes], "dream": self.dream[:episodes]}
+            if self.rendered is not None:
+                rows["render"] = self.rendered[:episodes]
             return side_by_side(rows, self.context)
         return curves(self.truth[0], self.dream[0], self.context)
 
@@ -75,6 +84,8 @@ def open_loop(
     lengths: Tensor,
     context: int,
     horizon: int,
+    render: int = 0,
+    seed: int = 0,
 ) -> OpenLoop:
     """Dream the rest of episodes of which the first `context` rows are seen, with the actions that were really taken.
 
@@ -87,6 +98,8 @@ def open_loop(
         lengths: decisions of each episode; row t exists for t <= length.
         context: rows that are seen.
         horizon: rows that are imagined.
+        render: strides in which the frames are rendered, too (0: not at all).
+        seed: of the noise they are rendered from.
     """
     rows = rows[:, : context + horizon].to(model.device)
     seen = model.observe(rows[:, :context], mode=True).posterior
@@ -102,6 +115,10 @@ def open_loop(
         truth, dream = model.squash(observation.vector), model.decode(states, "vector").mean
         offset, scale = model.likelihood("vector").offset, model.likelihood("vector").scale
         truth, dream = (truth - offset) / scale, (dream - offset) / scale
+    rendered = None
+    if render and observation.pixels is not None:
+        noise = torch.Generator(model.device).manual_seed(seed)
+        rendered = model.render(states, render, noise).float().clamp(0, 1).cpu()
     steps = torch.arange(context, context + horizon)
     return OpenLoop(
         context,
@@ -111,4 +128,5 @@ def open_loop(
         imagined.rewards.cpu(),
         steps <= lengths.cpu().unsqueeze(1),
         observation.pixels is not None,
+        rendered,
     )

@@ -225,17 +225,18 @@ def held_out_rows(run: Run, length: int, episodes: int, seed: int = 0) -> tuple[
     return _padded(played.rows, length), played.lengths
 
 
-def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0) -> OpenLoop:
+def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0, render: int = 0) -> OpenLoop:
     """Play held-out episodes with the exploring actor, show the model their first rows and let it dream the rest.
 
     Episodes that end sooner count as far as they go, and the dream is no longer than the longest of them.
+    With `render`, frames are rendered in so many strides, too.
 
     Raises:
         UserError: If the environment fails.
     """
     rows, lengths = held_out_rows(run, context + horizon, episodes, seed)
     horizon = max(1, min(horizon, int(lengths.max()) + 1 - context))
-    return open_loop(run.model, rows[:, : context + horizon], lengths, context, horizon)
+    return open_loop(run.model, rows[:, : context + horizon], lengths, context, horizon, render, seed)
 
 
 def _padded(rows: Batch, length: int) -> Batch:

@@ -11,12 +11,13 @@ from worldvae.config import setting
 from worldvae.distributions import CategoricalFamily, FullGaussianFamily, GaussianFamily, LatentFamily, check_bins
 from worldvae.likelihoods import (
     BernoulliImageLikelihood,
+    DiffusionLikelihood,
     DiscretisedLogisticLikelihood,
     GaussianLikelihood,
     HeteroscedasticLikelihood,
 )
 from worldvae.memory import BlockGRUMemory, GRUMemory, MarkovMemory, Memory, TransformerMemory
-from worldvae.networks import TRUNKS, ConvDecoder, ConvEncoder, StridedDecoder, StridedEncoder
+from worldvae.networks import TRUNKS, ConvDecoder, ConvEncoder, Denoiser, StridedDecoder, StridedEncoder
 from worldvae.posteriors import AmortisedPosterior, FlowPosterior, FramePosterior, Posterior, ResidualPosterior
 from worldvae.priors import (
     EnergyPrior,
@@ -31,6 +32,7 @@ from worldvae.priors import (
     VampPrior,
 )
 
+FRAMES = ["gaussian", "heteroscedastic", "logistic", "bernoulli", "diffusion"]
 PRIORS = ["own", "standard", "mixture", "vamp", "flow", "hierarchical", "flow_matching", "energy"]
 
 
@@ -70,7 +72,8 @@ class WorldModelConfig:
         context: what the posterior is given: "filter" the present frame, "smooth" in training also what comes after it.
         stages: "two" is the World Models recipe: a VAE of single frames, and the rest learns on its latents.
         frames: p(x | h, z) of frames: Gaussian with one sigma, or with a predicted one per pixel ("heteroscedastic"); a
-            discretised logistic, whose numbers are probabilities of bytes; Bernoulli, for frames of black and white.
+            discretised logistic, whose numbers are probabilities of bytes; Bernoulli, for frames of black and white;
+            that Gaussian, and a "diffusion" that renders sharp frames on demand.
         memory_size: length of h.
         hidden: width of every perceptron.
         depth: channels of the widest maps of a trunk.
@@ -102,7 +105,7 @@ class WorldModelConfig:
     posterior: str = setting("amortised", choices=["amortised", "flow"])
     context: str = setting("filter", choices=["filter", "smooth"])
     stages: str = setting("one", choices=["one", "two"])
-    frames: str = setting("gaussian", choices=["gaussian", "heteroscedastic", "logistic", "bernoulli"])
+    frames: str = setting("gaussian", choices=FRAMES)
     memory_size: int = 0
     hidden: int = 0
     depth: int = 0
@@ -235,11 +238,15 @@ def make_frames(
         shape = TRUNKS[config.trunk]
         encoder, trunk = StridedEncoder(pixels, depth, shape), StridedDecoder(features, painted, depth, shape)
     sigma = config.pixel_sigma
+    learned = "shared" if config.pixel_sigma_learned else None
     if config.frames == "gaussian":
-        learned = "shared" if config.pixel_sigma_learned else None
         return encoder, GaussianLikelihood(trunk, pixels, sigma=sigma, learned=learned, offset=0.5)
     if config.frames == "heteroscedastic":
         return encoder, HeteroscedasticLikelihood(trunk, pixels, sigma=sigma)
+    if config.frames == "diffusion":
+        denoiser = Denoiser(features, pixels, max(32, 2 * depth))
+        # It learns on a quarter of the frames that are decoded: on all of them, an update would take twice as long.
+        return encoder, DiffusionLikelihood(trunk, denoiser, pixels, sigma=sigma, learned=learned, share=0.25)
     if config.frames == "logistic":
         return encoder, DiscretisedLogisticLikelihood(trunk, pixels, scale=sigma * math.sqrt(3) / math.pi)
     return encoder, BernoulliImageLikelihood(trunk, pixels)

@@ -16,7 +16,13 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from worldvae.distributions import TwoHot, symlog
-from worldvae.likelihoods import BernoulliImageLikelihood, BernoulliLikelihood, GaussianLikelihood, TwoHotLikelihood
+from worldvae.likelihoods import (
+    BernoulliImageLikelihood,
+    BernoulliLikelihood,
+    GaussianLikelihood,
+    Rendering,
+    TwoHotLikelihood,
+)
 from worldvae.networks import MLP, ConvEncoder, StridedEncoder
 from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory
 from worldvae.posteriors import Smoother
@@ -257,6 +263,24 @@ class WorldModel(nn.Module):
             with self.autocast():
                 return self.decoders["pixels"](seen)  # type: ignore[no-any-return]
         return self.decoders["vector"](seen)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def render(
+        self, states: State, steps: int, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "batch *time channel height width"]:
+        """Return the sharpest frames of p(x | h, z) that there are: rendered by a diffusion decoder, else its mean.
+
+        Args:
+            states: `[batch, *time]`. All that follows one another begins with the same noise: detail does not flicker.
+            steps: strides from noise to a frame.
+            generator: source of the noise, one frame for every element of the batch.
+        """
+        found = self.decode(states, "pixels")
+        if not isinstance(found, Rendering):
+            return found.mean
+        shape = (*found.batch_shape[:1], *[1] * (len(found.batch_shape) - 1), *found.event_shape)
+        noise = torch.randn(shape, device=self.device, generator=generator)
+        return found.render(noise.expand_as(found.mean), steps)
 
     def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
         """Return how far the heads of the ensemble are apart about z, in its units: where the model does not know.

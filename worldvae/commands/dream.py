@@ -11,7 +11,7 @@ from worldvae.dream import OpenLoop
 from worldvae.errors import UserError
 from worldvae.evaluation import held_out_dream
 from worldvae.film import check_film_name, film
-from worldvae.run import load
+from worldvae.run import Run, load
 
 
 def dream(
@@ -20,6 +20,9 @@ def dream(
     horizon: Annotated[int, typer.Option(help="Steps it dreams.")] = 40,
     episodes: Annotated[int, typer.Option(help="Held-out episodes the numbers are means of.")] = 16,
     out: Annotated[Path | None, typer.Option(help="FILE.gif, .webp, .mp4 or .png; default: RUN/dreams/.")] = None,
+    render: Annotated[
+        int, typer.Option(help="Strides in which a diffusion decoder renders frames (0: the mean alone).")
+    ] = 0,
     seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
@@ -29,8 +32,9 @@ def dream(
     if out is not None:
         check_film_name(out)
     opened = load(run)
+    _check_render(opened, render)
     opened.check_env()
-    found = held_out_dream(opened, context, horizon, episodes, seed)
+    found = held_out_dream(opened, context, horizon, episodes, seed, render)
     if not bool(found.valid.any()):
         raise UserError(f"every held-out episode ended within {context} frames: take a smaller --context.")
     if found.valid.shape[1] < horizon:
@@ -42,7 +46,17 @@ def dream(
         print(_table(found, path))
 
 
+def _check_render(run: Run, render: int) -> None:
+    frames = run.config.model.frames if run.model.observation_layout.pixels is not None else "none"
+    if render < 0 or (render and frames != "diffusion"):
+        raise UserError(
+            f"--render {render} of a run with model.frames={frames}: a diffusion decoder renders in 1 or more strides. "
+            "Train with family=diffusion_decoder on frames, or leave --render out."
+        )
+
+
 def _object(found: OpenLoop, env_id: str, file: str) -> dict[str, object]:
+    rendered = {} if found.psnr_render is None else {"psnr_render": found.psnr_render}
     return {
         "env_id": env_id,
         "context": found.context,
@@ -52,7 +66,7 @@ def _object(found: OpenLoop, env_id: str, file: str) -> dict[str, object]:
         "psnr_copy_last": found.psnr_copy_last,
         "reward_mae": found.reward_mae,
         "file": file,
-    }
+    } | rendered
 
 
 def _table(found: OpenLoop, path: Path) -> str:

@@ -64,7 +64,7 @@ def compare_inference(
         samples: of z for every bound.
 
     Raises:
-        ValueError: If the posterior has no parameters that could be refined.
+        ValueError: If the posterior has no parameters that could be refined, or a density is not known.
 
     Reference: Cremer et al. 2018, "Inference Suboptimality in Variational Autoencoders", section 3.
     """
@@ -72,6 +72,8 @@ def compare_inference(
     if not isinstance(posterior, AmortisedPosterior) or model.prior.kind != "exact":
         what = f"{type(posterior).__name__} and a {model.prior.kind} prior"
         raise ValueError(f"inference is compared for an AmortisedPosterior and an exact prior, not for {what}")
+    if model.config.frames == "diffusion" and model.observation_layout.pixels is not None:
+        raise ValueError("inference is compared where p(x | h, z) is known; of frames=diffusion only a noisy bound is")
     model = copy.deepcopy(model).requires_grad_(False)
     model.config = replace(model.config, bfloat16=False)  # a sum over pixels has no digits left in bfloat16
     with torch.no_grad():

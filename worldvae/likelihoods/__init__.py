@@ -2,6 +2,7 @@
 
 from worldvae.likelihoods.bernoulli import BernoulliImageLikelihood, BernoulliLikelihood
 from worldvae.likelihoods.categorical import CategoricalLevels, CategoricalLikelihood
+from worldvae.likelihoods.diffusion import DiffusionLikelihood, Rendering
 from worldvae.likelihoods.gaussian import GaussianLikelihood
 from worldvae.likelihoods.heteroscedastic import HeteroscedasticLikelihood
 from worldvae.likelihoods.logistic import DiscretisedLogistic, DiscretisedLogisticLikelihood
@@ -12,9 +13,11 @@ __all__ = [
     "BernoulliLikelihood",
     "CategoricalLevels",
     "CategoricalLikelihood",
+    "DiffusionLikelihood",
     "DiscretisedLogistic",
     "DiscretisedLogisticLikelihood",
     "GaussianLikelihood",
     "HeteroscedasticLikelihood",
+    "Rendering",
     "TwoHotLikelihood",
 ]

@@ -1,6 +1,7 @@
 """Trunks without any probability in them."""
 
 from worldvae.networks.conv import ConvDecoder, ConvEncoder
+from worldvae.networks.denoiser import Denoiser
 from worldvae.networks.mlp import MLP, JointMLP
 from worldvae.networks.recurrent import BlockGRUCell
 from worldvae.networks.strided import TRUNKS, StridedDecoder, StridedEncoder
@@ -11,6 +12,7 @@ __all__ = [
     "BlockGRUCell",
     "ConvDecoder",
     "ConvEncoder",
+    "Denoiser",
     "JointMLP",
     "StridedDecoder",
     "StridedEncoder",
