@@ -160,3 +160,13 @@ def test_a_step_is_that_of_plain_adam_whatever_lies_how_in_memory(trunk: str) ->
     adam.step()
     for (name, ours), theirs in zip(fused.named_parameters(), plain.parameters(), strict=True):
         assert torch.allclose(ours, theirs, atol=1e-4), name
+
+
+def test_hasty_parameters_take_larger_steps() -> None:
+    slow, hasty = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+    hasty.haste = 4.0  # type: ignore[attr-defined]
+    optimiser = Optimiser([slow, hasty], OptimiserConfig(learning_rate=0.1, warmup=0))
+    for _ in range(3):
+        optimiser.step((slow + hasty - 1).sum())
+    torch.testing.assert_close(slow, torch.full((3,), -0.3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(hasty, 4 * slow)

@@ -45,6 +45,8 @@ class OptimiserConfig:
 class Optimiser:
     """Adam over the parameters of a module, with the warm-up, the decay and the clipping of its config.
 
+    Parameters with an attribute `haste` learn with so many times the step size.
+
     Attributes:
         updates: steps taken.
     """
@@ -53,7 +55,12 @@ class Optimiser:
         self.parameters = list(parameters)
         self.config = config
         self.updates = 0
-        self.adam = torch.optim.Adam(self.parameters, lr=config.learning_rate, eps=config.eps, fused=True)
+        groups: dict[float, list[nn.Parameter]] = {}
+        for parameter in self.parameters:
+            groups.setdefault(getattr(parameter, "haste", 1.0), []).append(parameter)
+        self._hastes = list(groups)
+        parts = [{"params": group} for group in groups.values()]
+        self.adam = torch.optim.Adam(parts, lr=config.learning_rate, eps=config.eps, fused=True)
 
     def __repr__(self) -> str:
         return f"Optimiser({self.config}, updates={self.updates})"
@@ -71,8 +78,8 @@ class Optimiser:
             parameter.grad = grad if grad is None else _laid_out_as(parameter, grad)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
         self.updates += 1
-        for group in self.adam.param_groups:
-            group["lr"] = self.learning_rate(progress)
+        for group, haste in zip(self.adam.param_groups, self._hastes, strict=True):
+            group["lr"] = haste * self.learning_rate(progress)
         self.adam.step()
         return norm
 

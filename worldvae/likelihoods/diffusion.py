@@ -14,8 +14,9 @@ from worldvae.distributions import IsotropicGaussian, Shape
 from worldvae.likelihoods.gaussian import GaussianLikelihood
 from worldvae.priors.draws import Draws
 
-HASTE = 10.0
-"""How much faster than other parameters log s moves under Adam, which moves all of them alike: s has far to go."""
+DETAIL_HASTE, DENOISER_HASTE = 10.0, 4.0
+"""How much faster than the other parameters of a model log s moves (it has far to go), and how much faster the denoiser
+learns: nothing else depends on it, and what it regresses is noisier than anything else. (`Optimiser` heeds `haste`.)"""
 
 
 class DiffusionLikelihood(GaussianLikelihood):
@@ -72,13 +73,15 @@ class DiffusionLikelihood(GaussianLikelihood):
         if not 0 < share <= 1:
             raise ValueError(f"share={share} must be above 0, and at most 1")
         self.denoiser, self.noise_floor, self.share, self.detach = denoiser, floor, share, detach
-        self.log_detail = nn.Parameter(torch.tensor(math.log(sigma - floor) / HASTE))
+        self.log_detail = nn.Parameter(torch.tensor(math.log(sigma - floor)))
+        for part, haste in ((self.log_detail, DETAIL_HASTE), *((p, DENOISER_HASTE) for p in denoiser.parameters())):
+            part.haste = haste  # type: ignore[attr-defined]
         self.draws = Draws()
 
     @property
     def detail(self) -> Float[Tensor, ""]:
         """Return s, never below the noise that is left."""
-        return self.noise_floor + (HASTE * self.log_detail).exp()
+        return self.noise_floor + self.log_detail.exp()
 
     @property
     def least(self) -> Float[Tensor, ""]:
