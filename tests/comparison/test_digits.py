@@ -5,6 +5,7 @@ import math
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from worldvae.comparison.digit_vaes import LATENT, PRIORS, Digits, load_digits, 
 from worldvae.comparison.digits import DigitsConfig, DigitsRow, compare_priors, hole, run_digits, train, with_density
 from worldvae.comparison.digits_table import digits_table, failures, standings
 from worldvae.comparison.flow_density import FlowDensity
+from worldvae.diagnostics import log_ratio
 from worldvae.errors import UserError
 from worldvae.posteriors import Posterior
 from worldvae.priors import FlowMatchingPrior, ParametricPrior, StandardPrior
@@ -37,6 +39,7 @@ def few() -> Digits:
 @pytest.fixture
 def short(few: Digits, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[DigitsRow]]:
     monkeypatch.setattr(digits, "load_digits", lambda: few)
+    monkeypatch.setattr(digits, "log_ratio", partial(log_ratio, updates=20))
     return lambda out, seeds, names: compare_priors(out, seeds, names, SHORT)
 
 
@@ -123,9 +126,9 @@ def constant_posterior(mean: float) -> VAE:
 
 
 def test_a_prior_that_is_the_aggregated_posterior_has_no_hole() -> None:
-    x = torch.zeros(500, 8, 8)
+    x = torch.zeros(300, 8, 8)
     gap, ratio, std = hole(constant_posterior(0.0), x, torch.Generator().manual_seed(0))
-    assert abs(gap) < 0.005 and abs(ratio) < 0.05
+    assert abs(gap) < 0.01 and abs(ratio) < 0.05
     assert torch.allclose(std, torch.ones(LATENT), atol=0.1)
     gap, ratio, _ = hole(constant_posterior(0.5), x, torch.Generator().manual_seed(0))
     assert gap > 0.05
