@@ -14,7 +14,7 @@ import worldvae
 from worldvae.distributions import FullGaussianFamily, GaussianFamily, kl
 from worldvae.likelihoods import DiscretisedLogisticLikelihood, GaussianLikelihood
 from worldvae.posteriors import AmortisedPosterior, FlowPosterior, Posterior, ResidualPosterior
-from worldvae.priors import HierarchicalPrior, ParametricPrior, StandardPrior, VampPrior
+from worldvae.priors import FlowMatchingPrior, HierarchicalPrior, ParametricPrior, StandardPrior, VampPrior
 from worldvae.vae import VAE
 
 MAXIMA = {
@@ -304,6 +304,19 @@ def test_other_parts_train_too(digits: Tensor, kind: str, generator: torch.Gener
     assert gap > 0
     if kind == "logistic":
         assert bool((vae.bound(x, 1, generator).nats < 0).all())  # probabilities, not densities
+
+
+def test_a_noisy_lower_bound_of_the_prior_makes_an_elbo_but_no_importance_weighted_bound(digits: Tensor) -> None:
+    vae = VAE.dense((64,), 2, 8, 1, prior=FlowMatchingPrior(0, 2, 8))
+    x, generator = digits.float()[:3], torch.Generator().manual_seed(0)
+    assert vae.bound(x, 1, generator).kind == "lower_bound"
+    assert vae.bound(x, 2, generator).kind == "estimate"
+
+
+def test_a_watch_sees_every_update(digits: Tensor, generator: torch.Generator) -> None:
+    vae, seen = VAE.dense((64,), 2, 8, 1), []
+    history = vae.fit(digits.float()[:100], epochs=2, batch=40, generator=generator, watch=seen.append)
+    assert seen == [1, 2, 3, 4, 5, 6] and history.bound.shape == (6,)
 
 
 def test_mistakes_are_named(digits: Tensor, generator: torch.Generator) -> None:

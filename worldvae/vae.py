@@ -154,7 +154,9 @@ class VAE(nn.Module):
         """Return the importance-weighted bound log 1/k sum_k p(x, z_k) / q(z_k | x), the ELBO for k = 1.
 
         It rises to log p(x) with the number k of `samples`. It is a lower bound on average over the noise, unless the
-        prior's own log-density is but an estimate, or known but for a constant: its kind says so.
+        prior's own log-density is but an estimate, or known but for a constant: its kind says so. Where that density is
+        a noisy draw of a lower bound, so is the ELBO; but for k > 1 it is an estimate, for the mean of the exponentials
+        prefers the draws that are too high.
 
         Reference: Burda et al. 2016, "Importance Weighted Autoencoders".
         """
@@ -163,6 +165,8 @@ class VAE(nn.Module):
         noise = self.posterior.noise((samples, len(x)), x.device, generator).to(x.dtype)
         weights = self.log_weights(x, noise)
         kind: Kind = "lower_bound" if self.prior.kind == "exact" else self.prior.kind
+        if self.prior.kind == "lower_bound" and samples > 1:
+            kind = "estimate"
         return Bound(weights.logsumexp(0) - torch.tensor(float(samples)).log().to(weights), kind)
 
     def fit(
@@ -177,6 +181,7 @@ class VAE(nn.Module):
         beta: float = 1.0,
         clip: float = 1000.0,
         generator: torch.Generator,
+        watch: Callable[[int], object] | None = None,
     ) -> History:
         """Maximise E_q[log p(x | z)] - beta KL(q || p) by Adam, with one z for each example.
 
@@ -190,6 +195,7 @@ class VAE(nn.Module):
             beta: weight of the KL; only 1 gives a bound of log p(x).
             clip: largest norm of the gradient, which is in nats per example.
             generator: order of the examples, and noise.
+            watch: called after every update with the number of those that are done, to look at the model.
 
         Raises:
             ValueError: unless either `epochs` or `updates` is given, and positive.
@@ -216,6 +222,8 @@ class VAE(nn.Module):
             adam.step()
             decay.step()
             seen.append(torch.stack([reconstruction.mean(), kl.mean()]).detach())
+            if watch is not None:
+                watch(len(seen))
         return History(*torch.stack(seen, dim=1))
 
     def _terms(self, x: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Interchangeable parts, held against one another on the same task."""
+"""One thing exchanged and everything else kept: what that one thing is worth."""
 
 from worldvae.comparison.families import Comparison, FamilyRow, compare_families
 
