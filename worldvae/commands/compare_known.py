@@ -1,0 +1,70 @@
+"""`worldvae compare digits | linear`: what theory says, measured."""
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
+from worldvae.errors import UserError
+from worldvae.seeds import check_seed
+
+
+def digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> None:
+    """Hold the static priors called `names` (none: all) against one another."""
+    from worldvae.comparison.digit_vaes import PRIORS
+    from worldvae.comparison.digits import compare_priors
+    from worldvae.comparison.digits_table import LEGEND, digits_table, failures
+
+    _check(seeds)
+    rows = compare_priors(out, list(seeds), list(dict.fromkeys(names)) or tuple(PRIORS), say=_say)
+    if as_json:
+        found = {"seeds": list(seeds), "rows": [row.figures() for row in rows]}
+        print(json.dumps(found | {"file": str(out / "digits.json"), "grid": str(out / "digits.png")}))
+        return
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(digits_table(rows))
+    console.print("\n".join([LEGEND, *failures(rows)]))
+    print(f"The numbers are in {out / 'digits.json'}, samples of every prior in {out / 'digits.png'}")
+
+
+def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> None:
+    """Hold world models learnt on the linear-Gaussian worlds against the exact log-likelihood."""
+    if names:
+        raise UserError("--families does not apply to `worldvae compare` of linear: leave it out.")
+    _check(seeds)
+    path = out / "linear.json"
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    except OSError as error:
+        raise UserError(f"cannot write to {out} ({error.strerror}): choose another folder with --out.") from error
+    found: list[LinearWorldResult] = []
+    for world in ("mild", "stiff"):
+        for seed in seeds:
+            for context in ("smooth", "filter"):
+                found.append(learn_linear_world(world, context, seed=seed, progress=_say))
+            found.append(learn_linear_world(world, "filter", seed=seed, given=with_true_p(world), progress=_say))
+            path.write_text(json.dumps([result.as_json() for result in found]))
+    if as_json:
+        print(json.dumps({"seeds": list(seeds), "rows": [result.as_json() for result in found], "file": str(path)}))
+    else:
+        print(f"{table(found)}\nThe numbers are in {path}")
+
+
+def _check(seeds: Sequence[int]) -> None:
+    if not seeds:
+        raise UserError("--seeds must be at least 1: it is how many trainings there are of everything.")
+    for seed in seeds:
+        check_seed(seed)
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+Known = Callable[[Path, Sequence[str], Sequence[int], bool], None]
+
+KNOWN: dict[str, Known] = {"digits": digits, "linear": linear}
