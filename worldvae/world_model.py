@@ -75,7 +75,7 @@ class WorldModel(nn.Module):
         self.memory = make_memory(config, latent, action.size)
         self.prior, self.posterior = make_latents(config, self.family, memory, embedding)
         self.ensemble = Ensemble(memory, self.family, hidden, config.ensemble) if config.ensemble else None
-        self.smoother = Smoother(embedding, hidden) if config.context == "smooth" else None
+        self.smoother = Smoother(embedding, action.size, hidden) if config.context == "smooth" else None
         self.reward_head = TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
         self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
 
@@ -168,7 +168,7 @@ class WorldModel(nn.Module):
         # gradient of an index is a tensor of the size of the whole.)
         embedding = self.encode(batch.observation)
         if self.smoother is not None:
-            embedding = self.smoother(embedding, batch.is_first)
+            embedding = self.smoother(embedding, batch.action, batch.is_first)
         embedded = self.posterior.project(embedding).unbind(1)
         state = state or self.initial(size)
         if action is None:
