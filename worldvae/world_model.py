@@ -17,7 +17,7 @@ from torch.distributions import Distribution
 from worldvae.distributions import TwoHot, symlog
 from worldvae.likelihoods import BernoulliImageLikelihood, BernoulliLikelihood, GaussianLikelihood, TwoHotLikelihood
 from worldvae.networks import MLP, ConvEncoder, StridedEncoder
-from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory
+from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory, make_vector
 from worldvae.posteriors import Smoother
 from worldvae.priors import Ensemble
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, TensorTree
@@ -63,14 +63,7 @@ class WorldModel(nn.Module):
             self.encoders["pixels"] = encoder
             embedding += encoder.out_features
         if observation.vector is not None:
-            self.encoders["vector"] = MLP(observation.vector, hidden, layers)
-            learned = "each" if config.vector_sigma_learned else None
-            self.decoders["vector"] = GaussianLikelihood(
-                MLP(seen, hidden, layers, observation.vector, zero=True),
-                (observation.vector,),
-                sigma=config.vector_sigma,
-                learned=learned,
-            )
+            self.encoders["vector"], self.decoders["vector"] = make_vector(config, observation.vector, seen)
             embedding += hidden
         self.memory = make_memory(config, latent, action.size)
         self.prior, self.posterior = make_latents(config, self.family, memory, embedding)

@@ -1,7 +1,7 @@
 """Trunks without any probability in them."""
 
 from worldvae.networks.conv import ConvDecoder, ConvEncoder
-from worldvae.networks.mlp import MLP, JointMLP
+from worldvae.networks.mlp import MLP, BypassedMLP, JointMLP, perceptron
 from worldvae.networks.recurrent import BlockGRUCell
 from worldvae.networks.strided import TRUNKS, StridedDecoder, StridedEncoder
 
@@ -9,9 +9,11 @@ __all__ = [
     "MLP",
     "TRUNKS",
     "BlockGRUCell",
+    "BypassedMLP",
     "ConvDecoder",
     "ConvEncoder",
     "JointMLP",
     "StridedDecoder",
     "StridedEncoder",
+    "perceptron",
 ]
