@@ -9,10 +9,10 @@ is at least 0, and all of it is what learning, amortisation and conditioning hav
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any, Literal, TextIO
+from typing import Any
 
 import torch
 from jaxtyping import Float64
@@ -111,14 +111,14 @@ def table(results: Sequence[LinearWorldResult]) -> str:
 
 def learn_linear_world(
     world: str = "mild",
-    context: Literal["filter", "smooth"] = "smooth",
+    context: str = "smooth",
     updates: int = 3000,
     seed: int = 0,
     *,
     batch: int = 32,
     episodes: int = 1024,
     samples: int = 16,
-    progress: TextIO | None = None,
+    progress: Callable[[str], object] | None = None,
 ) -> LinearWorldResult:
     """Train a world model on random episodes of a linear-Gaussian world, and hold its bound against the exact answer.
 
@@ -132,7 +132,7 @@ def learn_linear_world(
         batch: episodes an update.
         episodes: held-out ones.
         samples: of q for each of them.
-        progress: where to say how far it is.
+        progress: is told in a line, now and then, how far it is.
 
     Raises:
         ValueError: If there is no such world or context, or a number is not positive.
@@ -153,9 +153,9 @@ def learn_linear_world(
     learner = Learner(model, OBJECTIVE, OPTIMISER)
     for update in range(updates):
         _, metrics = learner.update(_rows(*draw(batch, generator=generator)), generator, update / updates)
-        if progress is not None and (update + 1) % 250 == 0:
+        if progress is not None and ((update + 1) % 250 == 0 or update + 1 == updates):
             bound = LENGTH * float(-metrics["model/vector_nats"] - metrics["model/kl"])
-            print(f"{world} {context} seed {seed}: update {update + 1} of {updates}, bound {bound:.1f}", file=progress)
+            progress(f"{world} {context} seed {seed}: update {update + 1} of {updates}, bound {bound:.1f}")
     seconds = time.perf_counter() - began
     held = draw(episodes, generator=torch.Generator().manual_seed(HELD_OUT))
     exact = log_likelihood(WORLDS[world], *held)
@@ -194,7 +194,7 @@ def measure(
     return torch.stack(seen).mean(0), torch.stack(kl).mean(0)
 
 
-def _model(context: Literal["filter", "smooth"]) -> WorldModel:
+def _model(context: str) -> WorldModel:
     return WorldModel(ObservationLayout(vector=1), ActionLayout(continuous=1), replace(LINEAR, context=context))
 
 
