@@ -72,29 +72,6 @@ def test_a_smoothing_posterior_sees_its_own_episode_and_no_other(
     assert bool((moved[:, first:] > 1e-6).all()) and bool((moved[:, :first] == 0).all())
 
 
-@given(first=st.integers(1, 4), second=st.integers(1, 4), t=st.integers(0, 7))
-@few
-def test_a_smoothing_posterior_reads_the_later_actions_of_its_episode(
-    make_model: Maker, make_batch: Rows, feed_noise: Feed, first: int, second: int, t: int
-) -> None:
-    """Of its own episode, and only those that led to a row: not the last one of an episode or of the slice."""
-    model = make_model(context="smooth", memory="markov", bypass=True, vector=2, pixels=None)
-    assert model.smoother is not None
-    torch.nn.init.normal_(model.smoother.out.weight)
-    length = first + second
-    t %= length
-    rows, noise = make_batch(model, 2, length, firsts=(0, first)), noise_of(model, length, 2)
-    action = rows.action.clone()
-    action[:, t] = -action[:, t] + 0.5
-    feed_noise(model, [noise, noise])
-    before = model.observe(rows)
-    after = model.observe(Batch(rows.observation, action, rows.reward, rows.termination, rows.is_first))
-    moved = (before.parameters - after.parameters).abs().amax(dim=(0, 2)) > 1e-6
-    begin, end = (0, first) if t < first else (first, length)
-    for row in range(length):
-        assert bool(moved[row]) == (begin <= row < end and t < end - 1), (row, t, first, second)
-
-
 @parts
 @given(first=st.integers(1, 4), second=st.integers(1, 4))
 @few

@@ -1,5 +1,7 @@
 """The backward pass: what each row may read, and that it is a GRU."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,6 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from worldvae.posteriors import Smoother
+from worldvae.types import Batch
+from worldvae.world_model import WorldModel
 
 
 def smoother() -> Smoother:
@@ -140,3 +144,31 @@ def test_it_keeps_the_type_of_the_embedding_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         assert module(embedding, action, is_first).dtype == torch.float32
         assert module(embedding.bfloat16(), action, is_first).dtype == torch.bfloat16
+
+
+@given(first=st.integers(1, 4), second=st.integers(1, 4), t=st.integers(0, 7))
+@settings(max_examples=12, deadline=None)
+def test_the_posterior_of_a_world_model_reads_the_later_actions_of_its_episode(
+    make_model: Callable[..., WorldModel],
+    make_batch: Callable[..., Batch],
+    feed_noise: Callable[[WorldModel, list[Tensor]], None],
+    first: int,
+    second: int,
+    t: int,
+) -> None:
+    """Of its own episode, and only those that led to a row: not the last one of an episode or of the slice."""
+    model = make_model(context="smooth", memory="markov", bypass=True, vector=2, pixels=None)
+    assert model.smoother is not None
+    torch.nn.init.normal_(model.smoother.out.weight)
+    length = first + second
+    t %= length
+    rows, noise = make_batch(model, 2, length, firsts=(0, first)), torch.randn(length, 2, 4)
+    action = rows.action.clone()
+    action[:, t] = -action[:, t] + 0.5
+    feed_noise(model, [noise, noise])
+    before = model.observe(rows)
+    after = model.observe(Batch(rows.observation, action, rows.reward, rows.termination, rows.is_first))
+    moved = (before.parameters - after.parameters).abs().amax(dim=(0, 2)) > 1e-6
+    begin, end = (0, first) if t < first else (first, length)
+    for row in range(length):
+        assert bool(moved[row]) == (begin <= row < end and t < end - 1), (row, t, first, second)
