@@ -13,16 +13,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from worldvae.distributions import FullGaussianFamily
 from worldvae.exact import MILD, STIFF, log_likelihood, random_episodes
 from worldvae.learner import Learner, Optimiser, OptimiserConfig
+from worldvae.memory import MarkovMemory
+from worldvae.networks import BypassedMLP
+from worldvae.networks.mlp import Linear
 from worldvae.objectives import ELBOConfig, elbo
 from worldvae.parts import WorldModelConfig
+from worldvae.priors import ParametricPrior
 from worldvae.types import ActionLayout, Batch, Kind, Observation, ObservationLayout
 from worldvae.world_model import WorldModel
 
@@ -140,9 +145,9 @@ def learn_linear_world(
         context: what the posterior reads.
         updates: of the optimiser.
         seed: of weights, episodes and noise.
-        given: a model learned here whose p is taken over and kept; only q is learned then. What the bound of a filter
-            on the p that a smoother has learned is below the smoother's is the conditioning gap of filters, while a
-            filter that learns p as well changes p to suit it, and gives up likelihood for that.
+        given: a model of these parts whose p is taken over and kept (`with_true_p`, or one that was learned here); only
+            q is learned then, and the gap of a filter is above all its conditioning gap. A filter that learns p as well
+            bends it towards one that filters suit: with little noise on x, and z almost a function of the past.
         batch: episodes an update.
         episodes: held-out ones.
         samples: of q for each of them.
@@ -177,6 +182,38 @@ def learn_linear_world(
         gap=_nats(exact - reconstruction + kl, "estimate"),
         model=learner.model,
     )
+
+
+@torch.no_grad()
+def with_true_p(world: str) -> WorldModel:
+    """Return a model whose p is the world's own, set by hand, and whose q knows nothing: z is the state.
+
+    h = [A z + B u, 0, ...], but [m0, 1, 0, ...] in the first row, by which the prior knows that there std(z) is P0's.
+
+    Raises:
+        ValueError: If there is no such world.
+    """
+    _check(world, "filter", 1, 2)
+    truth = WORLDS[world]
+    model = WorldModel(ObservationLayout(vector=1), ActionLayout(continuous=1), LINEAR)
+    memory, decoder, size = cast(MarkovMemory, model.memory), model.likelihood("vector"), len(truth.m0)
+    prior = cast(BypassedMLP, cast(ParametricPrior, model.prior).net)
+    trunk, least = cast(BypassedMLP, decoder.trunk), cast(FullGaussianFamily, model.family).min_std
+    for part in (memory, prior, trunk):
+        for parameter in part.parameters():
+            parameter.zero_()
+    memory.mix.join.weight[:size] = truth.A
+    memory.mix.project.weight[:size] = REACH * truth.B
+    assert memory.mix.bypass is not None
+    memory.mix.bypass.weight[:size, :size] = torch.eye(size)
+    memory.start[:size], memory.start[size] = truth.m0, 1.0
+    prior.straight.weight[:size, :size] = torch.eye(size)
+    usual, first = (1 + (s.diagonal().sqrt() - least).expm1().log() for s in (truth.Q, truth.P0))
+    cast(Linear, prior.curved[-1]).bias[size : 2 * size] = usual
+    prior.straight.weight[size : 2 * size, size] = first - usual
+    trunk.straight.weight[:, -size:] = truth.C
+    decoder.log_sigma.copy_((truth.R.diagonal().sqrt() - decoder.floor).log())
+    return model
 
 
 def _check(world: str, context: str, least: int, episodes: int) -> None:
