@@ -17,7 +17,17 @@ from worldvae.likelihoods import (
     HeteroscedasticLikelihood,
 )
 from worldvae.memory import BlockGRUMemory, GRUMemory, MarkovMemory, Memory, TransformerMemory
-from worldvae.networks import TRUNKS, ConvDecoder, ConvEncoder, Denoiser, StridedDecoder, StridedEncoder
+from worldvae.networks import (
+    MLP,
+    TRUNKS,
+    BypassedMLP,
+    ConvDecoder,
+    ConvEncoder,
+    Denoiser,
+    StridedDecoder,
+    StridedEncoder,
+    perceptron,
+)
 from worldvae.posteriors import AmortisedPosterior, FlowPosterior, FramePosterior, Posterior, ResidualPosterior
 from worldvae.priors import (
     EnergyPrior,
@@ -85,6 +95,9 @@ class WorldModelConfig:
         levels: of a hierarchical prior.
         transforms: coupling layers of a flow.
         sampling: steps from noise to a sample of a flow-matching prior.
+        bypass: whether linear maps go around the normalised layers of the perceptrons that vectors, memory, prior and
+            posterior pass through. Those layers hardly see how long their input is: what is unbounded, or known to be
+            about linear, is learned sooner and better with a bypass.
         ensemble: heads beside the prior whose disagreement says where the model does not know (0: none).
         bins: of the reward's two-hot distribution.
         pixel_sigma: standard deviation of frames in 0..1; where it is learned, its first value.
@@ -117,6 +130,7 @@ class WorldModelConfig:
     levels: int = 2
     transforms: int = 3
     sampling: int = 4
+    bypass: bool = False
     ensemble: int = 0
     bins: int = 255
     pixel_sigma: float = 0.25
@@ -171,6 +185,12 @@ class WorldModelConfig:
             }
             raise ValueError(f"{why[self.prior]}: {wrong} does not fit it, latent=gaussian posterior=amortised does")
 
+        other = {"memory": ("gru", "markov"), "prior": ("own",), "posterior": ("amortised",), "stages": ("one",)}
+        for name, fit in other.items():
+            if self.bypass and getattr(self, name) not in fit:
+                wrong = f"{name}={getattr(self, name)}"
+                raise ValueError(f"bypass=true has no linear map for {wrong}: {name}={' or '.join(fit)} fits it")
+
     def resolve(self, field: str) -> int:
         """Return a number of this config, or the one that `size` sets."""
         names = {"memory_size": "memory"}
@@ -191,9 +211,10 @@ def make_memory(config: WorldModelConfig, latent: int, action: int) -> Memory:
     size, hidden = config.resolve("memory_size"), config.resolve("hidden")
     if config.memory == "transformer":
         return TransformerMemory(latent, action, size)
-    recurrent: dict[str, type[GRUMemory | BlockGRUMemory | MarkovMemory]]
-    recurrent = {"gru": GRUMemory, "block_gru": BlockGRUMemory, "markov": MarkovMemory}
-    return recurrent[config.memory](latent, action, size, hidden)
+    if config.memory == "block_gru":
+        return BlockGRUMemory(latent, action, size, hidden)
+    simple: type[GRUMemory | MarkovMemory] = GRUMemory if config.memory == "gru" else MarkovMemory
+    return simple(latent, action, size, hidden, bypass=config.bypass)
 
 
 def make_latents(
@@ -208,7 +229,7 @@ def make_latents(
         shared = AmortisedPosterior(memory, embedding, family, hidden)
         return VampPrior(shared, memory, embedding, hidden, config.components), shared
     priors: dict[str, Callable[[], Prior]] = {
-        "own": lambda: ParametricPrior(memory, family, hidden),
+        "own": lambda: ParametricPrior(memory, family, hidden, bypass=config.bypass),
         "standard": lambda: StandardPrior(latent),
         "mixture": lambda: MixturePrior(memory, latent, hidden, config.components),
         "flow": lambda: FlowPrior(memory, latent, hidden, config.transforms),
@@ -220,7 +241,18 @@ def make_latents(
         return TwoStagePrior(prior), FramePosterior(embedding, family, hidden)
     if config.posterior == "flow":
         return prior, FlowPosterior(memory, embedding, latent, hidden, config.transforms)
-    return prior, AmortisedPosterior(memory, embedding, family, hidden)
+    return prior, AmortisedPosterior(memory, embedding, family, hidden, bypass=config.bypass)
+
+
+def make_vector(config: WorldModelConfig, entries: int, features: int) -> tuple[MLP | BypassedMLP, GaussianLikelihood]:
+    """Return the perceptrons from vectors of so many entries to embeddings, and p(x | h, z) from such features."""
+    hidden, layers = config.resolve("hidden"), config.resolve("layers")
+    encoder: MLP | BypassedMLP = MLP(entries, hidden, layers)
+    if config.bypass:
+        encoder = BypassedMLP(entries, hidden, layers, hidden)
+    trunk = perceptron(features, hidden, layers, entries, zero=True, bypass=config.bypass)
+    learned = "each" if config.vector_sigma_learned else None
+    return encoder, GaussianLikelihood(trunk, (entries,), sigma=config.vector_sigma, learned=learned)
 
 
 def make_frames(

@@ -24,7 +24,7 @@ from worldvae.likelihoods import (
     TwoHotLikelihood,
 )
 from worldvae.networks import MLP, ConvEncoder, StridedEncoder
-from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory
+from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory, make_vector
 from worldvae.posteriors import Smoother
 from worldvae.priors import Ensemble
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, TensorTree
@@ -70,19 +70,12 @@ class WorldModel(nn.Module):
             self.encoders["pixels"] = encoder
             embedding += encoder.out_features
         if observation.vector is not None:
-            self.encoders["vector"] = MLP(observation.vector, hidden, layers)
-            learned = "each" if config.vector_sigma_learned else None
-            self.decoders["vector"] = GaussianLikelihood(
-                MLP(seen, hidden, layers, observation.vector, zero=True),
-                (observation.vector,),
-                sigma=config.vector_sigma,
-                learned=learned,
-            )
+            self.encoders["vector"], self.decoders["vector"] = make_vector(config, observation.vector, seen)
             embedding += hidden
         self.memory = make_memory(config, latent, action.size)
         self.prior, self.posterior = make_latents(config, self.family, memory, embedding)
         self.ensemble = Ensemble(memory, self.family, hidden, config.ensemble) if config.ensemble else None
-        self.smoother = Smoother(embedding, hidden) if config.context == "smooth" else None
+        self.smoother = Smoother(embedding, action.size, hidden) if config.context == "smooth" else None
         self.reward_head = TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
         self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
 
@@ -175,7 +168,7 @@ class WorldModel(nn.Module):
         # gradient of an index is a tensor of the size of the whole.)
         embedding = self.encode(batch.observation)
         if self.smoother is not None:
-            embedding = self.smoother(embedding, batch.is_first)
+            embedding = self.smoother(embedding, batch.action, batch.is_first)
         embedded = self.posterior.project(embedding).unbind(1)
         state = state or self.initial(size)
         if action is None:

@@ -126,3 +126,26 @@ def test_covariances_shrink_as_more_is_seen(seed: int) -> None:
         assert float(torch.linalg.eigvalsh(wide - narrow).min()) > -1e-9
     assert float(torch.linalg.eigvalsh(smoothed.covariance).min()) > 0
     torch.testing.assert_close(smoothed.covariance, smoothed.covariance.mT)
+
+
+@pytest.mark.parametrize("name", ["stiff", "mild"])
+def test_random_episodes_come_from_the_world(name: str, generator: torch.Generator) -> None:
+    """The likelihood that the world gives its own episodes is minus their entropy, and actions are uniform."""
+    world, number, length = WORLDS[name], 4000, 12
+    x, u = exact.random_episodes(world, number, length, 3.0, generator)
+    assert float(u.abs().max()) <= 3
+    assert abs(float(u.mean())) < 4 * 3 / (3 * number * length) ** 0.5
+    found = exact.log_likelihood(world, x, u)
+    _, covariance, seen = dense(world, u[0])
+    noise = torch.block_diag(*[world.R] * length)
+    entropy = MultivariateNormal(torch.zeros(length).double(), seen @ covariance @ seen.mT + noise).entropy()
+    assert abs(float(found.mean() + entropy)) < 4 * float(found.std()) / number**0.5
+    assert abs(float(found.var()) / (length / 2) - 1) < 0.15  # half a chi-squared of as many degrees as numbers
+
+
+def test_random_episodes_are_repeatable_and_heed_the_generator() -> None:
+    first, again, other = (
+        exact.random_episodes(MILD, 2, 5, 1.0, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert torch.equal(first[0], again[0]) and torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], other[0]) and not torch.equal(first[1], other[1])

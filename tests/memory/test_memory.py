@@ -24,6 +24,8 @@ memories = pytest.mark.parametrize("make", MEMORIES, ids=["gru", "block_gru", "m
 
 def state_of(module: Memory, size: int) -> State:
     past = torch.randn(size, module.past_size) if module.past_size else None
+    if isinstance(module, MarkovMemory):
+        past = torch.ones(size, 1)  # there was a step before
     return State(torch.randn(size, 16), torch.randn(size, 3), past)
 
 
@@ -110,13 +112,30 @@ def test_block_gru_memory_is_its_cell_on_three_branches() -> None:
     assert torch.allclose(module(State(memory, latent), action), expected, atol=1e-6)
 
 
+def test_the_markov_memory_begins_at_a_vector_of_its_own_whatever_z_and_a_are() -> None:
+    torch.manual_seed(0)
+    module = MarkovMemory(3, 2, 16, 8)
+    torch.nn.init.normal_(module.start)
+    past = torch.tensor([[1.0], [0.0], [1.0]])
+    state, action = State(torch.randn(3, 16), torch.randn(3, 3), past), torch.randn(3, 2)
+    out, after = module.advance(state, module.project(action))
+    mixed = module.mix(state.latent, module.project(action))
+    assert torch.equal(out[[0, 2]], mixed[[0, 2]]) and torch.equal(out[1], module.start)
+    assert bool((after == 1).all())
+    for begun in (None, torch.zeros(3, 1)):
+        out, after = module.advance(State(state.memory, state.latent, begun), module.project(action))
+        assert torch.equal(out, module.start.expand(3, -1)) and bool((after == 1).all())
+    out.sum().backward()
+    assert module.start.grad is not None and bool((module.start.grad == 3).all())
+
+
 @memories
 def test_the_same_seed_gives_the_same_bits(make: Maker) -> None:
     outs = []
     for seed in (0, 0, 1):
         torch.manual_seed(seed)
         module = make()
-        past = torch.zeros(1, module.past_size) if module.past_size else None
+        past = torch.ones(1, module.past_size) if module.past_size else None
         outs.append(module(State(torch.ones(1, 16), torch.ones(1, 3), past), torch.ones(1, 2)))
     assert torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])

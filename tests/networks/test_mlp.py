@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from worldvae.networks import MLP, JointMLP
+from worldvae.networks import MLP, BypassedMLP, JointMLP, perceptron
 
 
 @given(shape=st.lists(st.integers(1, 3), max_size=3), layers=st.integers(0, 3), out=st.none() | st.integers(1, 4))
@@ -55,3 +55,35 @@ def test_the_joint_perceptron_is_one_of_both_inputs() -> None:
         theirs.load_state_dict(ours.state_dict())
     assert torch.allclose(joint(x, joint.project(y)), whole(torch.cat([x, y], dim=-1)), atol=1e-6)
     assert float(joint.join.weight.detach().abs().max()) <= 5**-0.5
+
+
+def test_the_first_layer_forgets_the_length_of_its_input_and_a_bypass_keeps_it() -> None:
+    torch.manual_seed(0)
+    plain, bypassed = MLP(3, 8, 1, 4), perceptron(3, 8, 1, 4, bypass=True)
+    x = torch.randn(50, 3)
+    assert torch.allclose(plain(100 * x), plain(10000 * x), atol=1e-4)
+    assert isinstance(bypassed, BypassedMLP)
+    assert torch.allclose(bypassed(100 * x), 100 * x @ bypassed.straight.weight.T, atol=1e-4)  # at first nothing else
+    bypassed.curved.load_state_dict(plain.state_dict())
+    assert torch.allclose(bypassed(x), plain(x) + x @ bypassed.straight.weight.T, atol=1e-6)
+
+
+@pytest.mark.parametrize("bypass", [True, False])
+def test_a_perceptron_starts_at_zero_with_and_without_a_bypass(bypass: bool) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(5, 3)
+    assert bool((perceptron(3, 4, 2, 2, zero=True, bypass=bypass)(x) == 0).all())
+    assert bool((perceptron(3, 4, 2, 2, bypass=bypass)(x) != 0).all())
+
+
+@pytest.mark.parametrize("out", [5, None])
+def test_the_joint_perceptron_with_a_bypass_adds_a_linear_map_of_both_inputs(out: int | None) -> None:
+    torch.manual_seed(0)
+    joint = JointMLP(3, 2, 4, 2, out, bypass=True)
+    assert joint.bypass is not None
+    x, y = torch.randn(6, 7, 3), torch.randn(6, 7, 2)
+    mixed = x @ joint.join.weight.T + y @ joint.project.weight.T + joint.project.bias
+    expected = joint.rest(mixed) + mixed @ joint.bypass.weight.T
+    assert torch.allclose(joint(x, joint.project(y)), expected, atol=1e-6)
+    far = joint(100 * x, joint.project(100 * y)) / 100
+    assert torch.allclose(far, (mixed - joint.project.bias) @ joint.bypass.weight.T, atol=0.1)

@@ -28,11 +28,11 @@ def compare(
         ),
     ] = None,
     families: Annotated[str, typer.Option(help="Names with commas, of families or static priors; default: all.")] = "",
-    minutes: Annotated[float | None, typer.Option(help="Of training, for each family; default: 10.")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Trainings side by side, on shares of the cores; default: 1.")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Held-out episodes that give the return; default: 20.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Of training, for each family [10].")] = None,
+    jobs: Annotated[int | None, typer.Option(help="Trainings side by side, sharing the cores [1].")] = None,
+    episodes: Annotated[int | None, typer.Option(help="Held-out episodes that give the return [20].")] = None,
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
-    seeds: Annotated[int | None, typer.Option(help="digits, linear: how many, from --seed on; default: 3.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="digits, linear: how many, from --seed on [3].")] = None,
     out: Annotated[Path | None, typer.Option(help="Where everything is kept; default: runs/compare-CONFIG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
@@ -47,8 +47,9 @@ def compare(
         KNOWN[config](out, names, range(seed, seed + (3 if seeds is None else seeds)), as_json)
         return
     _refuse("a task", {"--seeds": seeds})
-    minutes, jobs, episodes = (b if a is None else a for a, b in ((minutes, 10.0), (jobs, 1), (episodes, 20)))
-    _check(minutes, int(jobs), int(episodes))
+    minutes, jobs = 10.0 if minutes is None else minutes, 1 if jobs is None else jobs
+    episodes = 20 if episodes is None else episodes
+    _check(minutes, jobs, episodes)
     names = _known(names)
     configure(find_or_make(config), [*overrides, f"seed={seed}"])  # the task's own mistakes, before any training
     found = compare_families(
@@ -59,7 +60,7 @@ def compare(
         seed=seed,
         jobs=int(jobs),
         overrides=overrides,
-        episodes=int(episodes),
+        episodes=episodes,
         tell=lambda text: print(text, file=sys.stderr, flush=True),
     )
     head = {"config": " ".join([config, *overrides]), "seed": seed, "minutes": minutes, "jobs": jobs}

@@ -44,9 +44,9 @@ def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
     found: list[LinearWorldResult] = []
     for world in ("mild", "stiff"):
         for seed in seeds:
-            for context in ("smooth", "filter"):
-                found.append(learn_linear_world(world, context, seed=seed, progress=_say))
-            found.append(learn_linear_world(world, "filter", seed=seed, given=with_true_p(world), progress=_say))
+            for context, given in (("smooth", None), ("filter", None), ("filter", with_true_p(world))):
+                result = learn_linear_world(world, context, seed=seed, given=given, progress=_say)
+                found.append(result)
             path.write_text(json.dumps([result.as_json() for result in found]))
     if as_json:
         print(json.dumps({"seeds": list(seeds), "rows": [result.as_json() for result in found], "file": str(path)}))

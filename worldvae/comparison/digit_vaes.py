@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,7 @@ from torch import Tensor
 from worldvae.distributions import GaussianFamily
 from worldvae.errors import UserError, near_miss
 from worldvae.likelihoods import DiscretisedLogisticLikelihood
+from worldvae.networks import MLP
 from worldvae.posteriors import Posterior, ResidualPosterior
 from worldvae.priors import (
     FlowMatchingPrior,
@@ -69,11 +71,9 @@ def _same(make: Callable[[], Prior], vae: VAE, x: Tensor) -> Parts:
 def _gaussian(vae: VAE, x: Tensor) -> Parts:
     family = GaussianFamily(LATENT)
     prior = ParametricPrior(0, family, HIDDEN, layers=0)
-    with (
-        torch.no_grad()
-    ):  # from N(0, I), so that what it gains is not its start: 2 sigmoid(raw / 2 - 2.2) + min_std = 1
+    with torch.no_grad():  # from N(0, I): what it gains is not its start. 2 sigmoid(raw / 2 - 2.2) + min_std = 1
         share = (1 - family.min_std) / 2
-        prior.net[-1].get_parameter("bias")[LATENT:] = 2 * (math.log(share / (1 - share)) + 2.2)
+        cast(MLP, prior.net)[-1].get_parameter("bias")[LATENT:] = 2 * (math.log(share / (1 - share)) + 2.2)
     return prior, vae.posterior
 
 

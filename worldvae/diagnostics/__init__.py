@@ -5,6 +5,7 @@ from worldvae.diagnostics.collapse import Collapse, active_units, collapse, kl_p
 from worldvae.diagnostics.diagnose import Diagnosis, diagnose
 from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
+from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world
 from worldvae.diagnostics.page import check_plotting, draw_page
 from worldvae.diagnostics.probe import linear_probe
 
@@ -13,6 +14,7 @@ __all__ = [
     "Collapse",
     "Diagnosis",
     "Inference",
+    "LinearWorldResult",
     "active_units",
     "calibration",
     "check_plotting",
@@ -21,6 +23,7 @@ __all__ = [
     "diagnose",
     "draw_page",
     "kl_per_dimension",
+    "learn_linear_world",
     "linear_probe",
     "log_ratio",
     "mmd",

@@ -11,7 +11,7 @@ from worldvae.exact.chain import (
 )
 from worldvae.exact.control import COST, QuadraticCost, filter_gain, lqg_cost, lqr_cost, lqr_gain, riccati
 from worldvae.exact.kalman import Filtered, Smoothed, kalman_filter, kalman_smoother, log_likelihood
-from worldvae.exact.world import MILD, STIFF, LinearGaussian, reference_episodes
+from worldvae.exact.world import MILD, STIFF, LinearGaussian, random_episodes, reference_episodes
 
 __all__ = [
     "COST",
@@ -34,6 +34,7 @@ __all__ = [
     "lqr_gain",
     "marginal_chain",
     "observer_means",
+    "random_episodes",
     "reference_episodes",
     "riccati",
     "smoothing_chain",

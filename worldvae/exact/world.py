@@ -70,6 +70,35 @@ MILD = _world((0.05, 0.05), 0.1)
 """The same oscillator, disturbed more and seen less well, where looking ahead matters less."""
 
 
+def random_episodes(
+    world: LinearGaussian, number: int, length: int, reach: float, generator: torch.Generator
+) -> tuple[Float64[Tensor, "batch time observation"], Float64[Tensor, "batch time action"]]:
+    """Return the observations and actions of episodes in which every action is uniform in [-reach, reach].
+
+    Args:
+        world: the world to draw from.
+        number: of episodes.
+        length: rows of an episode.
+        reach: the largest action.
+        generator: of all draws.
+    """
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(number, *shape, dtype=torch.float64, generator=generator)
+
+    disturb, noise = torch.linalg.cholesky(world.Q), torch.linalg.cholesky(world.R)
+    shape = (number, length, world.B.shape[1])
+    actions = reach * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
+    pushes = actions @ world.B.mT
+    state = world.m0 + normal(len(world.m0)) @ torch.linalg.cholesky(world.P0).mT
+    states = []
+    for push in pushes.unbind(1):
+        states.append(state)
+        state = state @ world.A.mT + push + normal(len(world.m0)) @ disturb.mT
+    seen = torch.stack(states, dim=1) @ world.C.mT
+    return seen + normal(length, seen.shape[-1]) @ noise.mT, actions
+
+
 def reference_episodes(
     world: LinearGaussian, seeds: Iterable[int] = range(32), length: int = 50
 ) -> tuple[Float64[Tensor, "batch time observation"], Float64[Tensor, "batch time action"]]:

@@ -16,13 +16,14 @@ class GRUMemory(Memory):
         action: length of the action vector.
         size: length of h.
         hidden: width of the input layer.
+        bypass: whether a linear map goes around it.
 
     Reference: Hafner et al. 2019, "Learning Latent Dynamics for Planning from Pixels", section 3.
     """
 
-    def __init__(self, latent: int, action: int, size: int, hidden: int) -> None:
+    def __init__(self, latent: int, action: int, size: int, hidden: int, *, bypass: bool = False) -> None:
         super().__init__(size)
-        self.mix = JointMLP(latent, action, hidden, 1)
+        self.mix = JointMLP(latent, action, hidden, 1, bypass=bypass)
         self.cell = nn.GRUCell(hidden, size)
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:

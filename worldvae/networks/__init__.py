@@ -2,7 +2,7 @@
 
 from worldvae.networks.conv import ConvDecoder, ConvEncoder
 from worldvae.networks.denoiser import Denoiser
-from worldvae.networks.mlp import MLP, JointMLP
+from worldvae.networks.mlp import MLP, BypassedMLP, JointMLP, perceptron
 from worldvae.networks.recurrent import BlockGRUCell
 from worldvae.networks.strided import TRUNKS, StridedDecoder, StridedEncoder
 
@@ -10,10 +10,12 @@ __all__ = [
     "MLP",
     "TRUNKS",
     "BlockGRUCell",
+    "BypassedMLP",
     "ConvDecoder",
     "ConvEncoder",
     "Denoiser",
     "JointMLP",
     "StridedDecoder",
     "StridedEncoder",
+    "perceptron",
 ]

@@ -1,4 +1,8 @@
-"""Multi-layer perceptrons: (Linear, LayerNorm, SiLU) x layers, then optionally a Linear."""
+"""Multi-layer perceptrons: (Linear, LayerNorm, SiLU) x layers, then optionally a Linear.
+
+The first layer has no bias and is normalised: such a perceptron sees the direction of its input and hardly its length,
+and of a single number little more than its sign. Where magnitudes matter, a linear bypass keeps them.
+"""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -48,10 +52,44 @@ class MLP(nn.Sequential):
         return out
 
 
+class BypassedMLP(nn.Module):
+    """mlp(x) + W x: a linear map, which knows magnitudes, and what a perceptron adds to it (at first nothing).
+
+    Args:
+        features: length of the input vector.
+        hidden: width of each hidden layer.
+        layers: number of hidden layers.
+        out: length of the output.
+        zero: start W at zero too, so that the first prediction is neutral.
+
+    Reference: He et al. 2016, "Identity Mappings in Deep Residual Networks", section 3, for shortcuts without a norm.
+    """
+
+    def __init__(self, features: int, hidden: int, layers: int, out: int, *, zero: bool = False) -> None:
+        super().__init__()
+        self.curved = MLP(features, hidden, layers, out, zero=True)
+        self.straight = Linear(features, out, bias=False)
+        if zero:
+            nn.init.zeros_(self.straight.weight)
+        self.out_features = out
+
+    def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch out"]:
+        """Apply both to the last axis."""
+        out: Tensor = self.curved(x) + self.straight(x)
+        return out
+
+
+def perceptron(
+    features: int, hidden: int, layers: int, out: int, *, zero: bool = False, bypass: bool = False
+) -> MLP | BypassedMLP:
+    """Return an `MLP`, with or without a linear bypass."""
+    return (BypassedMLP if bypass else MLP)(features, hidden, layers, out, zero=zero)
+
+
 class JointMLP(nn.Module):
     """An `MLP` of [x, y] whose first layer's share of y can be computed beforehand, for all time steps at once.
 
-    mlp([x, y]) = rest(W_x x + W_y y);  `project(y)` is W_y y.
+    mlp([x, y]) = rest(W_x x + W_y y) [+ V (W_x x + W_y y), the bypass];  `project(y)` is W_y y.
 
     Args:
         features: length of x.
@@ -59,13 +97,16 @@ class JointMLP(nn.Module):
         hidden: width of each hidden layer.
         layers: number of hidden layers; 0 leaves one linear map, which needs `out`.
         out: length of the output; None ends after the last activation.
+        bypass: whether a linear map goes around the normalised layers.
     """
 
-    def __init__(self, features: int, given: int, hidden: int, layers: int, out: int | None = None) -> None:
+    def __init__(
+        self, features: int, given: int, hidden: int, layers: int, out: int | None = None, *, bypass: bool = False
+    ) -> None:
         super().__init__()
         assert layers or out is not None
         width = hidden if layers or out is None else out
-        self.project = Linear(given, width, bias=not layers)
+        self.project = Linear(given, width, bias=bypass or not layers)
         self.join = Linear(features, width, bias=False)
         for part in (self.project, self.join):
             bound = (features + given) ** -0.5  # that of one matrix over both
@@ -73,10 +114,12 @@ class JointMLP(nn.Module):
         self.rest: nn.Module = nn.Identity()
         if layers:
             self.rest = nn.Sequential(nn.LayerNorm(hidden, eps=1e-3), nn.SiLU(), MLP(hidden, hidden, layers - 1, out))
+        self.bypass = Linear(hidden, out or hidden, bias=False) if bypass and layers else None
 
     def forward(
         self, x: Float[Tensor, "*batch features"], projected: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch out"]:
         """Return mlp([x, y]) for `projected = project(y)`."""
-        out: Tensor = self.rest(self.join(x) + projected)
-        return out
+        mixed = self.join(x) + projected
+        out: Tensor = self.rest(mixed)
+        return out if self.bypass is None else out + self.bypass(mixed)

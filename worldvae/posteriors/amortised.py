@@ -19,14 +19,24 @@ class AmortisedPosterior(Posterior):
         family: the latent family.
         hidden: width of the hidden layers.
         layers: number of hidden layers; 0 leaves a linear map.
+        bypass: whether a linear map goes around the hidden layers.
 
     Reference: Kingma & Welling 2014, "Auto-Encoding Variational Bayes"; Cremer et al. 2018 for what amortising costs.
     """
 
-    def __init__(self, memory: int, embedding: int, family: LatentFamily, hidden: int, layers: int = 1) -> None:
+    def __init__(
+        self,
+        memory: int,
+        embedding: int,
+        family: LatentFamily,
+        hidden: int,
+        layers: int = 1,
+        *,
+        bypass: bool = False,
+    ) -> None:
         super().__init__(family.latent_size)
         self.family = family
-        self.net = JointMLP(memory, embedding, hidden, layers, family.parameter_size)
+        self.net = JointMLP(memory, embedding, hidden, layers, family.parameter_size, bypass=bypass)
 
     def extra_repr(self) -> str:
         """Show the family."""

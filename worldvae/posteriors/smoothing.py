@@ -9,27 +9,30 @@ from torch.nn import functional as F
 class Smoother(nn.Module):
     """Adds to every embedding what its episode shows afterwards.
 
-    Backwards over time, b_t = GRU(b_{t+1}, e_t) with b_{t+1} = 0 where row t + 1 begins an episode or there is none,
+    Backwards over time, b_t = GRU(b_{t+1}, [e_t, a_t]) with b_{t+1} = 0 and a_t = 0 where row t + 1 begins an episode
+    or there is none,
 
         e'_t = e_t + W b_t,        W = 0 at first,
 
-    so that q(z_t | h_t, e'_t) depends on z_{t-1}, through h_t, and on x_{t:T}: the form the exact posterior has. A
-    posterior that is given e_t alone has to ignore the future, at a price that no training can make good
-    (`worldvae.exact` computes it for linear-Gaussian worlds). It is for training and diagnosis only: who acts has no
-    future to look at. An untrained smoother changes nothing.
+    so that q(z_t | h_t, e'_t) depends on z_{t-1} and a_{t-1}, through h_t, and on x_{t:T} and a_{t:T-1}: the form the
+    exact posterior has (what x_{t+1} says of z_t depends on the action that led there). A posterior that is given e_t
+    alone has to ignore the future, at a price that no training can make good (`worldvae.exact` computes it for
+    linear-Gaussian worlds). It is for training and diagnosis only: who acts has no future to look at. An untrained
+    smoother changes nothing.
 
     Args:
         embedding: length of e.
+        action: length of the action vector.
         hidden: length of b.
 
     Reference: Krishnan et al. 2017, "Structured Inference Networks for Nonlinear State Space Models", section 4 (the
     "DKS" network); Bayer et al. 2021, "Mind the Gap when Conditioning Amortised Inference", for what it closes.
     """
 
-    def __init__(self, embedding: int, hidden: int) -> None:
+    def __init__(self, embedding: int, action: int, hidden: int) -> None:
         super().__init__()
         self.hidden = hidden
-        self.project = nn.Linear(embedding, 3 * hidden)  # of the cell: for all rows at once
+        self.project = nn.Linear(embedding + action, 3 * hidden)  # of the cell: for all rows at once
         self.recur = nn.Linear(hidden, 3 * hidden)
         self.out = nn.Linear(hidden, embedding)
         nn.init.orthogonal_(self.recur.weight)
@@ -38,12 +41,16 @@ class Smoother(nn.Module):
         nn.init.zeros_(self.out.bias)
 
     def forward(
-        self, embedding: Float[Tensor, "batch time embedding"], is_first: Bool[Tensor, "batch time"]
+        self,
+        embedding: Float[Tensor, "batch time embedding"],
+        action: Float[Tensor, "batch time action"],
+        is_first: Bool[Tensor, "batch time"],
     ) -> Float[Tensor, "batch time embedding"]:
-        """Return e', in the type of e; row t reads rows t .. T of its own episode."""
-        projected = self.project(embedding)
+        """Return e', in the type of e; row t reads rows t .. T of its own episode, but not the action taken at T."""
         # Row t goes on from row t + 1 unless that one begins an episode; what follows the last row is not known.
         goes_on = F.pad(~is_first[:, 1:], (0, 1), value=False).unsqueeze(-1)
+        led = torch.where(goes_on, action, torch.zeros_like(action)).to(embedding.dtype)
+        projected = self.project(torch.cat([embedding, led], dim=-1))
         backward = projected.new_zeros(embedding.shape[0], self.hidden)
         out = []
         for t in reversed(range(embedding.shape[1])):

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from worldvae.distributions import LatentFamily, detached, has_kl, kl
-from worldvae.networks import MLP
+from worldvae.networks import perceptron
 from worldvae.priors.prior import Prior, kl_or_estimate
 
 
@@ -18,14 +18,17 @@ class ParametricPrior(Prior):
         family: the latent family, which fixes the length of z.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
+        bypass: whether a linear map goes around them.
     """
 
     estimates_kl = False
 
-    def __init__(self, memory: int, family: LatentFamily, hidden: int, layers: int = 1) -> None:
+    def __init__(
+        self, memory: int, family: LatentFamily, hidden: int, layers: int = 1, *, bypass: bool = False
+    ) -> None:
         super().__init__(family.latent_size)
         self.family = family
-        self.net = MLP(memory, hidden, layers, family.parameter_size)
+        self.net = perceptron(memory, hidden, layers, family.parameter_size, bypass=bypass)
 
     def extra_repr(self) -> str:
         """Show the family."""

@@ -1,0 +1,267 @@
+"""A learned world model held against the exact log-likelihood of the linear-Gaussian world it was trained on.
+
+On average over held-out episodes no model can exceed the exact log p(x | u) of the world that made them, so that
+
+    gap = log p(x | u) - bound = KL(data || learned model) + KL(q || the learned model's own posterior)
+
+is at least 0, and all of it is what learning, amortisation and conditioning have cost.
+"""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import chain
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from worldvae.distributions import FullGaussianFamily
+from worldvae.exact import MILD, STIFF, log_likelihood, random_episodes
+from worldvae.learner import Learner, Optimiser, OptimiserConfig
+from worldvae.memory import MarkovMemory
+from worldvae.networks import BypassedMLP
+from worldvae.networks.mlp import Linear
+from worldvae.objectives import ELBOConfig, elbo
+from worldvae.parts import WorldModelConfig
+from worldvae.priors import ParametricPrior
+from worldvae.types import ActionLayout, Batch, Kind, Observation, ObservationLayout
+from worldvae.world_model import WorldModel
+
+WORLDS = {"mild": MILD, "stiff": STIFF}
+LENGTH = 50
+REACH = 10.0
+"""The action u that the entry 1 of an action vector stands for, as in `worldvae/LinearGaussian-v0`."""
+
+LINEAR = WorldModelConfig(
+    size="tiny",
+    memory="markov",
+    latent="full",
+    gaussian=2,
+    memory_size=8,
+    hidden=32,
+    bins=3,
+    bypass=True,
+    vector_sigma=0.3,
+    vector_symlog=False,
+    bfloat16=False,
+)
+"""A state-space model with a latent as long as the world's state, whose networks have linear bypasses."""
+
+HELD_OUT = 2**40
+"""The seed of the held-out episodes, which no training has."""
+
+OBJECTIVE = ELBOConfig(free_nats=0.0, reward=0.0, continuation=0.0)
+OPTIMISER = OptimiserConfig(learning_rate=1e-2, final=0.0, clip=1.0)
+
+
+@dataclass(frozen=True)
+class Nats:
+    """A mean over held-out episodes, in nats an episode, its standard error, and the kind of number it is."""
+
+    mean: float
+    error: float
+    kind: Kind
+
+
+@dataclass(frozen=True)
+class LinearWorldResult:
+    """What a model has learned of a linear-Gaussian world.
+
+    Attributes:
+        world: "mild" or "stiff".
+        context: what the posterior reads: "filter" the present row, "smooth" also those after it.
+        learned: "p and q", or "q" alone, for a given p.
+        seed: of weights, episodes and noise.
+        updates: of the optimiser.
+        seconds: they took.
+        episodes: held-out ones, of 50 rows.
+        exact: log p(x | u) of the world itself.
+        bound: evidence lower bound of the model, without reward and continuation.
+        reconstruction: its term E_q[log p(x | h, z)].
+        kl: its term KL(q || p).
+        gap: exact - bound, whose error is that of the paired difference.
+        model: that was trained.
+    """
+
+    world: str
+    context: str
+    learned: str
+    seed: int
+    updates: int
+    seconds: float
+    episodes: int
+    exact: Nats
+    bound: Nats
+    reconstruction: Nats
+    kl: Nats
+    gap: Nats
+    model: WorldModel = field(repr=False, compare=False)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all but the model as plain numbers, words and dictionaries."""
+        found = {key: value for key, value in vars(self).items() if key != "model"}
+        return {key: asdict(value) if isinstance(value, Nats) else value for key, value in found.items()}
+
+
+def table(results: Sequence[LinearWorldResult]) -> str:
+    """Return the results as a table in Markdown, in nats an episode of 50 rows, ± standard errors."""
+
+    def show(x: Nats) -> str:
+        return f"{x.mean:.2f} ± {x.error:.2f}"
+
+    rows = [
+        "| world | posterior | learned | seed | updates | minutes | log p(x), exact | bound | gap |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for r in results:
+        numbers = " | ".join(show(x) for x in (r.exact, r.bound, r.gap))
+        how = f"{r.world} | {r.context} | {r.learned} | {r.seed} | {r.updates} | {r.seconds / 60:.1f}"
+        rows.append(f"| {how} | {numbers} |")
+    return "\n".join(rows)
+
+
+def learn_linear_world(
+    world: str = "mild",
+    context: str = "smooth",
+    updates: int = 3000,
+    seed: int = 0,
+    *,
+    given: WorldModel | None = None,
+    batch: int = 32,
+    episodes: int = 1024,
+    samples: int = 16,
+    progress: Callable[[str], object] | None = None,
+) -> LinearWorldResult:
+    """Train a world model on random episodes of a linear-Gaussian world, and hold its bound against the exact answer.
+
+    Every update is made on new episodes, which cost next to nothing; the held-out ones are the same for all seeds.
+
+    Args:
+        world: "mild" or "stiff".
+        context: what the posterior reads.
+        updates: of the optimiser.
+        seed: of weights, episodes and noise.
+        given: a model of these parts whose p is taken over and kept (`with_true_p`, or one that was learned here); only
+            q is learned then, and the gap of a filter is above all its conditioning gap. A filter that learns p as well
+            bends it towards one that filters suit: with little noise on x, and z almost a function of the past.
+        batch: episodes an update.
+        episodes: held-out ones.
+        samples: of q for each of them.
+        progress: is told in a line, now and then, how far it is.
+
+    Raises:
+        ValueError: If there is no such world or context, or a number is not positive.
+
+    Reference: Bayer et al. 2021, "Mind the Gap when Conditioning Amortised Inference in Sequential Latent-Variable
+    Models"; Turner & Sahani 2011, "Two problems with variational expectation maximisation for time-series models".
+    """
+    _check(world, context, min(updates, batch, samples), episodes)
+    generator = torch.Generator().manual_seed(seed)
+    draw = partial(random_episodes, WORLDS[world], length=LENGTH, reach=REACH)
+    began = time.perf_counter()
+    learner = _learner(context, seed, given, rows_of(*draw(1024, generator=generator)))
+    for update in range(updates):
+        _, metrics = learner.update(rows_of(*draw(batch, generator=generator)), generator, update / updates)
+        if progress is not None and ((update + 1) % 250 == 0 or update + 1 == updates):
+            nats = -LENGTH * float(metrics["model/vector_nats"] + metrics["model/kl"])
+            progress(f"{world} {context} seed {seed}: update {update + 1} of {updates}, bound {nats:.1f}")
+    seconds = time.perf_counter() - began
+    held = draw(episodes, generator=torch.Generator().manual_seed(HELD_OUT))
+    exact = log_likelihood(WORLDS[world], *held)
+    reconstruction, kl = measure(learner.model, rows_of(*held), samples, generator)
+    return LinearWorldResult(
+        *(world, context, "p and q" if given is None else "q", seed, updates, seconds, episodes),
+        exact=_nats(exact, "exact"),
+        bound=_nats(reconstruction - kl, "lower_bound"),
+        reconstruction=_nats(reconstruction, "estimate"),
+        kl=_nats(kl, "estimate"),
+        gap=_nats(exact - reconstruction + kl, "estimate"),
+        model=learner.model,
+    )
+
+
+@torch.no_grad()
+def with_true_p(world: str) -> WorldModel:
+    """Return a model whose p is the world's own, set by hand, and whose q knows nothing: z is the state.
+
+    h = [A z + B u, 0, ...], but [m0, 1, 0, ...] in the first row, by which the prior knows that there std(z) is P0's.
+
+    Raises:
+        ValueError: If there is no such world.
+    """
+    _check(world, "filter", 1, 2)
+    truth = WORLDS[world]
+    model = WorldModel(ObservationLayout(vector=1), ActionLayout(continuous=1), LINEAR)
+    memory, decoder, size = cast(MarkovMemory, model.memory), model.likelihood("vector"), len(truth.m0)
+    prior = cast(BypassedMLP, cast(ParametricPrior, model.prior).net)
+    trunk, least = cast(BypassedMLP, decoder.trunk), cast(FullGaussianFamily, model.family).min_std
+    for part in (memory, prior, trunk):
+        for parameter in part.parameters():
+            parameter.zero_()
+    memory.mix.join.weight[:size] = truth.A
+    memory.mix.project.weight[:size] = REACH * truth.B
+    assert memory.mix.bypass is not None
+    memory.mix.bypass.weight[:size, :size] = torch.eye(size)
+    memory.start[:size], memory.start[size] = truth.m0, 1.0
+    prior.straight.weight[:size, :size] = torch.eye(size)
+    usual, first = (1 + (s.diagonal().sqrt() - least).expm1().log() for s in (truth.Q, truth.P0))
+    cast(Linear, prior.curved[-1]).bias[size : 2 * size] = usual
+    prior.straight.weight[size : 2 * size, size] = first - usual
+    trunk.straight.weight[:, -size:] = truth.C
+    decoder.log_sigma.copy_((truth.R.diagonal().sqrt() - decoder.floor).log())
+    return model
+
+
+def _check(world: str, context: str, least: int, episodes: int) -> None:
+    if world not in WORLDS:
+        raise ValueError(f"world={world!r} is not a linear-Gaussian world: take one of {', '.join(WORLDS)}")
+    if context not in ("filter", "smooth"):
+        raise ValueError(f"context={context!r} is not what a posterior can read: take filter or smooth")
+    if least < 1 or episodes < 2:
+        raise ValueError("a standard error needs 2 held-out episodes at least; updates, batch and samples begin at 1")
+
+
+def _learner(context: str, seed: int, given: WorldModel | None, first: Batch) -> Learner:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = replace(LINEAR, context=context)
+        model = WorldModel(ObservationLayout(vector=1), ActionLayout(continuous=1), config)
+    model.calibrate(first.observation)
+    learner = Learner(model, OBJECTIVE, OPTIMISER)
+    if given is not None:
+        for name in ("memory", "prior", "decoders"):
+            getattr(model, name).load_state_dict(getattr(given, name).state_dict())
+        q = [model.encoders, model.posterior, *([] if model.smoother is None else [model.smoother])]
+        learner.optimiser = Optimiser(chain.from_iterable(part.parameters() for part in q), OPTIMISER)
+    return learner
+
+
+@torch.no_grad()
+def measure(
+    model: WorldModel, rows: Batch, samples: int, generator: torch.Generator
+) -> tuple[Float64[Tensor, " episode"], Float64[Tensor, " episode"]]:
+    """Return E_q[log p(x | h, z)] and KL(q || p) of whole episodes in nats of the vector, over `samples` draws of q."""
+    seen, kl = [], []
+    for _ in range(samples):
+        terms = elbo(model, rows, model.observe(rows, generator=generator))
+        assert terms.vector is not None
+        seen.append(terms.vector.double().sum(1))
+        kl.append(terms.kl_dynamics.double().sum(1))
+    return torch.stack(seen).mean(0), torch.stack(kl).mean(0)
+
+
+def rows_of(observations: Tensor, actions: Tensor) -> Batch:
+    """Return episodes in the convention of the library."""
+    zeros = torch.zeros(observations.shape[:2])
+    none = torch.zeros_like(zeros, dtype=torch.bool)
+    first = none.clone()
+    first[:, 0] = True
+    return Batch(Observation(vector=observations.float()), (actions / REACH).float(), zeros, none, first)
+
+
+def _nats(x: Float64[Tensor, " episode"], kind: Kind) -> Nats:
+    return Nats(float(x.mean()), float(x.std()) / math.sqrt(len(x)), kind)
