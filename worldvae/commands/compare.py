@@ -32,7 +32,7 @@ def compare(
     jobs: Annotated[int | None, typer.Option(help="Trainings side by side, sharing the cores [1].")] = None,
     episodes: Annotated[int | None, typer.Option(help="Held-out episodes that give the return [20].")] = None,
     seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
-    seeds: Annotated[int | None, typer.Option(help="digits, linear: how many, from --seed on [3].")] = None,
+    seeds: Annotated[int | None, typer.Option(help="How many, from --seed on [digits: 3, linear: 1].")] = None,
     out: Annotated[Path | None, typer.Option(help="Where everything is kept; default: runs/compare-CONFIG.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
@@ -44,7 +44,8 @@ def compare(
     names = [name.strip() for name in families.split(",") if name.strip()]
     if config in KNOWN:
         _refuse(config, {"--minutes": minutes, "--jobs": jobs, "--episodes": episodes, "KEY=VALUE": overrides or None})
-        KNOWN[config](out, names, range(seed, seed + (3 if seeds is None else seeds)), as_json)
+        known, usual = KNOWN[config]
+        known(out, names, range(seed, seed + (usual if seeds is None else seeds)), as_json)
         return
     _refuse("a task", {"--seeds": seeds})
     minutes, jobs = 10.0 if minutes is None else minutes, 1 if jobs is None else jobs

@@ -44,8 +44,13 @@ def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
     found: list[LinearWorldResult] = []
     for world in ("mild", "stiff"):
         for seed in seeds:
-            for context, given in (("smooth", None), ("filter", None), ("filter", with_true_p(world))):
-                result = learn_linear_world(world, context, seed=seed, given=given, progress=_say)
+            for context, given, updates in (
+                ("smooth", None, 3000),
+                ("filter", None, 3000),
+                ("smooth", with_true_p(world), 1500),
+                ("filter", with_true_p(world), 1500),
+            ):
+                result = learn_linear_world(world, context, updates, seed, given=given, progress=_say)
                 found.append(result)
             path.write_text(json.dumps([result.as_json() for result in found]))
     if as_json:
@@ -67,4 +72,5 @@ def _say(text: str) -> None:
 
 Known = Callable[[Path, Sequence[str], Sequence[int], bool], None]
 
-KNOWN: dict[str, Known] = {"digits": digits, "linear": linear}
+KNOWN: dict[str, tuple[Known, int]] = {"digits": (digits, 3), "linear": (linear, 1)}
+"""What is called for each of the words, and under how many seeds if nothing else is said."""
