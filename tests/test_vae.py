@@ -133,6 +133,7 @@ def test_the_bound_tightens_with_its_samples(digits: Tensor, generator: torch.Ge
         assert gaps[k][0] == pytest.approx(expected, abs=gaps[k][1] + 0.002)
 
 
+@pytest.mark.gate
 def test_a_trained_linear_vae_finds_the_maximum(digits: Tensor, generator: torch.Generator) -> None:
     x = digits.float()
     vae = VAE.dense((64,), 10, layers=0, family=GaussianFamily(10, min_std=0.0))
@@ -187,6 +188,7 @@ def test_a_rotation_of_the_latents_changes_nothing(digits: Tensor, layers: int) 
             assert torch.allclose(pca.log_prob(digits[:20]), PCA.of(vae).log_prob(digits[:20]), rtol=0, atol=1e-10)
 
 
+@pytest.mark.gate
 def test_a_learned_gaussian_prior_gains_nothing(digits: Tensor) -> None:
     digits, bounds = digits[::4, 16:32], []
     x = digits.float()
@@ -208,6 +210,7 @@ def active_units(vae: VAE, x: Tensor) -> int:
     return int((vae.encode(x).mean.var(0) > 0.01).sum())
 
 
+@pytest.mark.gate
 def test_pure_noise_has_no_active_units_and_structure_has(generator: torch.Generator) -> None:
     noise = torch.randn(4000, 8, generator=generator)
     held_out = torch.randn(1000, 8, generator=generator)

@@ -193,6 +193,7 @@ def test_the_precision_is_that_of_the_mean() -> None:
     assert set(seen[:3]) == {torch.bfloat16} and seen[3] == torch.float32 and seen[-1] == torch.bfloat16
 
 
+@pytest.mark.gate
 def test_two_places_of_a_dot_are_rendered_one_at_a_time() -> None:
     """The mean is both places at half the brightness; what is rendered is one of them, and each of them in its turn.
 

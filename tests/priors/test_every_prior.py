@@ -187,6 +187,7 @@ LEARNERS: dict[str, Maker] = {
 }
 
 
+@pytest.mark.gate
 @pytest.mark.parametrize("name", LEARNERS)
 def test_maximum_likelihood_beats_a_single_gaussian_on_two_blobs(name: str, generator: torch.Generator) -> None:
     """True gain: the entropies differ by 0.83 nats."""
