@@ -30,3 +30,6 @@ def test_what_cannot_be_refined_is_refused(make_model, make_batch) -> None:
     model = make_model(prior="hierarchical")
     with pytest.raises(ValueError, match="AmortisedPosterior and an exact prior, not for ResidualPosterior"):
         compare_inference(model, make_batch(model, 2, 3), torch.Generator())
+    model = make_model(None, vector=3, latent="categorical")
+    with pytest.raises(ValueError, match="Gaussian posteriors, where HMC begins, not for CategoricalFamily"):
+        compare_inference(model, make_batch(model, 2, 3), torch.Generator())

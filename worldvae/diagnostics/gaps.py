@@ -35,14 +35,15 @@ class Gaps:
 
     Attributes:
         filters: the ELBO of filters. "encoder": the model as it is. "myopic": offsets that serve their own row alone.
-            "fitted": offsets d = M d_myopic + c, with M and c fitted to the whole bound of other slices. Of a model
-            whose encoder is shown what comes later ("smooth") there is "encoder" only.
+            "fitted": offsets d = m d_myopic + c, with vectors m and c fitted to the whole bound of other slices. Where the
+            encoder is shown what comes later (`model.context=smooth`) there is "encoder" only.
         ahead: the ELBO of the best offsets that were found for the whole bound of each slice itself.
         importance: the importance-weighted bound of log p(x) with that q and all samples of a slice.
-        amortisation: best filter - encoder; of a smoother ahead - encoder. At most the gap to the best q there is.
-        conditioning: ahead - best filter, what looking ahead gains over the filters found; 0 of a smoother.
-        approximation: importance - ahead. At most the gap from log p(x) to the best offsets found; it counts what the
-            family lacks, the way in which it depends on the sampled memory, and what the search has left.
+        amortisation: best filter - encoder; of a smoother ahead - encoder. No more than the gap to the best there is.
+        conditioning: ahead - best filter, what looking ahead gains; 0 of a smoother. Too low by what the search for
+            offsets has left, too high by what the best filter there is has over those of `filters`.
+        approximation: importance - ahead. No more than log p(x) - ahead, which counts what the family lacks, the way in
+            which q depends on the sampled memory, and what the search has left.
         kind: of the three gaps.
         slices: how many.
         rows: of each.
@@ -69,7 +70,7 @@ def gaps(
     generator: torch.Generator,
     *,
     steps: int = 60,
-    learning_rate: float = 0.1,
+    learning_rate: float = 0.05,
     draws: int = 2,
     samples: int = 64,
 ) -> Gaps:
@@ -81,8 +82,8 @@ def gaps(
     The best filter is not the one that answers every row as well as it can be answered: p(z_t | h_t, x_t) is best for
     row t, and worse for those that follow than a q that allows for what may come (`exact.MILD`: 31.3 nats below log p,
     the best gains 18.4). And offsets that suit the rows that did come look ahead. So the filter is fitted to the whole
-    bound on one half of the slices and judged on the other, each way round; what a row itself asks for, d_myopic, is all
-    that it reads.
+    bound on one half of the slices and judged on the other, each way round; besides h and e it reads what the row asks
+    for by itself, d_myopic.
 
     Args:
         model: the world model; it is not changed.
@@ -167,16 +168,15 @@ class _Search:
         return offsets
 
     def filter(self, myopic: Float[Tensor, "slice time parameter"]) -> Tensor:
-        """Return M d_myopic + c, with M and c from the slices of the other half."""
+        """Return m d_myopic + c, with the m and c that suit the slices of the other half."""
         half = torch.arange(self.asked.number, device=self.asked.device) % 2
-        size = myopic.shape[-1]
-        matrix = 0.5 * torch.eye(size, device=myopic.device).repeat(2, 1, 1)
-        constant = torch.zeros(2, 1, size, device=myopic.device)
+        factor = myopic.new_full((2, 1, myopic.shape[-1]), 0.5)
+        constant = torch.zeros_like(factor)
 
         def moved(half: Tensor) -> Tensor:
-            return myopic @ matrix[half].mT + constant[half]
+            return factor[half] * myopic + constant[half]
 
-        self._ascend([matrix, constant], lambda: moved(1 - half), False)
+        self._ascend([factor, constant], lambda: moved(1 - half), False)
         return moved(half)
 
     def _ascend(self, numbers: list[Tensor], offsets: Callable[[], Tensor], myopic: bool) -> None:
@@ -185,8 +185,8 @@ class _Search:
         decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, self.steps)
         for _ in range(self.steps):
             adam.zero_grad()
-            bound = self.asked.climb(offsets(), self.asked.noise(self.draws, self.generator), myopic)
-            (-bound).backward()  # type: ignore[no-untyped-call]  # torch left it bare
+            bound = self.asked.bound(offsets(), self.asked.noise(self.draws, self.generator), myopic)
+            (-bound.mean(0).sum()).backward()
             adam.step()
             decay.step()
             self.decoder_calls += self.draws

@@ -105,10 +105,7 @@ class MovedBound:
         *,
         myopic: bool = False,
     ) -> tuple[State, Float[Tensor, "sample slice time parameter"]]:
-        """Return states `[sample, slice, time]` and the parameters of q, from which no gradient reaches the offsets.
-
-        `myopic` cuts the gradient from row to row.
-        """
+        """Return states `[sample, slice, time]` and the parameters of q; `myopic` cuts the gradient from row to row."""
         samples = len(noise)
 
         def repeated(x: Tensor) -> Tensor:
@@ -121,9 +118,8 @@ class MovedBound:
             state = (state.detach() if myopic else state).map(lambda x, keep=keep: x * keep)  # type: ignore[misc]
             memory, past = self.model.memory.advance(state, move)
             memory = memory.float()
-            answer = self.posterior.parameters_at(memory, embedded)
-            parameters.append(answer + offset.detach())
-            state = State(memory, self.posterior.sample(answer + offset, draw), past)
+            parameters.append(self.posterior.parameters_at(memory, embedded) + offset)
+            state = State(memory, self.posterior.sample(parameters[-1], draw), past)
             states.append(State(memory, state.latent))
         both = State.stack(states, dim=1).map(lambda x: x.unflatten(0, (samples, self.number)))
         return both, torch.stack(parameters, dim=1).unflatten(0, (samples, self.number))
@@ -138,17 +134,16 @@ class MovedBound:
             total = total + self.model.decode(states, "vector").log_prob(self.model.squash(seen.vector))
         return total
 
-    def climb(
-        self, offsets: Float[Tensor, "slice time parameter"], noise: Float[Tensor, "sample slice time noise"], myopic: bool
-    ) -> Float[Tensor, ""]:
-        """Return the bound, summed over rows, to be maximised: gradients along the paths of z alone.
-
-        What is left out, the score of q, has mean zero; and where q is exact, no sample's gradient is noise.
-
-        Reference: Roeder et al. 2017, "Sticking the Landing", section 3.
-        """
+    def bound(
+        self,
+        offsets: Float[Tensor, "slice time parameter"],
+        noise: Float[Tensor, "sample slice time noise"],
+        myopic: bool,
+    ) -> Float[Tensor, "sample slice time"]:
+        """Return the rows of the bound for every sample, with the KL in closed form where there is one."""
         states, parameters = self.infer(offsets, noise, myopic=myopic)
-        return self._log_weights(states, parameters).mean(0).sum()
+        q = self.posterior.distribution(parameters)
+        return self.log_likelihood(states) - self.model.prior.kl(q, states.latent, states.memory)
 
     @torch.no_grad()
     def measure(
@@ -158,15 +153,8 @@ class MovedBound:
         bounds, weights = [], []
         for draw in noise.split(max(1, FRAMES // (self.number * self.length))):
             states, parameters = self.infer(offsets, draw)
-            weights.append(self._log_weights(states, parameters).sum(-1))
-            # With the KL in closed form, where there is one, the mean is the same and varies less.
-            q = self.posterior.distribution(parameters)
-            estimated = q.log_prob(states.latent) - self.model.prior.log_prob(states.latent, states.memory)
-            kl = self.model.prior.kl(q, states.latent, states.memory)
-            bounds.append(weights[-1] + (estimated - kl).sum(-1))
+            q, seen = self.posterior.distribution(parameters), self.log_likelihood(states)
+            bounds.append((seen - self.model.prior.kl(q, states.latent, states.memory)).sum(-1))
+            prior = self.model.prior.log_prob(states.latent, states.memory)
+            weights.append((seen + prior - q.log_prob(states.latent)).sum(-1))
         return torch.cat(bounds), torch.cat(weights)
-
-    def _log_weights(self, states: State, parameters: Tensor) -> Tensor:
-        q = self.posterior.distribution(parameters)
-        prior = self.model.prior.log_prob(states.latent, states.memory)
-        return self.log_likelihood(states) + prior - q.log_prob(states.latent)
