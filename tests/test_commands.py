@@ -16,6 +16,7 @@ from PIL import Image
 from worldvae.checkpoint import FORMAT_VERSION
 from worldvae.commands.cli import main
 from worldvae.config import load_config
+from worldvae.diagnostics import Effort
 from worldvae.dream import OpenLoop
 from worldvae.replay import Replay
 from worldvae.run import RunConfig
@@ -101,7 +102,7 @@ def test_eval_says_what_better_inference_would_gain(
     assert call("eval", str(run), "--episodes", "1", "--diagnose") == 0
     printed = capsys.readouterr().out
     assert "by amortisation" in printed and "slices of 4 rows" in printed
-    assert "ms,      0 decoded: amortised" in printed and "decoded: HMC, 40 steps" in printed
+    assert "ms, 0 decoded: amortised" in printed and "decoded: HMC, 40 steps" in printed
 
 
 def test_dream_prints_one_object_and_writes_a_film(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -241,7 +241,7 @@ class VAE(nn.Module):
     def interpolate(
         self,
         a: Float[Tensor, "batch *event"],
-        b: Float[Tensor, "batch *event"],
+        b: Float[Tensor, "other *event"],
         steps: int = 8,
         how: Literal["lerp", "slerp", "geodesic"] = "lerp",
     ) -> Float[Tensor, "step batch *event"]:

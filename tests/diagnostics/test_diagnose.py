@@ -63,7 +63,7 @@ EFFORT = Effort(slices=4, length=4, steps=2, samples=4, rows=4, refinements=(2,)
     ("choice", "reasons"),
     [
         ({}, {}),
-        ({"latent": "categorical"}, {"inference": "Gaussian posteriors"}),
+        ({"latent": "categorical"}, {"inference": "compared for Gaussians"}),
         ({"prior": "energy"}, {"gaps": "kind unnormalised", "inference": "unnormalised prior"}),
         ({"prior": "hierarchical"}, {"gaps": "ResidualPosterior", "inference": "ResidualPosterior"}),
     ],

@@ -31,5 +31,5 @@ def test_what_cannot_be_refined_is_refused(make_model, make_batch) -> None:
     with pytest.raises(ValueError, match="AmortisedPosterior and an exact prior, not for ResidualPosterior"):
         compare_inference(model, make_batch(model, 2, 3), torch.Generator())
     model = make_model(None, vector=3, latent="categorical")
-    with pytest.raises(ValueError, match="Gaussian posteriors, where HMC begins, not for CategoricalFamily"):
+    with pytest.raises(ValueError, match="Gaussians, in which HMC begins, not for CategoricalFamily"):
         compare_inference(model, make_batch(model, 2, 3), torch.Generator())

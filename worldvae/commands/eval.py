@@ -90,10 +90,11 @@ def _inference(found: Diagnosis) -> list[str]:
             f"the bound lacks      {g.amortisation:.3f} by amortisation, {g.conditioning:.3f} by conditioning, "
             f"{g.approximation:.3f} by approximation (estimates, nats per row, of {g.slices} slices of {g.rows} rows)"
         )
-    for way in found.inference or []:
-        lines.append(
-            f"  {way.gap:8.3f} nats below log p, {way.milliseconds:8.3f} ms, {way.decoder_calls:6d} decoded: {way.name}"
-        )
+    lines += [
+        f"one row inferred     {way.gap:.3f} nats below log p, {way.milliseconds:.2f} ms, "
+        f"{way.decoder_calls} decoded: {way.name}"
+        for way in found.inference or []
+    ]
     reasons = [f"{name}: {why}" for name, why in found.left_out.items() if why != "not asked"]
     return [*lines, *(f"left out             {reason}" for reason in reasons)]
 

@@ -35,8 +35,8 @@ class Gaps:
 
     Attributes:
         filters: the ELBO of filters. "encoder": the model as it is. "myopic": offsets that serve their own row alone.
-            "fitted": offsets d = m d_myopic + c, with vectors m and c fitted to the whole bound of other slices. Where the
-            encoder is shown what comes later (`model.context=smooth`) there is "encoder" only.
+            "fitted": offsets d = m d_myopic + c, with vectors m and c fitted to the whole bound of other slices. Where
+            the encoder is shown what comes later (`model.context=smooth`) there is "encoder" only.
         ahead: the ELBO of the best offsets that were found for the whole bound of each slice itself.
         importance: the importance-weighted bound of log p(x) with that q and all samples of a slice.
         amortisation: best filter - encoder; of a smoother ahead - encoder. No more than the gap to the best there is.
@@ -185,7 +185,7 @@ class _Search:
         decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, self.steps)
         for _ in range(self.steps):
             adam.zero_grad()
-            bound = self.asked.bound(offsets(), self.asked.noise(self.draws, self.generator), myopic)
+            bound = self.asked.bound(offsets(), self.asked.noise(self.draws, self.generator), myopic=myopic)
             (-bound.mean(0).sum()).backward()
             adam.step()
             decay.step()

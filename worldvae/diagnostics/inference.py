@@ -64,7 +64,7 @@ def compare_inference(
         action: action taken in that row (default: zero).
         number: rows that are compared, picked at random.
         steps: gradient steps of the semi-amortised posteriors; from scratch ten times the most.
-        draws: HMC steps after as many of warm-up, with 10 leapfrog steps each; several times as many as the latent is long.
+        draws: HMC steps after as many of warm-up, with 10 leapfrog steps each; several times the length of the latent.
         samples: of z for every bound.
 
     Raises:
@@ -77,9 +77,7 @@ def compare_inference(
         what = f"{type(posterior).__name__} and a {model.prior.kind} prior"
         raise ValueError(f"inference is compared for an AmortisedPosterior and an exact prior, not for {what}")
     if not isinstance(posterior.family, GaussianFamily | FullGaussianFamily):
-        raise ValueError(
-            f"inference is compared for Gaussian posteriors, where HMC begins, not for {posterior.family!r}"
-        )
+        raise ValueError(f"inference is compared for Gaussians, in which HMC begins, not for {posterior.family!r}")
     model = copy.deepcopy(model).requires_grad_(False)
     model.config = replace(model.config, bfloat16=False)  # a sum over pixels has no digits left in bfloat16
     with torch.no_grad():

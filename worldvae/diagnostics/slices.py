@@ -68,8 +68,7 @@ def pick_slices(
 class MovedBound:
     """sum_t log p(x_t | h_t, z_t) - KL(q_t || p(z_t | h_t)) with q_t = family(parameters(h_t, e_t) + d_t); no rewards.
 
-    The model is copied: float32 throughout, for a sum over pixels has no digits left in bfloat16, and no gradient of its
-    parameters.
+    The model is copied, without gradients, and in float32 throughout: a sum over pixels has no digits left in bfloat16.
 
     Args:
         model: whose posterior is an `AmortisedPosterior`.
@@ -138,7 +137,8 @@ class MovedBound:
         self,
         offsets: Float[Tensor, "slice time parameter"],
         noise: Float[Tensor, "sample slice time noise"],
-        myopic: bool,
+        *,
+        myopic: bool = False,
     ) -> Float[Tensor, "sample slice time"]:
         """Return the rows of the bound for every sample, with the KL in closed form where there is one."""
         states, parameters = self.infer(offsets, noise, myopic=myopic)
