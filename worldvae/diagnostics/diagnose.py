@@ -41,9 +41,9 @@ class Effort:
     length: int = 16
     steps: int = 60
     samples: int = 64
-    rows: int = 16
+    rows: int = 12
     refinements: tuple[int, ...] = (10, 50)
-    draws: int = 100
+    draws: int = 200
 
 
 @dataclass(frozen=True)

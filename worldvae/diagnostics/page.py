@@ -36,6 +36,7 @@ def draw_page(found: Diagnosis, path: Path, title: str) -> None:
     holes = {"MMD\u00b2": found.hole["mmd"], "log-ratio": found.hole["log_ratio"], "given h": found.conditional_hole}
     bars = axes[2].bar(list(holes), list(holes.values()))
     axes[2].bar_label(bars, fmt="%.3f")
+    axes[2].margins(y=0.15)
     axes[2].set(title="inferred against imagined z (0: alike)", ylabel="MMD\u00b2, or nats")
     if found.calibration is None:
         _bars(axes[3], None, "truth inside the interval", "")
