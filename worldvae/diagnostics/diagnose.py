@@ -133,9 +133,7 @@ def diagnose(
         joint = [torch.cat([memory, z], dim=-1) for z in (some, others)]
         conditional = log_ratio(joint[0], joint[1], generator)
     surprise = torch.where(valid, kl, torch.nan)
-    probe = None
-    if truth is not None:
-        probe = linear_probe(states.features[valid], truth.to(model.device)[valid]).tolist()
+    known = None if truth is None else truth.to(model.device)[valid]
     return Diagnosis(
         model.prior.kind,
         collapse(_means(q, states)[valid], kl[valid]),
@@ -145,7 +143,7 @@ def diagnose(
         hole,
         conditional,
         _calibration(model, rows, valid, draws, context, horizon, samples),
-        probe,
+        None if known is None else linear_probe(states.features[valid], known).tolist(),
         *_inference(model, rows, valid, observed, effort, generator, draws),
     )
 

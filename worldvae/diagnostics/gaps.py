@@ -103,7 +103,7 @@ def gaps(
     """
     _check(model, len(slices.action))
     asked = MovedBound(model, slices)
-    noise = asked.noise(samples, generator)
+    noise = asked.noise(samples, generator)  # the same for all bounds
     search = _Search(asked, generator, steps, learning_rate, draws)
     offsets = {"encoder": torch.zeros(asked.shape, device=asked.device)}
     if model.smoother is None:
@@ -114,23 +114,12 @@ def gaps(
     found = asked.measure(search.best(offsets[best]), noise)
     ahead, weights = max(found, measured[best], key=lambda both: float(both[0].mean()))  # where nothing was gained
 
-    scale = 1 / asked.length
-    levels = {name: _level(bound * scale) for name, (bound, _) in measured.items()}
-    top, importance = _level(ahead * scale), _importance(weights, scale)
-    filtering = top if model.smoother is not None else levels[best]
-    return Gaps(
-        levels,
-        top,
-        importance,
-        amortisation=filtering.nats - levels["encoder"].nats,
-        conditioning=top.nats - filtering.nats,
-        approximation=importance.nats - top.nats,
-        kind="estimate",
-        slices=asked.number,
-        rows=asked.length,
-        samples=samples,
-        decoder_calls=search.decoder_calls + samples * (len(measured) + 1),
-    )
+    filters = {name: _level(bound / asked.length) for name, (bound, _) in measured.items()}
+    top, importance = _level(ahead / asked.length), _importance(weights, asked.length)
+    reached = filters[best] if model.smoother is None else top
+    calls = search.decoder_calls + samples * (len(measured) + 1)
+    split = reached.nats - filters["encoder"].nats, top.nats - reached.nats, importance.nats - top.nats
+    return Gaps(filters, top, importance, *split, "estimate", asked.number, asked.length, samples, calls)
 
 
 def _check(model: WorldModel, slices: int) -> None:
@@ -146,10 +135,10 @@ def _level(bounds: Float[Tensor, "sample slice"]) -> Level:
     return Level(float(bounds.mean()), float(error.sqrt()))
 
 
-def _importance(weights: Float[Tensor, "sample slice"], scale: float) -> Level:
+def _importance(weights: Float[Tensor, "sample slice"], rows: int) -> Level:
     shares = torch.softmax(weights, dim=0)  # the delta method: log p is the logarithm of a mean
-    error = (shares - 1 / len(shares)).square().sum() ** 0.5 * scale / shares.shape[1]
-    return Level(float(iwae(weights).mean()) * scale, float(error))
+    error = (shares - 1 / len(shares)).square().sum().sqrt() / (rows * shares.shape[1])
+    return Level(float(iwae(weights).mean()) / rows, float(error))
 
 
 class _Search:

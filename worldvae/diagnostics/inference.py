@@ -72,12 +72,7 @@ def compare_inference(
 
     Reference: Cremer et al. 2018, "Inference Suboptimality in Variational Autoencoders", section 3.
     """
-    posterior = model.posterior
-    if not isinstance(posterior, AmortisedPosterior) or model.prior.kind != "exact":
-        what = f"{type(posterior).__name__} and a {model.prior.kind} prior"
-        raise ValueError(f"inference is compared for an AmortisedPosterior and an exact prior, not for {what}")
-    if not isinstance(posterior.family, GaussianFamily | FullGaussianFamily):
-        raise ValueError(f"inference is compared for Gaussians, in which HMC begins, not for {posterior.family!r}")
+    _check(model)
     model = copy.deepcopy(model).requires_grad_(False)
     model.config = replace(model.config, bfloat16=False)  # a sum over pixels has no digits left in bfloat16
     with torch.no_grad():
@@ -102,6 +97,15 @@ def compare_inference(
         Inference(name, float(bound.mean()), "lower_bound", float((best - bound).mean()), ms, encoded, decoded)
         for name, bound, _, ms, encoded, decoded in found
     ]
+
+
+def _check(model: WorldModel) -> None:
+    posterior = model.posterior
+    if not isinstance(posterior, AmortisedPosterior) or model.prior.kind != "exact":
+        what = f"{type(posterior).__name__} and a {model.prior.kind} prior"
+        raise ValueError(f"inference is compared for an AmortisedPosterior and an exact prior, not for {what}")
+    if not isinstance(posterior.family, GaussianFamily | FullGaussianFamily):
+        raise ValueError(f"inference is compared for Gaussians, in which HMC begins, not for {posterior.family!r}")
 
 
 Joint = Callable[[Float[Tensor, "sample row latent"]], Float[Tensor, "sample row"]]
