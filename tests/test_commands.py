@@ -16,6 +16,7 @@ from PIL import Image
 from worldvae.checkpoint import FORMAT_VERSION
 from worldvae.commands.cli import main
 from worldvae.config import load_config
+from worldvae.diagnostics import Effort
 from worldvae.dream import OpenLoop
 from worldvae.replay import Replay
 from worldvae.run import RunConfig
@@ -81,7 +82,7 @@ def test_eval_prints_one_object(run: Path, agent: str, capsys: pytest.CaptureFix
 
 def test_eval_diagnoses_the_model_with_a_page_of_plots(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert call("eval", str(run), "--episodes", "4", "--diagnose", "--json") == 0
+    assert call("eval", str(run), "--episodes", "4", "--diagnose", "--no-inference", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["collapse"]["verdict"] in ("healthy", "partly collapsed", "collapsed")
     assert len(found["calibration"]["coverage"]) == 15 and len(found["surprise"]) == 4
@@ -89,6 +90,19 @@ def test_eval_diagnoses_the_model_with_a_page_of_plots(run: Path, capsys: pytest
     with Image.open(found["file"]) as page:
         assert page.width > 1000
     assert json.loads((run / "diagnosis" / "actor_seed0.json").read_text()) == found
+    assert found["gaps"] is None and found["left_out"]["gaps"] == "not asked"
+
+
+def test_eval_says_what_better_inference_would_gain(
+    run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = Effort(slices=2, length=4, steps=2, samples=2, rows=4, refinements=(2,), draws=20)
+    monkeypatch.setattr("worldvae.commands.eval.EFFORT", few)
+    capsys.readouterr()
+    assert call("eval", str(run), "--episodes", "1", "--diagnose") == 0
+    printed = capsys.readouterr().out
+    assert "by amortisation" in printed and "slices of 4 rows" in printed
+    assert "ms, 0 decoded: amortised" in printed and "decoded: HMC, 40 steps" in printed
 
 
 def test_dream_prints_one_object_and_writes_a_film(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -255,6 +255,12 @@ def test_an_interpolation_ends_at_its_ends(trained: VAE, digits: Tensor, how: st
     assert torch.allclose(frames[-1], trained.reconstruct(x[3:6]), atol=1e-6)
 
 
+def test_an_interpolation_needs_two_ends_each(trained: VAE, digits: Tensor) -> None:
+    x = digits.float().view(-1, 8, 8)
+    with pytest.raises(ValueError, match="3 examples a and 2 examples b"):
+        trained.interpolate(x[:3], x[3:5])
+
+
 def test_a_traversal_changes_one_number_only(trained: VAE, digits: Tensor) -> None:
     x = digits.float().view(-1, 8, 8)[:2]
     mode = trained.encode(x).mean.detach()

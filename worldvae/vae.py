@@ -249,7 +249,7 @@ class VAE(nn.Module):
     def interpolate(
         self,
         a: Float[Tensor, "batch *event"],
-        b: Float[Tensor, "batch *event"],
+        b: Float[Tensor, "other *event"],
         steps: int = 8,
         how: Literal["lerp", "slerp", "geodesic"] = "lerp",
     ) -> Float[Tensor, "step batch *event"]:
@@ -261,8 +261,13 @@ class VAE(nn.Module):
             steps: points of the curve, its ends included.
             how: a straight line, along the sphere, or the shortest way as the decoder's outputs measure it.
 
+        Raises:
+            ValueError: If there are not as many examples b as a, or there is no such curve.
+
         Reference: White 2016 ("slerp"); Arvanitidis et al. 2018 ("geodesic"): see `worldvae.interpolation`.
         """
+        if len(a) != len(b):
+            raise ValueError(f"{len(a)} examples a and {len(b)} examples b: each needs its other end, give as many")
         ends = self.parameters_of(a)[0], self.parameters_of(b)[0]
         if how == "geodesic":
             return self.decode(geodesic(self.surface, *ends, steps)).mean

@@ -19,6 +19,7 @@ from worldvae.distributions import TwoHot, symlog
 from worldvae.likelihoods import (
     BernoulliImageLikelihood,
     BernoulliLikelihood,
+    DiffusionLikelihood,
     GaussianLikelihood,
     Rendering,
     TwoHotLikelihood,
@@ -27,7 +28,7 @@ from worldvae.networks import MLP, ConvEncoder, StridedEncoder
 from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory, make_vector
 from worldvae.posteriors import Smoother
 from worldvae.priors import Ensemble
-from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, TensorTree
+from worldvae.types import ActionLayout, Batch, Dream, Kind, Observation, ObservationLayout, State, TensorTree
 
 Policy = Callable[[State], Float[Tensor, "batch action"]]
 
@@ -88,6 +89,12 @@ class WorldModel(nn.Module):
     def kl_is_estimated(self) -> bool:
         """Whether KL(q || p) has no closed form here, and is estimated at one sample of q."""
         return self.config.posterior == "flow" or self.prior.estimates_kl
+
+    @property
+    def density_kind(self) -> Kind:
+        """What kind of number log p(x, z | h) is: the prior's, but a diffusion decoder knows a noisy bound at best."""
+        noisy = any(isinstance(decoder, DiffusionLikelihood) for decoder in self.decoders.values())
+        return "lower_bound" if noisy and self.prior.kind == "exact" else self.prior.kind
 
     @property
     def feature_size(self) -> int:

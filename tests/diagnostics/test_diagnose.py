@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from worldvae.diagnostics import diagnose
+from worldvae.diagnostics import Effort, diagnose
 from worldvae.types import Batch
 
 
@@ -54,6 +54,35 @@ def test_what_lies_behind_the_end_of_an_episode_changes_nothing(make_model, make
     assert a.collapse == b.collapse and a.kl_over_time == pytest.approx(b.kl_over_time, rel=1e-5)
     assert torch.allclose(a.calibration.crps, b.calibration.crps, atol=1e-6)
     assert torch.tensor(a.surprise).isnan().sum() == (~valid).sum()
+
+
+EFFORT = Effort(slices=4, length=4, steps=2, samples=4, rows=4, refinements=(2,), draws=20)
+
+
+@pytest.mark.parametrize(
+    ("choice", "reasons"),
+    [
+        ({}, {}),
+        ({"latent": "categorical"}, {"inference": "compared for Gaussians"}),
+        ({"prior": "energy"}, {"gaps": "kind unnormalised", "inference": "unnormalised prior"}),
+        ({"prior": "hierarchical"}, {"gaps": "ResidualPosterior", "inference": "ResidualPosterior"}),
+    ],
+    ids=str,
+)
+def test_better_inference_is_asked_about_or_the_reason_given(make_model, make_batch, choice, reasons) -> None:
+    model = make_model(None, vector=3, **choice)
+    found = ask(model, make_batch(model, 6, 12), effort=EFFORT)
+    assert found.left_out.keys() == reasons.keys()
+    assert all(reason in found.left_out[name] for name, reason in reasons.items())
+    assert [found.gaps is None, found.inference is None] == [name in reasons for name in ("gaps", "inference")]
+    plain = json.loads(json.dumps(found.as_json()))
+    if not reasons:
+        assert plain["gaps"]["filters"]["encoder"]["kind"] == "lower_bound" and plain["gaps"]["rows"] == 4
+        assert [way["decoder_calls"] > 0 for way in plain["inference"]] == [False, True, True, True]
+    without = ask(model, make_batch(model, 6, 12))
+    assert without.left_out == {"gaps": "not asked", "inference": "not asked"}
+    # The rest is as it was, but for the prior of energies, which estimates with draws of its own.
+    assert without.kl_over_time == pytest.approx(found.kl_over_time, rel=1e-2)
 
 
 def test_short_episodes_have_no_calibration_and_few_rows_nothing(make_model, make_batch) -> None:

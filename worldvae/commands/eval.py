@@ -7,11 +7,13 @@ from typing import Annotated
 import torch
 import typer
 
-from worldvae.diagnostics import Diagnosis, check_plotting, draw_page
+from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
 from worldvae.diagnostics import diagnose as examine
 from worldvae.errors import UserError
 from worldvae.evaluation import Evaluation, evaluate, witness
 from worldvae.run import AGENTS, Run, load
+
+EFFORT = Effort()
 
 
 def eval_(
@@ -20,6 +22,9 @@ def eval_(
     episodes: Annotated[int, typer.Option(help="Held-out episodes.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the episodes and of the agent.")] = 0,
     diagnose: Annotated[bool, typer.Option("--diagnose", help="Examine the world model, with plots.")] = False,
+    inference: Annotated[
+        bool, typer.Option("--inference/--no-inference", help="Of --diagnose: what better inference would gain (slow).")
+    ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Play held-out episodes with an agent on a trained world model."""
@@ -28,13 +33,13 @@ def eval_(
     opened = load(run)
     opened.check_env()
     if diagnose:
-        _diagnose(opened, agent, episodes, seed, as_json)
+        _diagnose(opened, agent, episodes, seed, EFFORT if inference else None, as_json)
         return
     result = evaluate(opened.make_agent(agent), opened.config.env, episodes, seed)
     print(json.dumps(result.as_json()) if as_json else _table(result))
 
 
-def _diagnose(run: Run, agent: str, episodes: int, seed: int, as_json: bool) -> None:
+def _diagnose(run: Run, agent: str, episodes: int, seed: int, effort: Effort | None, as_json: bool) -> None:
     """Print and draw what the diagnostics say of the model on episodes that `agent` plays."""
     check_plotting()
     folder = run.folder / "diagnosis"
@@ -44,7 +49,8 @@ def _diagnose(run: Run, agent: str, episodes: int, seed: int, as_json: bool) -> 
         raise UserError(f"cannot write to {folder} ({error.strerror}): a diagnosis is kept there.") from None
     seen = witness(run, run.make_agent(agent), episodes, seed)
     try:
-        found = examine(run.model, seen.rows, seen.valid, torch.Generator().manual_seed(seed), seen.truth)
+        generator = torch.Generator().manual_seed(seed)
+        found = examine(run.model, seen.rows, seen.valid, generator, seen.truth, effort=effort)
     except ValueError as error:
         raise UserError(f"{error}.") from None
     page, numbers = folder / f"{agent}_seed{seed}.png", folder / f"{agent}_seed{seed}.json"
@@ -72,7 +78,25 @@ def _findings(found: Diagnosis, page: Path, numbers: Path) -> str:
         )
     if found.probe is not None:
         lines.append("its vector, linear   R\u00b2 " + ", ".join(f"{value:.2f}" for value in found.probe))
+    lines += _inference(found)
     return "\n".join([*lines, f"The plots are in {page}, the numbers in {numbers}"])
+
+
+def _inference(found: Diagnosis) -> list[str]:
+    lines = []
+    if found.gaps is not None:
+        g = found.gaps
+        lines.append(
+            f"the bound lacks      {g.amortisation:.3f} by amortisation, {g.conditioning:.3f} by conditioning, "
+            f"{g.approximation:.3f} by approximation (estimates, nats per row, of {g.slices} slices of {g.rows} rows)"
+        )
+    lines += [
+        f"one row inferred     {way.gap:.3f} nats below log p, {way.milliseconds:.2f} ms, "
+        f"{way.decoder_calls} decoded: {way.name}"
+        for way in found.inference or []
+    ]
+    reasons = [f"{name}: {why}" for name, why in found.left_out.items() if why != "not asked"]
+    return [*lines, *(f"left out             {reason}" for reason in reasons)]
 
 
 def _table(result: Evaluation) -> str:

@@ -2,19 +2,26 @@
 
 from worldvae.diagnostics.calibration import Calibration, calibration
 from worldvae.diagnostics.collapse import Collapse, active_units, collapse, kl_per_dimension
-from worldvae.diagnostics.diagnose import Diagnosis, diagnose
+from worldvae.diagnostics.diagnose import Diagnosis, Effort, diagnose
+from worldvae.diagnostics.gaps import Gaps, Level, gaps
 from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world
 from worldvae.diagnostics.page import check_plotting, draw_page
 from worldvae.diagnostics.probe import linear_probe
+from worldvae.diagnostics.slices import MovedBound, Slices, pick_slices
 
 __all__ = [
     "Calibration",
     "Collapse",
     "Diagnosis",
+    "Effort",
+    "Gaps",
     "Inference",
+    "Level",
     "LinearWorldResult",
+    "MovedBound",
+    "Slices",
     "active_units",
     "calibration",
     "check_plotting",
@@ -22,9 +29,11 @@ __all__ = [
     "compare_inference",
     "diagnose",
     "draw_page",
+    "gaps",
     "kl_per_dimension",
     "learn_linear_world",
     "linear_probe",
     "log_ratio",
     "mmd",
+    "pick_slices",
 ]

@@ -11,13 +11,39 @@ from torch.nn import functional as F
 
 from worldvae.diagnostics.calibration import Calibration, calibration
 from worldvae.diagnostics.collapse import Collapse, collapse, kl_per_dimension
+from worldvae.diagnostics.gaps import Gaps, gaps
 from worldvae.diagnostics.hole import log_ratio, mmd
+from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.probe import linear_probe
+from worldvae.diagnostics.slices import pick_slices
 from worldvae.types import Batch, State
-from worldvae.world_model import WorldModel, unit
+from worldvae.world_model import Observed, WorldModel, unit
 
 CELLS = 8
 """Frames are predicted as the means of 8 x 8 cells: of single pixels nearly all are background, and calibrated."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much is spent on asking what better inference would gain.
+
+    Attributes:
+        slices: of episodes, of which the three gaps are told.
+        length: rows of each.
+        steps: of each search for better answers to them.
+        samples: of every slice for every bound.
+        rows: single rows for which the ways of inference are compared.
+        refinements: gradient steps of the semi-amortised ways; from scratch ten times the most.
+        draws: of HMC.
+    """
+
+    slices: int = 8
+    length: int = 16
+    steps: int = 60
+    samples: int = 64
+    rows: int = 12
+    refinements: tuple[int, ...] = (10, 50)
+    draws: int = 200
 
 
 @dataclass(frozen=True)
@@ -35,6 +61,9 @@ class Diagnosis:
         calibration: of predictions at every horizon, over standardised vectors or cells of frames; None where no
             episode is long enough.
         probe: R^2 of each entry of what is known of the true state, read linearly off h and z; None where nothing is.
+        gaps: what the bound lacks by approximation, by amortisation and by conditioning.
+        inference: one pass of the encoder against iterative inference.
+        left_out: why `gaps` or `inference` is None.
     """
 
     prior_kind: str
@@ -46,6 +75,9 @@ class Diagnosis:
     conditional_hole: float
     calibration: Calibration | None
     probe: list[float] | None
+    gaps: Gaps | None
+    inference: list[Inference] | None
+    left_out: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain lists and numbers; what is not finite is None."""
@@ -64,6 +96,7 @@ def diagnose(
     context: int = 5,
     horizon: int = 15,
     samples: int = 19,
+    effort: Effort | None = None,
 ) -> Diagnosis:
     """Ask a model everything.
 
@@ -76,6 +109,7 @@ def diagnose(
         context: rows seen before a prediction.
         horizon: rows predicted.
         samples: predictions of each.
+        effort: to be spent on `gaps` and `inference`, which take most of the time (None: they are left out).
 
     Raises:
         ValueError: If there are fewer than 16 rows.
@@ -99,9 +133,7 @@ def diagnose(
         joint = [torch.cat([memory, z], dim=-1) for z in (some, others)]
         conditional = log_ratio(joint[0], joint[1], generator)
     surprise = torch.where(valid, kl, torch.nan)
-    probe = None
-    if truth is not None:
-        probe = linear_probe(states.features[valid], truth.to(model.device)[valid]).tolist()
+    known = None if truth is None else truth.to(model.device)[valid]
     return Diagnosis(
         model.prior.kind,
         collapse(_means(q, states)[valid], kl[valid]),
@@ -111,8 +143,45 @@ def diagnose(
         hole,
         conditional,
         _calibration(model, rows, valid, draws, context, horizon, samples),
-        probe,
+        None if known is None else linear_probe(states.features[valid], known).tolist(),
+        *_inference(model, rows, valid, observed, effort, generator, draws),
     )
+
+
+def _inference(
+    model: WorldModel,
+    rows: Batch,
+    valid: Tensor,
+    observed: Observed,
+    effort: Effort | None,
+    generator: torch.Generator,
+    draws: torch.Generator,
+) -> tuple[Gaps | None, list[Inference] | None, dict[str, str]]:
+    """Return what better inference would gain, and the reasons why that cannot be said."""
+    if effort is None:
+        return None, None, dict.fromkeys(("gaps", "inference"), "not asked")
+    left_out: dict[str, str] = {}
+    split, ways = None, None
+    some = pick_slices(model, rows, valid, observed, effort.slices, effort.length, generator)
+    with torch.enable_grad():
+        try:
+            split = gaps(model, some, draws, steps=effort.steps, samples=effort.samples)
+        except ValueError as error:
+            left_out["gaps"] = str(error)
+        try:
+            ways = compare_inference(
+                model,
+                some.rows,
+                draws,
+                state=some.state,
+                action=some.action,
+                number=effort.rows,
+                steps=effort.refinements,
+                draws=effort.draws,
+            )
+        except ValueError as error:
+            left_out["inference"] = str(error)
+    return split, ways, left_out
 
 
 def _plain(value: Any) -> Any:

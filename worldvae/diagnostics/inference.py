@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.distributions import FullGaussianFamily, LatentFamily
+from worldvae.distributions import FullGaussianFamily, GaussianFamily, LatentFamily
 from worldvae.posteriors import AmortisedPosterior, hmc, semi_amortised, svi
 from worldvae.types import Batch, Kind, State
 from worldvae.world_model import WorldModel, unit
@@ -45,6 +45,8 @@ def compare_inference(
     rows: Batch,
     generator: torch.Generator,
     *,
+    state: State | None = None,
+    action: Float[Tensor, "batch action"] | None = None,
     number: int = 64,
     steps: tuple[int, ...] = (10, 100),
     draws: int = 100,
@@ -58,26 +60,25 @@ def compare_inference(
         model: the world model, whose posterior must be amortised.
         rows: episodes `[episode, time]` that exist to their last row.
         generator: of all draws, on the model's device.
+        state: posterior of the row before the first one (default: zero).
+        action: action taken in that row (default: zero).
         number: rows that are compared, picked at random.
         steps: gradient steps of the semi-amortised posteriors; from scratch ten times the most.
-        draws: HMC steps after as many of warm-up, with 10 leapfrog steps each; more than the latent is long.
+        draws: HMC steps after as many of warm-up, with 10 leapfrog steps each; several times the length of the latent.
         samples: of z for every bound.
 
     Raises:
-        ValueError: If the posterior has no parameters that could be refined, or a density is not known.
+        ValueError: If the posterior has no parameters that could be refined, or is not a Gaussian.
 
     Reference: Cremer et al. 2018, "Inference Suboptimality in Variational Autoencoders", section 3.
     """
-    posterior = model.posterior
-    if not isinstance(posterior, AmortisedPosterior) or model.prior.kind != "exact":
-        what = f"{type(posterior).__name__} and a {model.prior.kind} prior"
-        raise ValueError(f"inference is compared for an AmortisedPosterior and an exact prior, not for {what}")
-    if model.config.frames == "diffusion" and model.observation_layout.pixels is not None:
-        raise ValueError("inference is compared where p(x | h, z) is known; of frames=diffusion only a noisy bound is")
+    _check(model)
     model = copy.deepcopy(model).requires_grad_(False)
     model.config = replace(model.config, bfloat16=False)  # a sum over pixels has no digits left in bfloat16
     with torch.no_grad():
-        observed = model.observe(rows.to(model.device), generator=generator)
+        if state is not None and action is not None:
+            state, action = state.to(model.device), action.to(model.device)
+        observed = model.observe(rows.to(model.device), state, action, generator)
     pick = torch.randperm(rows.reward.numel(), device=model.device, generator=generator)[:number]
     memory = observed.posterior.memory.flatten(0, 1)[pick]
     start = observed.parameters.flatten(0, 1)[pick]
@@ -96,6 +97,15 @@ def compare_inference(
         Inference(name, float(bound.mean()), "lower_bound", float((best - bound).mean()), ms, encoded, decoded)
         for name, bound, _, ms, encoded, decoded in found
     ]
+
+
+def _check(model: WorldModel) -> None:
+    posterior = model.posterior
+    if not isinstance(posterior, AmortisedPosterior) or model.density_kind != "exact":
+        what = f"{type(posterior).__name__} and a log-density of kind {model.density_kind}"
+        raise ValueError(f"inference is compared for an AmortisedPosterior and an exact log-density, not for {what}")
+    if not isinstance(posterior.family, GaussianFamily | FullGaussianFamily):
+        raise ValueError(f"inference is compared for Gaussians, in which HMC begins, not for {posterior.family!r}")
 
 
 Joint = Callable[[Float[Tensor, "sample row latent"]], Float[Tensor, "sample row"]]
@@ -171,11 +181,24 @@ def _ways(
 
 
 def _full_parameters(family: FullGaussianFamily, draws: Float[Tensor, "draw row latent"]) -> Tensor:
-    """Return the parameters of the Gaussians with the mean and the covariance of the draws."""
-    size = family.latent_size
-    mean = draws.mean(0)
-    covariance = torch.einsum("dri,drj->rij", draws - mean, draws - mean) / len(draws)
-    scale = torch.linalg.cholesky(covariance + 1e-6 * torch.eye(size).to(covariance))
+    """Return the parameters of the Gaussians with the mean and the covariance of the draws.
+
+    Few draws see correlations where there are none, which costs nats: all are shrunk, by as much as they look like
+    chance.
+
+    Reference: Schaefer & Strimmer 2005, "A Shrinkage Approach to Large-Scale Covariance Matrix Estimation", section 2.4
+    (target D).
+    """
+    size, number = family.latent_size, len(draws)
+    mean, std = draws.mean(0), draws.std(0)
+    unit = (draws - mean) / std
+    correlation = torch.einsum("dri,drj->rij", unit, unit) / (number - 1)
+    eye = torch.eye(size).to(correlation)
+    chance = ((1 - correlation.square()).square() / (number - 1) * (1 - eye)).sum((1, 2))
+    seen = (correlation.square() * (1 - eye)).sum((1, 2))
+    share = (1 - chance / seen.clamp(min=1e-9)).clamp(0, 1)[:, None, None]
+    correlation = eye + share * correlation * (1 - eye)
+    scale = std.unsqueeze(-1) * torch.linalg.cholesky(correlation + 1e-6 * eye)
     row, column = torch.tril_indices(size, size, -1, device=mean.device)
     diagonal = (scale.diagonal(0, -2, -1) - family.min_std).clamp(min=1e-5)
     return torch.cat([mean, 1 + diagonal.expm1().log(), scale[:, row, column]], dim=-1)

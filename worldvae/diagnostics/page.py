@@ -2,6 +2,7 @@
 
 from importlib.util import find_spec
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 from worldvae.diagnostics.calibration import Calibration
@@ -24,9 +25,9 @@ def draw_page(found: Diagnosis, path: Path, title: str) -> None:
     check_plotting()
     from matplotlib.figure import Figure  # slow to import, and an extra
 
-    figure = Figure(figsize=(13, 7), layout="constrained")
+    figure = Figure(figsize=(17, 7), layout="constrained")
     figure.suptitle(title)
-    axes = figure.subplots(2, 3).flat
+    axes = figure.subplots(2, 4).flat
     _bars(axes[0], found.kl_per_unit, "KL of each unit of z (nats per row)", f"{found.collapse.verdict}")
     axes[1].plot(found.kl_over_time)
     axes[1].set(title="surprise: KL at every row of an episode", xlabel="row", ylabel="nats")
@@ -35,13 +36,16 @@ def draw_page(found: Diagnosis, path: Path, title: str) -> None:
     holes = {"MMD\u00b2": found.hole["mmd"], "log-ratio": found.hole["log_ratio"], "given h": found.conditional_hole}
     bars = axes[2].bar(list(holes), list(holes.values()))
     axes[2].bar_label(bars, fmt="%.3f")
+    axes[2].margins(y=0.15)
     axes[2].set(title="inferred against imagined z (0: alike)", ylabel="MMD\u00b2, or nats")
     if found.calibration is None:
         _bars(axes[3], None, "truth inside the interval", "")
         _bars(axes[4], None, "predictions", "")
     else:
         _predictions(axes[3], axes[4], found.calibration)
-    _bars(axes[5], found.probe, "R\u00b2 of the environment's vector, read linearly off h and z", "")
+    _bars(axes[5], found.probe, "R\u00b2 of the environment's vector,\nread linearly off h and z", "")
+    _gaps(axes[6], found)
+    _ways(axes[7], found)
     figure.savefig(path, dpi=100)
 
 
@@ -58,12 +62,41 @@ def _predictions(left: Any, right: Any, found: Calibration) -> None:
     right.legend()
 
 
-def _bars(axis: Any, values: list[float] | None, title: str, note: str) -> None:
-    axis.set(title=title)
-    if values is None:
-        axis.text(0.5, 0.5, "not defined here", ha="center", va="center", transform=axis.transAxes)
-        axis.set_axis_off()
+def _gaps(axis: Any, found: Diagnosis) -> None:
+    title = "what the bound lacks (estimates)"
+    if found.gaps is None:
+        _absent(axis, title, found.left_out["gaps"])
         return
+    names = ("amortisation", "conditioning", "approximation")
+    bars = axis.bar(names, [getattr(found.gaps, name) for name in names])
+    axis.bar_label(bars, fmt="%.3f")
+    axis.margins(y=0.15)
+    axis.set(title=title, ylabel="nats per row")
+
+
+def _ways(axis: Any, found: Diagnosis) -> None:
+    title = "one row inferred: bound against time"
+    if found.inference is None:
+        _absent(axis, title, found.left_out["inference"])
+        return
+    for way in found.inference:
+        axis.scatter(way.milliseconds, -way.gap, label=way.name.split(";")[0])
+    axis.axhline(0, color="grey", linestyle=":")
+    axis.set(title=title, xlabel="milliseconds per row", xscale="log", ylabel="bound - best log p (nats)")
+    axis.legend(fontsize="small")
+
+
+def _bars(axis: Any, values: list[float] | None, title: str, note: str) -> None:
+    if values is None:
+        _absent(axis, title, "not defined here")
+        return
+    axis.set(title=title)
     axis.bar(range(len(values)), values)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.text(0.98, 0.92, note, ha="right", transform=axis.transAxes)
+
+
+def _absent(axis: Any, title: str, why: str) -> None:
+    axis.set(title=title)
+    axis.text(0.5, 0.5, fill(why, 40), ha="center", va="center", transform=axis.transAxes)
+    axis.set_axis_off()
