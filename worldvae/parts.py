@@ -96,8 +96,8 @@ class WorldModelConfig:
         transforms: coupling layers of a flow.
         sampling: steps from noise to a sample of a flow-matching prior.
         bypass: whether linear maps go around the normalised layers of the perceptrons that vectors, memory, prior and
-            posterior pass through. Those layers hardly see how long their input is: what is unbounded, or known to be
-            about linear, is learned sooner and better with a bypass.
+            posterior pass through. Those layers hardly see how long their input is, which matters where magnitudes do
+            (vectors of few entries, about linear dynamics).
         ensemble: heads beside the prior whose disagreement says where the model does not know (0: none).
         bins: of the reward's two-hot distribution.
         pixel_sigma: standard deviation of frames in 0..1; where it is learned, its first value.

@@ -147,7 +147,7 @@ def learn_linear_world(
         seed: of weights, episodes and noise.
         given: a model of these parts whose p is taken over and kept (`with_true_p`, or one that was learned here); only
             q is learned then, and the gap of a filter is above all its conditioning gap. A filter that learns p as well
-            bends it towards one that filters suit: with little noise on x, and z almost a function of the past.
+            bends it towards one that suits filters, with less noise on x than there is.
         batch: episodes an update.
         episodes: held-out ones.
         samples: of q for each of them.
