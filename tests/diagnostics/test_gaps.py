@@ -239,7 +239,7 @@ def test_slices_go_on_from_the_row_before_and_end_with_their_episode(make_model,
 def test_what_cannot_be_asked_is_refused(make_model, make_batch) -> None:
     for prior, what in (("hierarchical", "ResidualPosterior"), ("energy", "kind unnormalised")):
         model = make_model(None, vector=3, prior=prior)
-        with pytest.raises(ValueError, match=f"AmortisedPosterior and a prior density.*{what}"):
+        with pytest.raises(ValueError, match=f"AmortisedPosterior and an exact log-density.*{what}"):
             gaps(model, slices_of(model, make_batch(model, 3, 9)), torch.Generator())
     model = make_model(None, vector=3)
     with pytest.raises(ValueError, match="1 slice is too few"):
