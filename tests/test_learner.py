@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from worldvae.learner import Learner, Optimiser, OptimiserConfig
-from worldvae.networks import TRUNKS
+from worldvae.networks import TRUNKS, hasten
 from worldvae.objectives import ELBOConfig
 from worldvae.parts import WorldModelConfig
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State
@@ -164,7 +164,7 @@ def test_a_step_is_that_of_plain_adam_whatever_lies_how_in_memory(trunk: str) ->
 
 def test_hasty_parameters_take_larger_steps() -> None:
     slow, hasty = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
-    hasty.haste = 4.0  # type: ignore[attr-defined]
+    hasten([hasty], 4.0)
     optimiser = Optimiser([slow, hasty], OptimiserConfig(learning_rate=0.1, warmup=0))
     for _ in range(3):
         optimiser.step((slow + hasty - 1).sum())

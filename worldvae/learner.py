@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from worldvae.networks import by_haste
 from worldvae.objectives import ELBOConfig, Terms, elbo, elbo_loss
 from worldvae.types import Batch, State
 from worldvae.world_model import WorldModel
@@ -45,7 +46,7 @@ class OptimiserConfig:
 class Optimiser:
     """Adam over the parameters of a module, with the warm-up, the decay and the clipping of its config.
 
-    Parameters with an attribute `haste` learn with so many times the step size.
+    Parameters that were hastened (`networks.hasten`) learn with so many times the step size.
 
     Attributes:
         updates: steps taken.
@@ -55,9 +56,7 @@ class Optimiser:
         self.parameters = list(parameters)
         self.config = config
         self.updates = 0
-        groups: dict[float, list[nn.Parameter]] = {}
-        for parameter in self.parameters:
-            groups.setdefault(getattr(parameter, "haste", 1.0), []).append(parameter)
+        groups = by_haste(self.parameters)
         self._hastes = list(groups)
         parts = [{"params": group} for group in groups.values()]
         self.adam = torch.optim.Adam(parts, lr=config.learning_rate, eps=config.eps, fused=True)

@@ -10,6 +10,7 @@ from torch import nn
 from worldvae.config import setting
 from worldvae.distributions import CategoricalFamily, FullGaussianFamily, GaussianFamily, LatentFamily, check_bins
 from worldvae.likelihoods import (
+    NOISE_FLOOR,
     BernoulliImageLikelihood,
     DiffusionLikelihood,
     DiscretisedLogisticLikelihood,
@@ -154,6 +155,9 @@ class WorldModelConfig:
         if self.prior == "hierarchical" and self.resolve("gaussian") % self.levels:
             size = self.resolve("gaussian")
             raise ValueError(f"gaussian={size} cannot be split into levels={self.levels}: take a multiple of them")
+        if self.frames == "diffusion" and self.pixel_sigma <= NOISE_FLOOR:
+            least = f"pixel_sigma={self.pixel_sigma} must be above {NOISE_FLOOR}"
+            raise ValueError(f"{least} with frames=diffusion, which leaves so much noise in every frame")
         check_bins(self.bins)
         if self.compile and not any(shutil.which(name) for name in ("g++", "clang++", "c++", "cl")):
             raise ValueError("compile=true needs a C++ compiler, such as g++, and there is none; take compile=false")

@@ -12,7 +12,7 @@ from torch.distributions import Distribution, Independent, Normal
 from worldvae.distributions import GaussianFamily, LatentFamily
 from worldvae.interpolation import geodesic, lerp, slerp
 from worldvae.likelihoods import GaussianLikelihood
-from worldvae.networks import MLP
+from worldvae.networks import MLP, by_haste
 from worldvae.posteriors import AmortisedPosterior, Posterior, ResidualPosterior
 from worldvae.priors import Prior, StandardPrior, VampPrior
 from worldvae.types import Kind
@@ -154,9 +154,9 @@ class VAE(nn.Module):
         """Return the importance-weighted bound log 1/k sum_k p(x, z_k) / q(z_k | x), the ELBO for k = 1.
 
         It rises to log p(x) with the number k of `samples`. It is a lower bound on average over the noise, unless the
-        prior's own log-density is but an estimate, or known but for a constant: its kind says so. Where that density is
-        a noisy draw of a lower bound, so is the ELBO; but for k > 1 it is an estimate, for the mean of the exponentials
-        prefers the draws that are too high.
+        prior's own log-density is but an estimate, or known but for a constant: its kind says so. Where that density,
+        or that of x, is a noisy draw of a lower bound, so is the ELBO; but for k > 1 it is an estimate, for the mean of
+        the exponentials prefers the draws that are too high.
 
         Reference: Burda et al. 2016, "Importance Weighted Autoencoders".
         """
@@ -165,7 +165,8 @@ class VAE(nn.Module):
         noise = self.posterior.noise((samples, len(x)), x.device, generator).to(x.dtype)
         weights = self.log_weights(x, noise)
         kind: Kind = "lower_bound" if self.prior.kind == "exact" else self.prior.kind
-        if self.prior.kind == "lower_bound" and samples > 1:
+        noisy = "lower_bound" in (self.prior.kind, getattr(self.likelihood, "kind", "exact"))
+        if kind == "lower_bound" and noisy and samples > 1:
             kind = "estimate"
         return Bound(weights.logsumexp(0) - torch.tensor(float(samples)).log().to(weights), kind)
 
@@ -211,7 +212,9 @@ class VAE(nn.Module):
         if total < 1:
             raise ValueError(f"fit: epochs={epochs}, updates={updates} is nothing to do; take at least 1")
         parameters = list(self.parameters())
-        adam = torch.optim.Adam(parameters, lr=learning_rate)
+        groups = by_haste(parameters)
+        parts = [{"params": group, "lr": haste * learning_rate} for haste, group in groups.items()]
+        adam = torch.optim.Adam(parts)
         decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, final, total)
         seen = []
         for x in _batches(data, batch, total, generator):

@@ -17,7 +17,7 @@ from torch.distributions import Normal
 
 from worldvae.comparison import digit_vaes, digits
 from worldvae.comparison.digit_vaes import LATENT, PRIORS, Digits, load_digits, make_vae
-from worldvae.comparison.digits import DigitsConfig, DigitsRow, compare_priors, hole, run_digits, train, with_density
+from worldvae.comparison.digits import DigitsConfig, DigitsRow, compare_priors, hole, train, with_density
 from worldvae.comparison.digits_table import digits_table, failures, standings
 from worldvae.comparison.flow_density import FlowDensity
 from worldvae.diagnostics import log_ratio
@@ -225,14 +225,12 @@ def test_a_gain_is_that_of_the_same_digits_under_the_same_seeds(
 
 def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"no prior 'vampp' to compare.*Did you mean 'vamp'"):
-        run_digits(tmp_path, names=("vampp",))
-    with pytest.raises(UserError, match="seeds=0"):
-        run_digits(tmp_path, seeds=0)
+        compare_priors(tmp_path, [0], names=("vampp",))
     with pytest.raises(UserError, match="seed=-1"):
-        run_digits(tmp_path, seed=-1)
+        compare_priors(tmp_path, [-1])
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="cannot write to"):
-        run_digits(tmp_path / "file")
+    with pytest.raises(UserError, match="cannot write"):
+        compare_priors(tmp_path / "file", [0])
     monkeypatch.setitem(sys.modules, "sklearn.datasets", None)
     with pytest.raises(UserError, match=r"pip install 'worldvae\[digits\]'"):
-        run_digits(tmp_path)
+        compare_priors(tmp_path, [0])

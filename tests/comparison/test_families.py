@@ -2,16 +2,25 @@
 
 import json
 import math
+import shutil
+import subprocess
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from PIL import Image
 
 from tests.test_commands import SMALL, call, complain
-from worldvae.comparison.families import bound
+from worldvae.comparison import families
+from worldvae.comparison.families import bound, bound_kind
+from worldvae.comparison.training import Trainings, minutes_of
 from worldvae.evaluation import held_out_rows
-from worldvae.run import load
+from worldvae.parts import WorldModelConfig
+from worldvae.run import Run, load
+from worldvae.types import ActionLayout, ObservationLayout
+from worldvae.world_model import WorldModel
 
 ARGUMENTS = ["--families", "dreamer,flow", "--minutes", "5", "--jobs", "2", "--episodes", "2"]
 
@@ -30,20 +39,128 @@ def test_a_row_for_every_family_and_the_reason_where_there_is_none(out: Path) ->
     good, bad = found["rows"]
     assert (good["family"], good["failed"]) == ("dreamer", None)
     assert good["environment_steps"] == 200 and good["updates"] > 0 and good["steps_per_second"] > 0
-    assert good["bound_kind"] == "lower_bound" and math.isfinite(good["bound"])
+    assert good["share"] == 1 and 0 < good["minutes"] < 5
+    assert (good["bound_kind"], good["frames"]) == ("lower_bound", "gaussian") and math.isfinite(good["bound"])
     assert len(good["psnr"]) == len(found["psnr_copy_last"]) == 4
-    assert bad["family"] == "flow" and "need latent=gaussian" in bad["failed"] and bad["ret"] is None
+    assert bad["family"] == "flow" and "need latent=gaussian" in bad["failed"]
+    assert bad["ret"] is None and bad["bound_kind"] is None
     assert found["random_mean"] > 0
     with Image.open(found["film"]) as film:
         assert getattr(film, "n_frames", 1) == 45
 
 
-def test_a_comparison_goes_on_and_is_not_mixed_with_another(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_family_that_cannot_be_measured_costs_no_other(
+    out: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(out, copy)
+    shutil.copytree(out / "dreamer", copy / "vamp")
+    rest = [*SMALL, "model.latent=categorical", "train.steps=200", "--out", str(copy), "--json"]
+    monkeypatch.setattr(families, "held_out_rows", broken_for("vamp", families.held_out_rows))
+    capsys.readouterr()
+    assert call("compare", "tiny", *rest, "--families", "vamp,dreamer", "--minutes", "5", "--jobs", "2") == 0
+    bad, good = json.loads(capsys.readouterr().out)["rows"]
+    assert bad["failed"] == "AssertionError: the action vector is not finite" and good["failed"] is None
+
+
+def broken_for(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def either(run: Run, *arguments: int) -> Any:
+        assert run.folder.name != name, "the action vector is not finite"
+        return function(run, *arguments)
+
+    return either
+
+
+def test_a_comparison_is_not_mixed_with_another(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     again = [*SMALL, "model.latent=categorical", "train.steps=200", "--out", str(out)]
-    assert "seed=0" in complain(capsys, "compare", "tiny", *again, *ARGUMENTS, "--seed", "1")
-    assert "Did you mean 'flow'" in complain(capsys, "compare", "tiny", *again, "--families", "flw")
-    assert "--jobs" in complain(capsys, "compare", "tiny", *again, "--jobs", "0")
+    for wrong, words in (
+        ([*ARGUMENTS, "--seed", "1"], "other settings"),
+        (["--families", "flw"], "Did you mean 'flow'"),
+        (["--jobs", "0"], "--jobs"),
+        (["--minutes", "inf"], "--minutes"),
+        (["family=flow"], "family= does not apply"),
+        (["--seeds", "2"], "--seeds does not apply"),
+        (["device=cuda"], "not available"),
+    ):
+        assert words in complain(capsys, "compare", "tiny", *again, *wrong)
     assert "no config" in complain(capsys, "compare")
+    assert "--minutes does not apply" in complain(capsys, "compare", "digits", "--minutes", "3")
+
+
+def folder_of(out: Path, seconds: list[float], checkpoint: bool = True) -> Path:
+    """Make what a killed training leaves: a checkpoint at step 100, lines at 50, 100, ..., and half a line."""
+    folder = out / "rssm"
+    (folder / "checkpoints" / "step_00000100").mkdir(parents=True) if checkpoint else folder.mkdir(parents=True)
+    lines = [json.dumps({"step": 50 * (i + 1), "time": second}) for i, second in enumerate(seconds)]
+    (folder / "metrics.jsonl").write_text("\n".join([*lines, '{"step": 2']))
+    return folder
+
+
+def test_what_was_trained_since_the_checkpoint_does_not_count(tmp_path: Path) -> None:
+    assert minutes_of(folder_of(tmp_path, [60.0, 120.0, 590.0])) == 2.0
+    assert minutes_of(folder_of(tmp_path / "other", [60.0, 120.0], checkpoint=False)) == 0.0
+
+
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Commands that would have been run; none is."""
+    seen: list[list[str]] = []
+
+    class Process:
+        returncode = 0
+
+        def __init__(self, command: list[str], **_: object) -> None:
+            seen.append(command[4:])
+
+        def poll(self) -> int:
+            return self.returncode
+
+    monkeypatch.setattr(subprocess, "Popen", Process)
+    return seen
+
+
+def test_an_interrupted_training_goes_on_for_what_is_left(tmp_path: Path, commands: list[list[str]]) -> None:
+    trainings = Trainings("tiny", tmp_path, 10.0, 3, 1, ["model.hidden=32"])
+    folder = folder_of(tmp_path, [60.0, 120.0, 590.0])
+    assert trainings.run(["rssm"], tell=lambda _: None) == {"rssm": None}
+    assert commands == [["--minutes", "8.0", "--resume", str(folder)]]
+    assert trainings.run(["rssm"], tell=lambda _: None) == {"rssm": None}
+    assert len(commands) == 1  # it has had its time
+
+
+def test_what_saved_nothing_begins_anew(tmp_path: Path, commands: list[list[str]]) -> None:
+    folder = folder_of(tmp_path, [60.0, 700.0], checkpoint=False)
+    (folder / "leftover").touch()
+    (tmp_path / "rssm" / "deeper").mkdir()
+    trainings = Trainings("tiny", tmp_path, 10.0, 3, 2, ["model.hidden=32"])
+    trainings._start("rssm")
+    assert not folder.exists()
+    assert commands[0][:2] == ["--minutes", "10.0"] and commands[0][2:6] == ["--out", str(folder), "--seed", "3"]
+    assert commands[0][6:9] == ["tiny", "family=rssm", "train.behaviour=inline"] and "model.hidden=32" in commands[0]
+
+
+def test_why_a_training_ended(tmp_path: Path) -> None:
+    trainings = Trainings("tiny", tmp_path, 10.0, 3, 2, [])
+    (tmp_path / "flow.log").write_text("training on cpu\nworldvae: no such thing.\n\n")
+    assert (trainings._ended("flow", 2) or "").startswith("no such thing. (")
+    assert (trainings._ended("flow", -9) or "").startswith("killed by SIGKILL (")
+
+
+@pytest.mark.parametrize(
+    ("settings", "kind"),
+    [
+        ({}, "lower_bound"),
+        ({"prior": "flow_matching"}, "lower_bound"),
+        ({"prior": "energy"}, "estimate"),
+        ({"frames": "diffusion"}, "lower_bound"),
+        ({"prior": "energy", "frames": "diffusion"}, "estimate"),
+    ],
+)
+def test_the_kind_of_a_bound(settings: dict[str, str], kind: str) -> None:
+    config = WorldModelConfig(size="tiny", **settings)  # type: ignore[arg-type]
+    model = WorldModel(ObservationLayout((3, 16, 16), None), ActionLayout(1, ()), config)
+    assert bound_kind(model) == kind
+    assert (model.density_kind == "exact") == (not settings)
 
 
 def test_the_bound_is_that_of_rows_that_exist(out: Path) -> None:

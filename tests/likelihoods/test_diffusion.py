@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from worldvae.likelihoods import DiffusionLikelihood, GaussianLikelihood
 from worldvae.networks import Denoiser
+from worldvae.vae import VAE
 
 SHAPE = (1, 2, 2)
 OFF, SHARE = 0.7, 0.4  # mean and deviation of the residual, in units of s
@@ -233,3 +234,13 @@ def test_what_is_refused() -> None:
         learnt(share=0.0)
     with pytest.raises(ValueError, match="steps=0: rendering takes at least 1"):
         learnt()(torch.zeros(2, 5)).render(torch.zeros(2, 3, 8, 12), 0)
+
+
+def test_a_bound_of_many_samples_is_an_estimate() -> None:
+    """For the mean of the exponentials of noisy bounds prefers the draws that are too high."""
+    vae = VAE.dense(
+        (1, 8, 8), 2, 8, 1, likelihood=lambda trunk, shape: DiffusionLikelihood(trunk, Denoiser(2, shape, 8), shape)
+    )
+    x = torch.rand(3, 1, 8, 8)
+    assert [vae.bound(x, samples).kind for samples in (1, 2)] == ["lower_bound", "estimate"]
+    assert VAE.dense((1, 8, 8), 2, 8, 1).bound(x, 2).kind == "lower_bound"

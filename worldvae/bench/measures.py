@@ -15,13 +15,13 @@ from worldvae.agents import PlannerAgent, RandomAgent
 from worldvae.allocator import keep_freed_memory
 from worldvae.behaviour import make_behaviour, threads_beside
 from worldvae.bench.limits import Limits
-from worldvae.bench.timing import flops, median_seconds
+from worldvae.bench.timing import Work, flops, median_seconds
 from worldvae.collector import Collector
 from worldvae.envs import EnvPool
 from worldvae.learner import Learner
 from worldvae.planning import CEMConfig, MPPIConfig
 from worldvae.replay import Replay
-from worldvae.run import RunConfig, create, pick_device
+from worldvae.run import Run, RunConfig, create, pick_device
 from worldvae.types import State
 
 STARTS, STEPS = 1024, 15
@@ -45,6 +45,18 @@ class Measure:
     value: float
     unit: str
     share: float | None = None
+
+
+def imagination(run: Run, states: State, generator: torch.Generator) -> Work:
+    """Return the work of imagining `STARTS` dreams of `STEPS` steps with a run's actor, from states `[batch]`."""
+    model, actor = run.model, run.actor_critic.actor
+    starts = states[torch.arange(STARTS, device=run.device) % states.memory.shape[0]]
+
+    def work() -> None:
+        with torch.no_grad(), model.autocast():
+            model.imagine(starts, lambda state: actor(state.features).draw(generator), STEPS, generator)
+
+    return work
 
 
 class Bench:
@@ -149,14 +161,7 @@ class Bench:
                 yield Measure("train.frames_per_second", "rows that it learns from", rows / seconds, "rows/s")
 
     def _imagining(self, limits: Limits) -> Iterator[Measure]:
-        model, actor = self.run.model, self.run.actor_critic.actor
-        flat = self.states.flatten()
-        starts = flat[torch.arange(STARTS, device=self.device) % flat.memory.shape[0]]
-
-        def work() -> None:
-            with torch.no_grad(), model.autocast():
-                model.imagine(starts, lambda state: actor(state.features).draw(self.generator), STEPS, self.generator)
-
+        work = imagination(self.run, self.states.flatten(), self.generator)
         seconds = self._seconds(work)
         share = flops(work) / seconds / self._peak_rate(limits)
         words = f"latent steps of {STARTS} dreams of {STEPS} steps with the policy"

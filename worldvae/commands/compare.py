@@ -1,7 +1,7 @@
 """`worldvae compare CONFIG`: what does each family of parts come to, in the same time on the same task?"""
 
 import json
-import os
+import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,12 +10,18 @@ from typing import Annotated
 import typer
 
 from worldvae.commands.compare_known import KNOWN
-from worldvae.commands.train import find_or_make
-from worldvae.comparison import Comparison, FamilyRow, compare_families
+from worldvae.commands.train import INTERRUPTED, find_or_make
+from worldvae.comparison import Comparison, FamilyRow, Trainings, compare_families
 from worldvae.comparison.families import HORIZONS
+from worldvae.comparison.training import cores
 from worldvae.config import config_names
+from worldvae.envs import make_from
 from worldvae.errors import UserError, near_miss
-from worldvae.run import configure
+from worldvae.plain import write_json
+from worldvae.run import RunConfig, configure, pick_device
+
+OWN = ("family=", "seed=", "train.eval_episodes=")
+"""Settings that a comparison makes itself."""
 
 
 def compare(
@@ -47,28 +53,29 @@ def compare(
         known, usual = KNOWN[config]
         known(out, names, range(seed, seed + (usual if seeds is None else seeds)), as_json)
         return
-    _refuse("a task", {"--seeds": seeds})
-    minutes, jobs = 10.0 if minutes is None else minutes, 1 if jobs is None else jobs
-    episodes = 20 if episodes is None else episodes
-    _check(minutes, jobs, episodes)
+    _refuse("a task", {"--seeds": seeds} | {name: name for name in OWN if any(o.startswith(name) for o in overrides)})
+    trainings = Trainings(config, out, 10.0 if minutes is None else minutes, seed, jobs or 1, overrides)
+    _check(trainings, jobs, episodes)
     names = _known(names)
-    configure(find_or_make(config), [*overrides, f"seed={seed}"])  # the task's own mistakes, before any training
-    found = compare_families(
-        config,
-        names,
-        out,
-        minutes=minutes,
-        seed=seed,
-        jobs=int(jobs),
-        overrides=overrides,
-        episodes=episodes,
-        tell=lambda text: print(text, file=sys.stderr, flush=True),
-    )
-    head = {"config": " ".join([config, *overrides]), "seed": seed, "minutes": minutes, "jobs": jobs}
+    resolved = _resolved(trainings)
+    try:
+        found = compare_families(trainings, resolved, names, 20 if episodes is None else episodes, _say)
+    except KeyboardInterrupt:
+        _say(f"Interrupted, and saved in {out}: the same command goes on.")
+        raise typer.Exit(INTERRUPTED) from None
     numbers = out / "comparison.json"
-    whole = head | {"episodes": episodes} | found.as_json() | {"file": str(numbers)}
-    numbers.write_text(json.dumps(whole, allow_nan=False))
-    print(json.dumps(whole) if as_json else f"{_table(found)}\nThe numbers are in {numbers}, the film in {found.film}")
+    head = {
+        "config": " ".join([config, *overrides]),
+        "seed": seed,
+        "minutes": trainings.minutes,
+        "jobs": trainings.jobs,
+    }
+    whole = head | found.as_json() | {"file": str(numbers)}
+    write_json(numbers, whole)
+    film = f", the film in {found.film}" if found.film else ""
+    print(json.dumps(whole) if as_json else f"{_table(found)}\nThe numbers are in {numbers}{film}")
+    if all(row.failed is not None for row in found.rows):
+        raise UserError(f"every family failed; {found.rows[0].family}: {found.rows[0].failed}")
 
 
 def _refuse(what: str, options: Mapping[str, object]) -> None:
@@ -78,14 +85,21 @@ def _refuse(what: str, options: Mapping[str, object]) -> None:
             raise UserError(f"{name} does not apply to `worldvae compare` of {what}: leave it out.")
 
 
-def _check(minutes: float, jobs: int, episodes: int) -> None:
-    if not minutes > 0:
-        raise UserError(f"--minutes {minutes:g} is not a time to train: take a number above 0.")
-    if episodes < 1:
+def _check(trainings: Trainings, jobs: int | None, episodes: int | None) -> None:
+    if not 0 < trainings.minutes < math.inf:
+        raise UserError(f"--minutes {trainings.minutes:g} is not a time to train: take a number above 0.")
+    if episodes is not None and episodes < 1:
         raise UserError(f"--episodes {episodes} is not a positive number of episodes.")
-    cores = os.cpu_count() or 1
-    if not 1 <= jobs <= cores:
-        raise UserError(f"--jobs {jobs} must be at least 1, and at most the {cores} cores that are here.")
+    if jobs is not None and not 1 <= jobs <= cores():
+        raise UserError(f"--jobs {jobs} must be at least 1, and at most the {cores()} cores that are here.")
+
+
+def _resolved(trainings: Trainings) -> RunConfig:
+    """Return the config of the task; what is wrong with the task itself is said before any training."""
+    resolved = configure(find_or_make(trainings.config), [*trainings.overrides, f"seed={trainings.seed}"])
+    pick_device(resolved.device)
+    make_from(resolved.env).close()
+    return resolved
 
 
 def _known(names: list[str]) -> list[str]:
@@ -98,11 +112,11 @@ def _known(names: list[str]) -> list[str]:
 
 def _table(found: Comparison) -> str:
     heads = "".join(f"{f'PSNR {h}':>9s}" for h in HORIZONS)
-    named = f"{'family':22s}{'updates':>8s}{'return':>9s}{'95 % interval':>19s}"
+    named = f"{'family':22s}{'minutes':>8s}{'updates':>8s}{'done':>6s}{'return':>9s}{'95 % interval':>19s}"
     lines = [f"{named}{heads}{'nats/row':>11s}{'steps/s':>10s}  bound"]
     lines += [_line(row) for row in found.rows]
     copied = "".join(f"{value:9.1f}" for value in found.psnr_copy_last)
-    lines.append(f"{'(uniform, copying)':22s}{'':8s}{found.random_mean:9.1f}{'':19s}{copied}")
+    lines.append(f"{'(uniform, copying)':22s}{'':22s}{found.random_mean:9.1f}{'':19s}{copied}")
     return "\n".join(lines)
 
 
@@ -111,7 +125,12 @@ def _line(row: FamilyRow) -> str:
         return f"{row.family:22s} failed: {row.failed}"
     interval = f"[{row.ci95[0]:.1f}, {row.ci95[1]:.1f}]"
     psnr = "".join(f"{value:9.1f}" for value in row.psnr)
+    kind = str(row.bound_kind).replace("_", " ") + (f", frames={row.frames}" if row.frames else "")
     return (
-        f"{row.family:22s}{row.updates:8d}{row.ret:9.1f}{interval:>19s}{psnr}{row.bound:11.1f}"
-        f"{row.steps_per_second:10.0f}  {row.bound_kind.replace('_', ' ')}"
+        f"{row.family:22s}{row.minutes:8.1f}{row.updates:8d}{row.share:6.0%}{row.ret:9.1f}{interval:>19s}{psnr}"
+        f"{row.bound:11.1f}{row.steps_per_second:10.0f}  {kind}"
     )
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
 from worldvae.errors import UserError
+from worldvae.plain import write_json
 from worldvae.seeds import check_seed
 
 
@@ -36,12 +37,8 @@ def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
         raise UserError("--families does not apply to `worldvae compare` of linear: leave it out.")
     _check(seeds)
     path = out / "linear.json"
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    except OSError as error:
-        raise UserError(f"cannot write to {out} ({error.strerror}): choose another folder with --out.") from error
     found: list[LinearWorldResult] = []
+    write_json(path, found)  # what cannot be written is known before anything is trained
     for world in ("mild", "stiff"):
         for seed in seeds:
             for context, given, updates in (
@@ -52,7 +49,7 @@ def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
             ):
                 result = learn_linear_world(world, context, updates, seed, given=given, progress=_say)
                 found.append(result)
-            path.write_text(json.dumps([result.as_json() for result in found]))
+                write_json(path, [result.as_json() for result in found])
     if as_json:
         print(json.dumps({"seeds": list(seeds), "rows": [result.as_json() for result in found], "file": str(path)}))
     else:

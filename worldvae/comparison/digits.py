@@ -1,6 +1,5 @@
 """What a better prior is worth on handwritten digits: one VAE, seven priors, held-out bounds."""
 
-import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ from worldvae.comparison.digit_vaes import PRIORS, Digits, check_names, load_dig
 from worldvae.comparison.flow_density import FlowDensity
 from worldvae.comparison.grid import draw_grid
 from worldvae.diagnostics import active_units, log_ratio, mmd
-from worldvae.errors import UserError
+from worldvae.plain import write_json
 from worldvae.priors import FlowMatchingPrior
 from worldvae.seeds import check_seed
 from worldvae.types import Kind
@@ -98,25 +97,16 @@ class DigitsRow:
     measured: Measured | None
     failure: str | None = None
 
+    @property
+    def nats(self) -> list[float] | None:
+        """The bound of every held-out digit."""
+        return None if self.measured is None else [round(x, 3) for x in self.measured.nats.tolist()]
+
     def figures(self) -> dict[str, Any]:
         """Return the row as it stands in a JSON object: figures alone, no tensors."""
         found = {} if self.measured is None else asdict(self.measured)
         numbers = {key: value for key, value in found.items() if not isinstance(value, Tensor)}
         return {"prior": self.prior, "seed": self.seed, "failure": self.failure, **numbers}
-
-
-def run_digits(
-    out: Path,
-    seed: int = 0,
-    seeds: int = 3,
-    names: Sequence[str] = tuple(PRIORS),
-    config: DigitsConfig | None = None,
-    say: Callable[[str], object] | None = None,
-) -> list[DigitsRow]:
-    """Compare the priors under `seeds` seeds from `seed` on: what the command calls. See `compare_priors`."""
-    if seeds < 1:
-        raise UserError(f"seeds={seeds} is nothing to do: take at least 1.")
-    return compare_priors(out, range(seed, seed + seeds), names, config, say)
 
 
 def compare_priors(
@@ -129,7 +119,8 @@ def compare_priors(
     """Train the same VAE with each prior under each seed and measure it on the held-out digits.
 
     All are trained alike, and stopped where the ELBO of the validation digits is best. What fails becomes a row that
-    says why. Written are `out/digits.json`, the rows, and `out/digits.png`, samples under the first seed.
+    says why. Written are `out/digits.json`, the rows as far as they are, with the bound of every held-out digit, and
+    `out/digits.png`, samples under the first seed.
 
     Args:
         out: folder, made if there is none.
@@ -146,18 +137,15 @@ def compare_priors(
     for seed in seeds:
         check_seed(seed)
     digits = load_digits()
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "digits.json").touch()
-    except OSError as error:
-        raise UserError(f"cannot write to {out}: {error.strerror or error}; choose another folder.") from error
-    rows = []
+    rows: list[DigitsRow] = []
+    path = out / "digits.json"
+    write_json(path, rows)  # what cannot be written is known before anything is trained
     for seed in seeds:
         for name in names:
             rows.append(_row(name, seed, digits, config))
+            write_json(path, [row.figures() | {"nats": row.nats} for row in rows])
             if say is not None:
                 say(_sentence(rows[-1]))
-    (out / "digits.json").write_text(json.dumps([row.figures() for row in rows], indent=1) + "\n")
     pictures: dict[str, Tensor | None] = {"real": digits.test[:SHOWN]}
     first = [row for row in rows if row.seed == seeds[0]]
     pictures |= {row.prior: None if row.measured is None else row.measured.samples for row in first}

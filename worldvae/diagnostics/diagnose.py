@@ -1,6 +1,5 @@
 """All diagnostics of a world model, on episodes it did not learn from."""
 
-import math
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -16,6 +15,7 @@ from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.probe import linear_probe
 from worldvae.diagnostics.slices import pick_slices
+from worldvae.plain import plain
 from worldvae.types import Batch, State
 from worldvae.world_model import Observed, WorldModel, unit
 
@@ -81,7 +81,7 @@ class Diagnosis:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain lists and numbers; what is not finite is None."""
-        out: dict[str, Any] = _plain(asdict(self))
+        out: dict[str, Any] = plain(asdict(self))
         return out
 
 
@@ -182,16 +182,6 @@ def _inference(
         except ValueError as error:
             left_out["inference"] = str(error)
     return split, ways, left_out
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return _plain(value.tolist())
-    if isinstance(value, dict):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _means(q: Any, states: State) -> Tensor:

@@ -81,9 +81,9 @@ def gaps(
 
     The best filter is not the one that answers every row as well as it can be answered: p(z_t | h_t, x_t) is best for
     row t, and worse for those that follow than a q that allows for what may come (`exact.MILD`: 31.3 nats below log p,
-    the best gains 18.4). And offsets that suit the rows that did come look ahead. So the filter is fitted to the whole
-    bound on one half of the slices and judged on the other, each way round; besides h and e it reads what the row asks
-    for by itself, d_myopic.
+    the best gains are 18.4 below). And offsets that suit the rows that did come look ahead. So the filter is fitted to
+    the whole bound on one half of the slices and judged on the other, each way round; besides h and e it reads what the
+    row asks for by itself, d_myopic.
 
     Args:
         model: the world model; it is not changed.

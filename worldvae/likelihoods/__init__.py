@@ -2,13 +2,14 @@
 
 from worldvae.likelihoods.bernoulli import BernoulliImageLikelihood, BernoulliLikelihood
 from worldvae.likelihoods.categorical import CategoricalLevels, CategoricalLikelihood
-from worldvae.likelihoods.diffusion import DiffusionLikelihood, Rendering
+from worldvae.likelihoods.diffusion import NOISE_FLOOR, DiffusionLikelihood, Rendering
 from worldvae.likelihoods.gaussian import GaussianLikelihood
 from worldvae.likelihoods.heteroscedastic import HeteroscedasticLikelihood
 from worldvae.likelihoods.logistic import DiscretisedLogistic, DiscretisedLogisticLikelihood
 from worldvae.likelihoods.two_hot import TwoHotLikelihood
 
 __all__ = [
+    "NOISE_FLOOR",
     "BernoulliImageLikelihood",
     "BernoulliLikelihood",
     "CategoricalLevels",

@@ -12,11 +12,15 @@ from torch.nn import functional as F
 
 from worldvae.distributions import IsotropicGaussian, Shape
 from worldvae.likelihoods.gaussian import GaussianLikelihood
+from worldvae.networks import hasten
 from worldvae.priors.draws import Draws
 
 DETAIL_HASTE, DENOISER_HASTE = 10.0, 4.0
 """How much faster than the other parameters of a model log s moves (it has far to go), and how much faster the denoiser
-learns: nothing else depends on it, and what it regresses is noisier than anything else. (`Optimiser` heeds `haste`.)"""
+learns: nothing else depends on it, and what it regresses is noisier than anything else. (`networks.hasten`)"""
+
+NOISE_FLOOR = 0.01
+"""Standard deviation of the noise that is left in x unless another is asked for."""
 
 
 class DiffusionLikelihood(GaussianLikelihood):
@@ -63,7 +67,7 @@ class DiffusionLikelihood(GaussianLikelihood):
         sigma: float = 0.25,
         learned: str | None = None,
         offset: float = 0.5,
-        floor: float = 0.01,
+        floor: float = NOISE_FLOOR,
         share: float = 1.0,
         detach: bool = True,
     ) -> None:
@@ -74,8 +78,8 @@ class DiffusionLikelihood(GaussianLikelihood):
             raise ValueError(f"share={share} must be above 0, and at most 1")
         self.denoiser, self.noise_floor, self.share, self.detach = denoiser, floor, share, detach
         self.log_detail = nn.Parameter(torch.tensor(math.log(sigma - floor)))
-        for part, haste in ((self.log_detail, DETAIL_HASTE), *((p, DENOISER_HASTE) for p in denoiser.parameters())):
-            part.haste = haste  # type: ignore[attr-defined]
+        hasten([self.log_detail], DETAIL_HASTE)
+        hasten(denoiser.parameters(), DENOISER_HASTE)
         self.draws = Draws()
 
     @property

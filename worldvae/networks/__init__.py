@@ -2,6 +2,7 @@
 
 from worldvae.networks.conv import ConvDecoder, ConvEncoder
 from worldvae.networks.denoiser import Denoiser
+from worldvae.networks.haste import by_haste, hasten
 from worldvae.networks.mlp import MLP, BypassedMLP, JointMLP, perceptron
 from worldvae.networks.recurrent import BlockGRUCell
 from worldvae.networks.strided import TRUNKS, StridedDecoder, StridedEncoder
@@ -17,5 +18,7 @@ __all__ = [
     "JointMLP",
     "StridedDecoder",
     "StridedEncoder",
+    "by_haste",
+    "hasten",
     "perceptron",
 ]

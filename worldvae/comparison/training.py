@@ -1,0 +1,141 @@
+"""Trainings of a comparison: `worldvae train` in processes of their own, for the same time each."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from worldvae.checkpoint import latest
+
+MARK = "compared"
+"""Name of the file that says that a run has had its time."""
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """What is trained for a comparison.
+
+    Attributes:
+        config: what `worldvae train` takes.
+        out: the folder of the runs, one of each family's name.
+        minutes: of training, the same for all.
+        seed: of all.
+        jobs: trainings side by side; each has its share of the cores, and learns behaviour in its one process if there
+            are several.
+        overrides: further settings, the same for all.
+    """
+
+    config: str
+    out: Path
+    minutes: float
+    seed: int
+    jobs: int
+    overrides: Sequence[str]
+
+    def run(self, families: Sequence[str], tell: Callable[[str], None]) -> dict[str, str | None]:
+        """Train every family for what is left of its time; return why it failed, or None.
+
+        Ctrl-C and SIGTERM let every training save before this raises.
+
+        Raises:
+            KeyboardInterrupt: If it was interrupted.
+        """
+        waiting, found = list(families), dict.fromkeys(families)
+        running: dict[str, subprocess.Popen[bytes]] = {}
+        try:
+            with _terminable():
+                while waiting or running:
+                    while waiting and len(running) < self.jobs:
+                        name = waiting.pop(0)
+                        if (process := self._start(name)) is not None:
+                            running[name] = process
+                            tell(f"{name}: training, see {self._log(name)}")
+                    for name in [name for name, process in running.items() if process.poll() is not None]:
+                        found[name] = self._ended(name, running.pop(name).returncode)
+                        tell(f"{name}: {found[name] or 'trained'}")
+                    time.sleep(0.1)
+        finally:
+            for process in running.values():  # in sessions of their own: nothing else reaches them
+                process.send_signal(signal.SIGINT)
+            for process in running.values():
+                process.wait()
+        return found
+
+    def _log(self, name: str) -> Path:
+        return self.out / f"{name}.log"
+
+    def _start(self, name: str) -> subprocess.Popen[bytes] | None:
+        """Begin a training or go on with it; None if it has had its time."""
+        folder = self.out / name
+        if (folder / MARK).exists():
+            return None
+        if latest(folder / "checkpoints") is None:  # of what was saved of it, nothing can be gone on with
+            shutil.rmtree(folder, ignore_errors=True)
+        left = self.minutes - minutes_of(folder)
+        command = [sys.executable, "-m", "worldvae", "train", "--minutes", str(max(left, 1e-3))]
+        if folder.exists():
+            command += ["--resume", str(folder)]
+        else:
+            inline = ["train.behaviour=inline"] if self.jobs > 1 else []
+            command += ["--out", str(folder), "--seed", str(self.seed)]
+            command += [self.config, f"family={name}", *inline, *self.overrides, "train.eval_episodes=0"]
+        share = max(1, cores() // self.jobs)
+        threads = min(share, int(os.environ.get("OMP_NUM_THREADS") or share))
+        with self._log(name).open("w") as file:
+            return subprocess.Popen(
+                command,
+                env=os.environ | {"OMP_NUM_THREADS": str(threads)},
+                stdout=file,
+                stderr=file,
+                start_new_session=True,
+            )
+
+    def _ended(self, name: str, code: int) -> str | None:
+        if code == 0:
+            (self.out / name / MARK).touch()
+            return None
+        log = self._log(name)
+        if code < 0:
+            return f"killed by {signal.Signals(-code).name} ({log})"
+        said = [line for line in log.read_text().splitlines() if line.strip()] or [f"exit code {code}"]
+        return f"{said[-1].removeprefix('worldvae: ')} ({log})"
+
+
+def minutes_of(folder: Path) -> float:
+    """Return how long a run was trained until its newest checkpoint."""
+    newest = latest(folder / "checkpoints")
+    if newest is None:
+        return 0.0
+    step, seconds = int(newest.name.rpartition("_")[2]), 0.0
+    for line in (folder / "metrics.jsonl").read_text().splitlines():
+        try:
+            said = json.loads(line)
+        except json.JSONDecodeError:  # the last one, if the run was killed
+            continue
+        if said["step"] <= step:
+            seconds = said["time"]
+    return seconds / 60
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM do what Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,36 @@
+"""Numbers as JSON has them."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from worldvae.errors import UserError
+
+
+def plain(value: Any) -> Any:
+    """Return tensors and tuples as lists, also within dicts, and None for what is not finite."""
+    if isinstance(value, Tensor):
+        return plain(value.tolist())
+    if isinstance(value, dict):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a file, and its folder if there is none; whoever reads it meanwhile finds the old one or the new one.
+
+    Raises:
+        UserError: If there is no way to write there.
+    """
+    part = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_text(json.dumps(plain(value), default=str, allow_nan=False) + "\n")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): choose another folder with --out.") from error
