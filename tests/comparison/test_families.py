@@ -58,7 +58,7 @@ def test_a_family_that_cannot_be_measured_costs_no_other(
     rest = [*SMALL, "model.latent=categorical", "train.steps=200", "--out", str(copy), "--json"]
     monkeypatch.setattr(families, "held_out_rows", broken_for("vamp", families.held_out_rows))
     capsys.readouterr()
-    assert call("compare", "tiny", *rest, "--families", "vamp,dreamer", "--minutes", "5", "--jobs", "2") == 0
+    assert call("compare", "tiny", *rest, "--families", "vamp,dreamer", *ARGUMENTS[2:]) == 0
     bad, good = json.loads(capsys.readouterr().out)["rows"]
     assert bad["failed"] == "AssertionError: the action vector is not finite" and good["failed"] is None
 
@@ -106,14 +106,13 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     """Commands that would have been run; none is."""
     seen: list[list[str]] = []
 
-    class Process:
-        returncode = 0
-
+    class Process(subprocess.Popen[bytes]):
         def __init__(self, command: list[str], **_: object) -> None:
             seen.append(command[4:])
+            self.returncode, self._child_created = 0, False
 
         def poll(self) -> int:
-            return self.returncode
+            return 0
 
     monkeypatch.setattr(subprocess, "Popen", Process)
     return seen
