@@ -1,7 +1,7 @@
 """What every planner shares: the problems, what is returned, and the loop of the planners that sample and refit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -113,6 +113,7 @@ class Problems:
     previous: Plan | None
     keep: Float[Tensor, "batch"]
     guide: Guide | None
+    _starts: dict[int, State] = field(default_factory=dict, repr=False)
 
     def wide(self, horizon: int, std: float) -> Proposal:
         """Return the proposal before anything is known."""
@@ -133,7 +134,9 @@ class Problems:
 
     def repeated(self, number: int) -> State:
         """Return the start of every problem, so many times, `[batch x number]`."""
-        return self.state.map(lambda x: x.repeat_interleave(number, dim=0))
+        if number not in self._starts:  # most planners ask for the same number in every iteration
+            self._starts[number] = self.state.map(lambda x: x.repeat_interleave(number, dim=0))
+        return self._starts[number]
 
     def returns(self, candidates: Float[Tensor, "batch sample horizon action"]) -> Float[Tensor, "batch sample"]:
         """Return what candidates earn in the model; whatever is not a number is the worst there is."""
