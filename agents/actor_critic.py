@@ -227,7 +227,7 @@ class ActorAgent(ModelAgent):
         self,
         state: State,
         keep: Float[Tensor, "batch"],
-        plan: Plan | None,
+        previous: Plan | None,
         generator: torch.Generator | None,
         explore: bool,
     ) -> tuple[Float[Tensor, "batch action"], Plan | None]:

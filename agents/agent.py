@@ -70,13 +70,13 @@ class ModelAgent(Agent):
         self,
         state: State,
         keep: Float[Tensor, "batch"],
-        plan: Plan | None,
+        previous: Plan | None,
         generator: torch.Generator | None,
         explore: bool,
     ) -> tuple[Float[Tensor, "batch action"], Plan | None]:
         """Return actions for posterior states `[batch]`, and the plan behind them if there is one.
 
-        `keep` is 0 where an episode has just begun, so that `plan` (of the step before) no longer holds.
+        `keep` is 0 where an episode has just begun, so that `previous` (the plan of the step before) no longer holds.
         """
 
     @torch.no_grad()

@@ -71,11 +71,18 @@ class ActionDistribution(Distribution):
 
     def draw(self, generator: torch.Generator | None) -> Float[Tensor, "*batch action"]:
         """Sample; the gradient passes through the box (also where it is cut off), not through one-hots."""
-        noise = torch.randn(self.box.mean.shape, device=self.box.mean.device, generator=generator)
-        box = self.box.mean + self.box.stddev * noise
+        shape, device = self.box.mean.shape, self.box.mean.device
+        normal = torch.randn(shape, device=device, generator=generator)
+        uniforms = [torch.rand(shape[:-1], device=device, generator=generator) for _ in self.blocks]
+        return self.draw_from(normal, uniforms)
+
+    def draw_from(
+        self, normal: Float[Tensor, "*batch continuous"], uniforms: list[Tensor]
+    ) -> Float[Tensor, "*batch action"]:
+        """Turn noise into a sample: normal numbers for the box, numbers in [0, 1) for each block."""
+        box = self.box.mean + self.box.stddev * normal
         parts = [box + (box.clamp(-1, 1) - box).detach()]
-        for block in self.blocks:
-            uniform = torch.rand(box.shape[:-1], device=box.device, generator=generator)
+        for block, uniform in zip(self.blocks, uniforms, strict=True):
             parts.append(one_hot_draw(block.mean.detach(), uniform))
         return torch.cat(parts, dim=-1)
 

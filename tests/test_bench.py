@@ -11,10 +11,11 @@ from worldvae.bench.timing import flops, median_seconds
 from worldvae.commands.bench import _figure, _show, _warn_of_differences
 from worldvae.commands.cli import main
 from worldvae.config import config_names, find_config, load_config
-from worldvae.run import Run, RunConfig
+from worldvae.run import PLANNERS, Run, RunConfig
 from worldvae.types import ActionLayout, ObservationLayout
 
-SMALL = ["tiny", "train.batch=2", "train.length=8", "actor_critic.starts=8", "cem.candidates=10", "mppi.candidates=64"]
+SMALL = ["tiny", "train.batch=2", "train.length=8", "actor_critic.starts=8", "cem.candidates=10"]
+SMALL += ["icem.candidates=10", "mppi.candidates=64", "guided.candidates=64", "gradient.iterations=2"]
 
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -52,13 +53,12 @@ def test_the_object_keeps_its_contract(measured: Path) -> None:
         ("train", "ms_per_update"),
         ("train", "full_ms_per_update"),
         ("imagine", "steps_per_second"),
-        ("plan", "cem"),
-        ("plan", "mppi"),
+        *(("plan", name) for name in PLANNERS),
         ("infer", "encode_ms"),
         ("replay", "sequences_per_second"),
     ):
         assert found[section][key] > 0
-    assert set(found["plan"]) == {"cem", "cem_1000x10x12", "mppi"} == set(found["plan_roofline_share"])
+    assert set(found["plan"]) == {"cem_1000x10x12", *PLANNERS} == set(found["plan_roofline_share"])
     assert found["train"]["frames_per_second"] == pytest.approx(16e3 / found["train"]["ms_per_update"])
 
 

@@ -67,7 +67,7 @@ def test_train_says_where_everything_is(tmp_path: Path, capsys: pytest.CaptureFi
     assert film.read_bytes().startswith(b"GIF89a")
 
 
-@pytest.mark.parametrize("agent", ["actor", "cem", "random"])
+@pytest.mark.parametrize("agent", ["actor", "cem", "guided", "random"])
 def test_eval_prints_one_object(run: Path, agent: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("eval", str(run), "--agent", agent, "--episodes", "3", "--seed", "5", "--json") == 0
     out = json.loads(capsys.readouterr().out)

@@ -184,7 +184,7 @@ class Collector:
 def _pack(carry: Carry | None) -> dict[str, Any] | None:
     if carry is None:
         return None
-    plan = None if carry.plan is None else {"actions": carry.plan.actions, "value": carry.plan.value}
+    plan = None if carry.plan is None else {k: x for k, x in vars(carry.plan).items() if x is not None}
     state = carry.state
     packed = {"memory": state.memory, "latent": state.latent, "action": carry.action, "plan": plan}
     return packed if state.past is None else {**packed, "past": state.past}

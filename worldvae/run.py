@@ -16,12 +16,15 @@ from worldvae.errors import UserError, near_miss
 from worldvae.learner import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.parts import WorldModelConfig
-from worldvae.planning import CEMConfig, MPPIConfig
+from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, MPPIConfig, PlanConfig
 from worldvae.seeds import check_seed
 from worldvae.types import ActionLayout, ObservationLayout
 from worldvae.world_model import WorldModel
 
-AGENTS = ("actor", "cem", "mppi", "random")
+PLANNERS = ("cem", "icem", "mppi", "gradient", "guided")
+"""The planners that a run has a section of its config for, by its name."""
+
+AGENTS = ("actor", *PLANNERS, "random")
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class TrainConfig:
     envs: int = 1
     mode: str = setting("sync", choices=["sync", "async"])
     behaviour: str = setting("inline", choices=["inline", "process"])
-    explore: str = setting("actor", choices=["actor", "cem", "mppi"])
+    explore: str = setting("actor", choices=["actor", *PLANNERS])
     replay_bytes: int = 1_000_000_000
     log_every: int = 25
     film_every: int = 500
@@ -88,7 +91,10 @@ class RunConfig:
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-3, final=0.1))
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
     cem: CEMConfig = field(default_factory=CEMConfig)
+    icem: ICEMConfig = field(default_factory=ICEMConfig)
     mppi: MPPIConfig = field(default_factory=MPPIConfig)
+    gradient: GradientConfig = field(default_factory=GradientConfig)
+    guided: GuidedConfig = field(default_factory=GuidedConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     device: str = setting("auto", choices=["auto", "cpu", "cuda", "mps"])
@@ -184,11 +190,11 @@ class Run:
         """
         if name == "actor":
             return ActorAgent(self.model, self.actor_critic.actor)
-        if name in ("cem", "mppi"):
-            config = self.config.cem if name == "cem" else self.config.mppi
+        if name in PLANNERS:
+            config: PlanConfig = getattr(self.config, name)
             if config.value:  # the critic's values are of rewards discounted as it learnt them
                 config = replace(config, discount=self.config.actor_critic.discount)
-            return PlannerAgent(self.model, config, self.actor_critic.value)
+            return PlannerAgent(self.model, config, self.actor_critic.value, actor=self.actor_critic.actor)
         if name == "random":
             return RandomAgent(self.model.action_layout)
         raise UserError(f"there is no agent {name!r}; there are {', '.join(AGENTS)}.{near_miss(name, AGENTS)}")

@@ -210,6 +210,10 @@ class WorldModel(nn.Module):
             memory = memory.float()  # else not yet: the next step would only narrow it again, to the same numbers
         return State(memory, self.prior.mode(memory) if noise is None else self.prior.step(memory, noise), past)
 
+    def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Float[Tensor, "*shape noise"]:
+        """Draw the randomness of `imagine`, for the shape (horizon, batch)."""
+        return self.prior.noise(shape, self.device, generator)
+
     def imagine(
         self,
         start: State,
@@ -217,6 +221,7 @@ class WorldModel(nn.Module):
         horizon: int | None = None,
         generator: torch.Generator | None = None,
         *,
+        noise: Float[Tensor, "horizon batch noise"] | None = None,
         mode: bool = False,
     ) -> Dream:
         """Roll the prior forward from `start`, with given actions or with a policy.
@@ -226,12 +231,14 @@ class WorldModel(nn.Module):
             actions: actions `[batch, horizon, action]`, or a function from states `[batch]` to actions.
             horizon: number of steps; needed with a policy.
             generator: source of the prior's samples.
+            noise: what `noise` has drawn for them beforehand.
             mode: follow the mode of the prior instead of a draw from it.
         """
         if isinstance(actions, Tensor):
             horizon = actions.shape[1]
         assert horizon is not None, "imagining with a policy needs a horizon"
-        noise = None if mode else self.prior.noise((horizon, start.memory.shape[0]), start.memory.device, generator)
+        if noise is None and not mode:
+            noise = self.noise((horizon, start.memory.shape[0]), generator)
         draws = [None] * horizon if noise is None else list(noise)
         state, states = start, []
         step = partial(_compiled_step(), self) if self.config.compile and not torch.is_grad_enabled() else self._step

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldvae.agents import ActorAgent, Agent, Carry, ModelAgent, PlannerAgent, RandomAgent
 from worldvae.agents.policy import Actor
-from worldvae.planning import CEMConfig
+from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, PlanConfig
 from worldvae.types import ActionLayout, Batch, Observation
 from worldvae.world_model import WorldModel
 
@@ -18,18 +18,22 @@ Feed = Callable[[WorldModel, list[Tensor]], None]
 
 LAYOUTS = [ActionLayout(2), ActionLayout(0, (3,)), ActionLayout(0, (3, 2)), ActionLayout(1, (3,))]
 CEM = CEMConfig(horizon=3, candidates=12, elites=3, iterations=2)
+CONFIGS: dict[str, PlanConfig] = {
+    "cem": CEM,
+    "icem": ICEMConfig(horizon=3, candidates=12, elites=3, iterations=2),
+    "gradient": GradientConfig(horizon=3, restarts=3, iterations=2),
+    "guided": GuidedConfig(horizon=3, candidates=12, elites=3, proposals=4, iterations=2, value=False),
+}
 layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=repr)
 names = pytest.mark.parametrize("name", ["cem", "actor"])
 
 
 def make_agent(name: str, model: WorldModel, noise: float = 0.3) -> ModelAgent:
-    if name == "cem":
-        return PlannerAgent(model, CEM, noise=noise)
     torch.manual_seed(0)
     actor = Actor(model.feature_size, model.action_layout, 8, 1)
     for parameter in actor.parameters():
         parameter.data.add_(torch.randn_like(parameter))
-    return ActorAgent(model, actor)
+    return ActorAgent(model, actor) if name == "actor" else PlannerAgent(model, CONFIGS[name], noise=noise, actor=actor)
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -56,7 +60,7 @@ def play(agent: Agent, rows: Batch, seed: int = 0, explore: bool = False) -> tup
 
 @layouts
 @pytest.mark.parametrize("explore", [False, True])
-@pytest.mark.parametrize("name", ["random", "cem", "actor"])
+@pytest.mark.parametrize("name", ["random", "actor", *CONFIGS])
 def test_every_agent_acts_within_bounds_on_a_fresh_model(
     make_model: Maker, make_batch: Rows, layout: ActionLayout, explore: bool, name: str
 ) -> None:
@@ -80,7 +84,7 @@ def test_the_random_agent_is_uniform_and_remembers_nothing() -> None:
     assert float(action.min()) < -0.99 and float(action.max()) > 0.99
 
 
-@names
+@pytest.mark.parametrize("name", ["actor", *CONFIGS])
 @layouts
 def test_the_carry_is_forgotten_at_a_reset(
     make_model: Maker, make_batch: Rows, name: str, layout: ActionLayout
@@ -97,7 +101,7 @@ def test_the_carry_is_forgotten_at_a_reset(
     assert torch.equal(reset[0], fresh[0])
     assert torch.equal(reset_carry.state.features[0], fresh_carry.state.features[0])
     assert not torch.equal(reset_carry.state.features[1], fresh_carry.state.features[1])  # its episode goes on
-    if name == "cem":
+    if name != "actor":
         assert reset_carry.plan is not None and fresh_carry.plan is not None
         assert torch.equal(reset_carry.plan.actions[0], fresh_carry.plan.actions[0])
 
@@ -109,7 +113,7 @@ def test_acting_filters_as_observe_does(make_model: Maker, make_batch: Rows, fee
     agent = make_agent(name, model)
     rows = make_batch(model, 2, 5, firsts=(0, 3))
     noise = torch.randn(5, 2, 4, generator=seeded(0))
-    imagined = [torch.zeros(CEM.horizon, 2 * CEM.candidates, 4)] * CEM.iterations if name == "cem" else []
+    imagined = [torch.zeros(CEM.horizon, CEM.candidates, 4)] * (2 * CEM.iterations) if name == "cem" else []
     feed_noise(model, [x for t in range(5) for x in (noise[t : t + 1], *imagined)] + [noise])
     actions, carries = play(agent, rows)
     taken = Batch(rows.observation, torch.stack(actions, 1), rows.reward, rows.termination, rows.is_first)
@@ -130,6 +134,13 @@ def test_the_planner_starts_from_the_plan_of_the_step_before(make_model: Maker, 
     with_plan, _ = agent.act(rows.observation, going, carry, seeded(1))
     without, _ = agent.act(rows.observation, going, Carry(carry.state, carry.action), seeded(1))
     assert not torch.equal(with_plan, without)
+
+
+def test_a_guided_planner_needs_an_actor_and_a_value_where_it_asks_for_one(make_model: Maker) -> None:
+    with pytest.raises(ValueError, match="no actor was given"):
+        PlannerAgent(make_model(), CONFIGS["guided"])
+    with pytest.raises(ValueError, match="no value was given"):
+        PlannerAgent(make_model(), GuidedConfig(), actor=make_agent("actor", make_model()).actor)  # type: ignore[attr-defined]
 
 
 def test_exploring_adds_noise_to_the_planned_action_and_remembers_what_was_done(

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worldvae.planning import Plan, Proposal, discounted_return, uniform_actions
+from worldvae.planning import Draws, Proposal, discounted_return, uniform_actions
 from worldvae.types import ActionLayout, Dream, State
 
 CPU = torch.device("cpu")
@@ -40,12 +40,12 @@ def test_samples_and_modes_are_always_valid_actions(
     numbers: Numbers, horizon: int, shift: float, std: float, seed: int
 ) -> None:
     layout = ActionLayout(*numbers)
-    generator = torch.Generator().manual_seed(seed)
+    draws = Draws(2, torch.zeros(2), torch.Generator().manual_seed(seed))
     wide = Proposal.wide(layout, 2, horizon, std, CPU)
     mean = wide.mean.clone()
     mean[..., : layout.continuous] += shift
     for proposal in (wide, Proposal(layout, mean, wide.std)):
-        samples = proposal.sample(5, generator)
+        samples = proposal.sample(5, draws)
         assert samples.shape == (2, 5, horizon, layout.size)
         assert valid(samples, layout)
         assert proposal.mode().shape == (2, horizon, layout.size)
@@ -73,7 +73,7 @@ def test_uniform_actions_are_uniform(generator: torch.Generator) -> None:
 def test_samples_have_the_moments_of_the_proposal(generator: torch.Generator) -> None:
     layout = ActionLayout(1, (3,))
     proposal = Proposal(layout, torch.tensor([[[0.3, 0.2, 0.5, 0.3]]]), torch.tensor([[[0.1]]]))
-    samples = proposal.sample(20_000, generator)[0, :, 0]
+    samples = proposal.sample(20_000, Draws(1, torch.zeros(1), generator))[0, :, 0]
     assert bool(((samples.mean(0) - proposal.mean[0, 0]).abs() < 4 * samples.std(0) / math.sqrt(20_000)).all())
     assert float(samples[:, 0].std()) == pytest.approx(0.1, rel=4 / math.sqrt(40_000))
 
@@ -83,7 +83,7 @@ def test_warm_start_shifts_by_one_step_and_is_reset_where_an_episode_began() -> 
     wide = Proposal.wide(layout, 2, 3, 0.5, CPU)
     assert wide.mean[0].tolist() == [[0.0, 0.5, 0.5]] * 3
     actions = torch.tensor([[[0.1, 1.0, 0.0], [0.2, 0.0, 1.0], [0.3, 1.0, 0.0]]]).expand(2, 3, 3)
-    warm = wide.warm(Plan(actions, torch.zeros(2)), torch.tensor([1.0, 0.0]), trust=0.8)
+    warm = wide.warm(actions, torch.tensor([1.0, 0.0]), trust=0.8)
     expected = torch.tensor([[0.2, 0.1, 0.9], [0.3, 0.9, 0.1], [0.0, 0.5, 0.5]])
     assert torch.allclose(warm.mean[0], expected)
     assert torch.equal(warm.mean[1], wide.mean[1])
@@ -95,11 +95,11 @@ def test_warm_start_shifts_by_one_step_and_is_reset_where_an_episode_began() -> 
 def test_a_warm_proposal_still_holds_probabilities(numbers: Numbers, horizon: int, seed: int) -> None:
     layout = ActionLayout(*numbers)
     generator = torch.Generator().manual_seed(seed)
-    previous = Plan(uniform_actions(layout, (2, horizon), CPU, generator), torch.zeros(2))
+    previous = uniform_actions(layout, (2, horizon), CPU, generator)
     warm = Proposal.wide(layout, 2, horizon, 0.5, CPU).warm(previous, torch.ones(2))
     for block in layout.blocks:
         assert torch.allclose(warm.mean[..., block].sum(-1), torch.ones(2, horizon), atol=1e-5)
-    assert valid(warm.sample(3, generator), layout)
+    assert valid(warm.sample(3, Draws(2, torch.zeros(2), generator)), layout)
 
 
 def test_known_return_with_terminations() -> None:

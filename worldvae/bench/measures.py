@@ -19,9 +19,9 @@ from worldvae.bench.timing import Work, flops, median_seconds
 from worldvae.collector import Collector
 from worldvae.envs import EnvPool
 from worldvae.learner import Learner
-from worldvae.planning import CEMConfig, MPPIConfig
+from worldvae.planning import CEMConfig, PlanConfig
 from worldvae.replay import Replay
-from worldvae.run import Run, RunConfig, create, pick_device
+from worldvae.run import PLANNERS, Run, RunConfig, create, pick_device
 from worldvae.types import State
 
 STARTS, STEPS = 1024, 15
@@ -170,17 +170,14 @@ class Bench:
     def _planning(self, limits: Limits) -> Iterator[Measure]:
         run, start = self.run, self.states.flatten()[:1]
         keep = torch.ones(1, device=self.device)
-        configs: dict[str, CEMConfig | MPPIConfig] = {
-            "cem": self.config.cem,
-            "cem_1000x10x12": CEMConfig(candidates=1000, elites=100, iterations=10, horizon=12),
-            "mppi": self.config.mppi,
-        }
+        configs: dict[str, PlanConfig] = {name: getattr(self.config, name) for name in PLANNERS}
+        configs["cem_1000x10x12"] = CEMConfig(candidates=1000, elites=100, iterations=10, horizon=12)
         for name, config in configs.items():
-            agent = PlannerAgent(run.model, config, run.actor_critic.value)
+            agent = PlannerAgent(run.model, config, run.actor_critic.value, actor=run.actor_critic.actor)
             work = torch.no_grad()(partial(agent.decide, start, keep, None, self.generator, False))
             seconds = self._seconds(work)
             share = flops(work) / seconds / self._peak_rate(limits)
-            words = f"one plan: {config.candidates} candidates, {config.iterations} iterations, {config.horizon} steps"
+            words = f"one plan: {config.breadth} candidates, {config.iterations} iterations, {config.horizon} steps"
             yield Measure(f"plan.{name}", words + ", value" * config.value, 1e3 * seconds, "ms", share)
 
     def _acting(self) -> Iterator[Measure]:

@@ -1,31 +1,38 @@
-"""Planning by latent roll-outs: one core that owns bounds, discrete parts and warm start, and the planners."""
+"""Planning by imagined roll-outs: one core that owns bounds, discrete parts, warm start and noise, and the planners."""
 
-from worldvae.planning.cem import CEMConfig, cem
-from worldvae.planning.core import (
-    Objective,
-    Plan,
-    Proposal,
-    SearchConfig,
-    Simulator,
-    Value,
-    discounted_return,
-    search,
-    uniform_actions,
-)
-from worldvae.planning.mppi import MPPIConfig, mppi
+from worldvae.planning.cem import CEMConfig
+from worldvae.planning.core import Plan, PlanConfig, SearchConfig
+from worldvae.planning.draws import Draws
+from worldvae.planning.gradient import GradientConfig
+from worldvae.planning.guided import GuidedConfig
+from worldvae.planning.icem import ICEMConfig
+from worldvae.planning.mppi import MPPIConfig
+from worldvae.planning.plan import PLANNERS, plan, planner_name
+from worldvae.planning.proposal import Proposal, coloured, uniform_actions
+from worldvae.planning.shooting import ShootingConfig
+from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic, Value, discounted_return
 
 __all__ = [
+    "PLANNERS",
     "CEMConfig",
+    "Draws",
+    "GradientConfig",
+    "Guide",
+    "GuidedConfig",
+    "ICEMConfig",
     "MPPIConfig",
     "Objective",
     "Plan",
+    "PlanConfig",
     "Proposal",
     "SearchConfig",
+    "ShootingConfig",
     "Simulator",
+    "Stochastic",
     "Value",
-    "cem",
+    "coloured",
     "discounted_return",
-    "mppi",
-    "search",
+    "plan",
+    "planner_name",
     "uniform_actions",
 ]

@@ -1,169 +1,164 @@
-"""What every planner shares: action proposals that respect bounds and discrete parts, and the return of a dream."""
+"""What every planner shares: the problems, what is returned, and the loop of the planners that sample and refit."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from worldvae.distributions import one_hot_draw
+from worldvae.planning.clock import Clock
+from worldvae.planning.draws import Draws
+from worldvae.planning.proposal import Proposal, fit
+from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic
 from worldvae.types import ActionLayout, Dream, State, TensorTree
-
-
-@runtime_checkable
-class Simulator(Protocol):
-    """What a planner needs of a model: the verb `imagine`."""
-
-    def imagine(
-        self,
-        start: State,
-        actions: Float[Tensor, "batch horizon action"],
-        horizon: int | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Dream:
-        """Roll forward from `start` with given actions."""
-        ...
-
-
-Objective = Callable[[Dream], Float[Tensor, "batch"]]
-Value = Callable[[State], Float[Tensor, "batch"]]
 
 
 @dataclass(frozen=True)
 class Plan(TensorTree):
-    """A planned action sequence per problem, and the return the model promises for it."""
+    """A planned action sequence per problem, and the return the model promises for it.
+
+    `elites` are further sequences that the planner wants to see again at the next step.
+    """
 
     actions: Float[Tensor, "batch horizon action"]
     value: Float[Tensor, "batch"]
-
-
-def discounted_return(dream: Dream, discount: float, value: Value | None = None) -> Float[Tensor, "batch"]:
-    """Return sum_k discount^k (prod_{j<k} c_j) r_k: after a predicted termination nothing more is earned.
-
-    The reward that arrives with the terminal state itself still counts.
-
-    Args:
-        dream: `[batch, horizon]`.
-        discount: of future rewards.
-        value: what is earned after the dream's last state; default: nothing.
-    """
-    reached = torch.cumprod(discount * dream.continuations, dim=1)
-    weights = torch.cat([torch.ones_like(reached[:, :1]), reached[:, :-1]], dim=1)
-    total = (dream.rewards * weights).sum(dim=1)
-    return total if value is None else total + reached[:, -1] * value(dream.states[:, -1])
-
-
-def uniform_actions(
-    layout: ActionLayout, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
-) -> Float[Tensor, "*shape action"]:
-    """Draw action vectors uniformly: continuous entries in [-1, 1], one class per one-hot block."""
-    box = torch.rand(*shape, layout.continuous, device=device, generator=generator) * 2 - 1
-    blocks = []
-    for n in layout.categorical:
-        uniform = torch.rand(shape, device=device, generator=generator)
-        blocks.append(one_hot_draw(torch.ones(*shape, n, device=device), uniform))
-    return torch.cat([box, *blocks], dim=-1)
+    elites: Float[Tensor, "batch elite horizon action"] | None = None
 
 
 @dataclass(frozen=True)
-class Proposal:
-    """A distribution over action sequences: Gaussian for continuous entries, categorical for one-hot blocks.
-
-    Attributes:
-        layout: shape of the action vector.
-        mean: means and class probabilities, in the order of the action vector.
-        std: standard deviations of the continuous entries.
-    """
-
-    layout: ActionLayout
-    mean: Float[Tensor, "batch horizon action"]
-    std: Float[Tensor, "batch horizon continuous"]
-
-    @classmethod
-    def wide(cls, layout: ActionLayout, batch: int, horizon: int, std: float, device: torch.device) -> "Proposal":
-        """Return the proposal before anything is known: mean 0 with `std`, all classes equally likely."""
-        row = torch.zeros(layout.size, device=device)
-        for block, n in zip(layout.blocks, layout.categorical, strict=True):
-            row[block] = 1 / n
-        mean = row.repeat(batch, horizon, 1)
-        return cls(layout, mean, torch.full((batch, horizon, layout.continuous), std, device=device))
-
-    def warm(self, previous: Plan, keep: Float[Tensor, "batch"], trust: float = 0.8) -> "Proposal":
-        """Start from the plan of the step before, moved on by one step.
-
-        Args:
-            previous: the last plan of the same problems.
-            keep: 1 where it still holds, 0 where an episode began since.
-            trust: weight of the previous classes against uniform ones in one-hot blocks.
-        """
-        shifted = torch.cat([previous.actions[:, 1:], self.mean[:, -1:]], dim=1)
-        mean = self.mean.clone()
-        size = self.layout.continuous
-        mean[..., :size] = shifted[..., :size]
-        for block in self.layout.blocks:
-            mean[..., block] = trust * shifted[..., block] + (1 - trust) * self.mean[..., block]
-        mean = torch.where(keep.bool().view(-1, 1, 1), mean, self.mean)
-        return Proposal(self.layout, mean, self.std)
-
-    def sample(self, number: int, generator: torch.Generator | None) -> Float[Tensor, "batch sample horizon action"]:
-        """Draw candidates; the bounds [-1, 1] are enforced here, and nowhere else."""
-        batch, horizon, _ = self.mean.shape
-        size = self.layout.continuous
-        noise = torch.randn(batch, number, horizon, size, device=self.mean.device, generator=generator)
-        box = (self.mean[:, None, :, :size] + self.std[:, None] * noise).clamp(-1, 1)
-        blocks = []
-        for block in self.layout.blocks:
-            probs = self.mean[:, None, :, block].expand(batch, number, horizon, -1)
-            uniform = torch.rand(batch, number, horizon, device=probs.device, generator=generator)
-            blocks.append(one_hot_draw(probs, uniform))
-        return torch.cat([box, *blocks], dim=-1)
-
-    def mode(self) -> Float[Tensor, "batch horizon action"]:
-        """Return the most likely action sequence."""
-        size = self.layout.continuous
-        parts = [self.mean[..., :size].clamp(-1, 1)]
-        for block in self.layout.blocks:
-            probs = self.mean[..., block]
-            parts.append(F.one_hot(probs.argmax(dim=-1), probs.shape[-1]).to(probs.dtype))
-        return torch.cat(parts, dim=-1)
-
-
-@dataclass(frozen=True)
-class SearchConfig:
-    """Numbers that every sampling planner has.
+class PlanConfig:
+    """Numbers that every planner has.
 
     Attributes:
         horizon: steps planned ahead.
-        candidates: plans sampled per iteration.
-        elites: the best plans, to which the proposal is refitted.
-        iterations: refits.
-        std: standard deviation before the first refit (actions live in [-1, 1]).
-        min_std: lower bound of the refitted standard deviation.
-        smoothing: weight of uniform classes in refitted one-hot blocks.
+        iterations: rounds of imagining and improving.
         discount: of future rewards.
         value: whether the critic says what comes after the horizon; a run's agents then take the critic's discount.
+        max_ms: milliseconds after which the best plan so far is returned, though no sooner than after one iteration
+            (0: no limit). With a limit, how far a planner gets depends on the machine, and so does its plan.
     """
 
     horizon: int = 15
-    candidates: int = 100
-    elites: int = 10
     iterations: int = 3
-    std: float = 0.8
-    min_std: float = 0.05
-    smoothing: float = 0.05
     discount: float = 0.99
     value: bool = False
+    max_ms: float = 0.0
 
     def __post_init__(self) -> None:
-        if not 1 <= self.elites <= self.candidates:
-            raise ValueError(f"elites={self.elites} must lie between 1 and candidates={self.candidates}")
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount={self.discount} must lie between 0 and 1")
         if self.horizon < 1 or self.iterations < 1:
             raise ValueError(f"horizon={self.horizon} and iterations={self.iterations} must be at least 1")
+        if not self.max_ms >= 0:
+            raise ValueError(f"max_ms={self.max_ms} must be a number of milliseconds, or 0 for no limit")
+
+    @property
+    def breadth(self) -> int:
+        """Action sequences that are imagined side by side, at most."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class SearchConfig(PlanConfig):
+    """Numbers that every planner has that samples candidates.
+
+    Attributes:
+        candidates: plans sampled per iteration.
+        elites: the best plans, to which the proposal is refitted.
+        std: standard deviation before the first refit (actions live in [-1, 1]).
+        min_std: lower bound of the refitted standard deviation.
+        smoothing: weight of uniform classes in refitted one-hot blocks.
+    """
+
+    candidates: int = 100
+    elites: int = 10
+    std: float = 0.8
+    min_std: float = 0.05
+    smoothing: float = 0.05
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 1 <= self.elites <= self.candidates:
+            raise ValueError(f"elites={self.elites} must lie between 1 and candidates={self.candidates}")
+
+    @property
+    def breadth(self) -> int:
+        """Candidates of an iteration."""
+        return self.candidates
+
+
+@dataclass(frozen=True, eq=False)
+class Problems:
+    """A batch of planning problems on one model.
+
+    Attributes:
+        model: imagines the consequences of actions.
+        state: where each problem starts, `[batch]`.
+        objective: from a dream of batch x candidates to its return; higher is better, NaN counts as worst.
+        layout: shape of the action vector.
+        draws: source of all randomness.
+        clock: how long planning may go on.
+        previous: plans of the step before (warm start).
+        keep: 1 where `previous` still holds, 0 where an episode began since.
+        guide: a policy that proposes actions.
+    """
+
+    model: Simulator
+    state: State
+    objective: Objective
+    layout: ActionLayout
+    draws: Draws
+    clock: Clock
+    previous: Plan | None
+    keep: Float[Tensor, "batch"]
+    guide: Guide | None
+    _starts: dict[int, State] = field(default_factory=dict, repr=False)
+
+    def wide(self, horizon: int, std: float) -> Proposal:
+        """Return the proposal before anything is known."""
+        return Proposal.wide(self.layout, self.draws.batch, horizon, std, self.draws.device, self.draws.dtype)
+
+    def warm(self, horizon: int, std: float) -> Proposal:
+        """Return the proposal to begin with: around the plan of the step before, where there is one."""
+        wide = self.wide(horizon, std)
+        return wide if self.previous is None else wide.warm(self.previous.actions, self.keep)
+
+    def imagine(self, starts: State, actions: Float[Tensor, "row horizon action"]) -> Dream:
+        """Roll forward from the same number of rows for each problem, with noise that is each problem's own."""
+        if not isinstance(self.model, Stochastic):
+            return self.model.imagine(starts, actions, generator=self.draws.generator)
+        shape, draw = (actions.shape[1], len(actions) // self.draws.batch), self.model.noise
+        noise = self.draws.each(lambda generator: draw(shape, generator), dim=1)
+        return self.model.imagine(starts, actions, noise=noise.flatten(1, 2))
+
+    def repeated(self, number: int) -> State:
+        """Return the start of every problem, so many times, `[batch x number]`."""
+        if number not in self._starts:  # most planners ask for the same number in every iteration
+            self._starts[number] = self.state.map(lambda x: x.repeat_interleave(number, dim=0))
+        return self._starts[number]
+
+    def returns(self, candidates: Float[Tensor, "batch sample horizon action"]) -> Float[Tensor, "batch sample"]:
+        """Return what candidates earn in the model; whatever is not a number is the worst there is."""
+        dream = self.imagine(self.repeated(candidates.shape[1]), candidates.flatten(0, 1))
+        earned = self.objective(dream).view(candidates.shape[:2])
+        return earned.nan_to_num(nan=-torch.inf, posinf=torch.finfo(earned.dtype).max, neginf=-torch.inf)
+
+    @torch.no_grad()
+    def guided(self, number: int, horizon: int) -> Float[Tensor, "batch sample horizon action"]:
+        """Return the actions of roll-outs in which the guide acts.
+
+        Raises:
+            ValueError: If there is no guide.
+        """
+        if self.guide is None:
+            raise ValueError("a planner that is guided needs a policy: give plan(..., guide=...)")
+        state, actions = self.repeated(number), []
+        for _ in range(horizon):
+            actions.append(self.guide(state, self.draws))
+            state = self.imagine(state, actions[-1].unsqueeze(1)).states[:, -1]
+        rows = torch.stack(actions, dim=1).to(self.draws.dtype)
+        return rows.view(self.draws.batch, number, *rows.shape[1:])
 
 
 Refit = Callable[
@@ -173,46 +168,32 @@ Refit = Callable[
 """From candidates and their returns to the next proposal and the return it promises."""
 
 
+@torch.no_grad()
 def search(
-    model: Simulator,
-    state: State,
-    objective: Objective,
-    layout: ActionLayout,
+    problems: Problems,
     config: SearchConfig,
     refit: Refit,
-    generator: torch.Generator | None = None,
-    previous: Plan | None = None,
-    keep: Float[Tensor, "batch"] | None = None,
+    *,
+    momentum: float = 0.0,
+    fixed: Float[Tensor, "batch sample horizon action"] | None = None,
 ) -> Plan:
     """Sample plans, dream their consequences, refit the proposal, repeat; return its mode.
 
     Args:
-        model: imagines the consequences of candidates.
-        state: where each problem starts, `[batch]`.
-        objective: from a dream of batch x candidates to its return; higher is better, NaN counts as worst.
-        layout: shape of the action vector.
+        problems: what to plan.
         config: numbers of the loop.
         refit: what makes one planner different from another.
-        generator: source of candidates and of the model's samples.
-        previous: plan of the step before (warm start).
-        keep: where `previous` still holds (default: everywhere).
+        momentum: weight of the proposal before in the next one.
+        fixed: candidates that take part in every iteration, in place of as many that would be sampled.
     """
-    batch, device = state.memory.shape[0], state.memory.device
-    proposal = Proposal.wide(layout, batch, config.horizon, config.std, device)
-    if previous is not None:
-        keep = torch.ones(batch, device=device) if keep is None else keep
-        proposal = proposal.warm(previous, keep)
-    starts = state.map(lambda x: x.repeat_interleave(config.candidates, dim=0))
-    with torch.no_grad():
-        for _ in range(config.iterations):
-            candidates = proposal.sample(config.candidates, generator)
-            dream = model.imagine(starts, candidates.flatten(0, 1), generator=generator)
-            returns = (
-                objective(dream)
-                .view(batch, config.candidates)
-                .nan_to_num(nan=-torch.inf, posinf=torch.finfo(torch.float32).max, neginf=-torch.inf)
-            )
-            proposal, value = refit(candidates, returns)
+    proposal = problems.warm(config.horizon, config.std)
+    number = config.candidates - (0 if fixed is None else fixed.shape[1])
+    for _ in problems.clock.rounds(config.iterations):
+        candidates = proposal.sample(number, problems.draws)
+        if fixed is not None:
+            candidates = torch.cat([fixed, candidates], dim=1)
+        refitted, value = refit(candidates, problems.returns(candidates))
+        proposal = proposal.blend(refitted, momentum)
     return Plan(proposal.mode(), value)
 
 
@@ -224,17 +205,11 @@ def best_of(
     return candidates.gather(1, index[:, :, None, None].expand(-1, -1, *candidates.shape[2:])), best
 
 
-def fit(
+def fit_elites(
     candidates: Float[Tensor, "batch sample horizon action"],
     weights: Float[Tensor, "batch sample"],
-    layout: ActionLayout,
+    problems: Problems,
     config: SearchConfig,
 ) -> Proposal:
-    """Fit means, standard deviations and class probabilities to candidates with weights of sum 1."""
-    by = weights[:, :, None, None]
-    mean = (by * candidates).sum(dim=1)
-    off = (candidates - mean.unsqueeze(1))[..., : layout.continuous]
-    std = (by * off.square()).sum(dim=1).sqrt().clamp(min=config.min_std)
-    for block, n in zip(layout.blocks, layout.categorical, strict=True):
-        mean[..., block] = (1 - config.smoothing) * mean[..., block] + config.smoothing / n
-    return Proposal(layout, mean, std)
+    """Fit a proposal to weighted candidates, with the config's lower bounds."""
+    return fit(candidates, weights, problems.layout, config.min_std, config.smoothing)

@@ -6,16 +6,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.planning.core import Objective, Plan, Proposal, SearchConfig, Simulator, best_of, fit, search
-from worldvae.types import ActionLayout, State
+from worldvae.planning.core import Plan, Problems, SearchConfig, best_of, fit_elites, search
+from worldvae.planning.proposal import Proposal
 
 
 @dataclass(frozen=True)
 class MPPIConfig(SearchConfig):
-    """Numbers of the planner; those of every `SearchConfig`, and one more.
+    """Numbers of the planner; those of every `SearchConfig`, and two more.
 
     Attributes:
         temperature: how much worse a plan may be and still count, in standard deviations of the elites' returns.
+        momentum: weight of the proposal before in the refitted one, which smooths the search.
     """
 
     horizon: int = 3
@@ -24,38 +25,38 @@ class MPPIConfig(SearchConfig):
     iterations: int = 6
     value: bool = True
     temperature: float = 0.5
+    momentum: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.temperature > 0:
             raise ValueError(f"temperature={self.temperature} must be above 0")
+        if not 0 <= self.momentum < 1:
+            raise ValueError(f"momentum={self.momentum} must be at least 0 and below 1")
 
 
 def mppi(
-    model: Simulator,
-    state: State,
-    objective: Objective,
-    layout: ActionLayout,
+    problems: Problems,
     config: MPPIConfig,
-    generator: torch.Generator | None = None,
-    previous: Plan | None = None,
-    keep: Float[Tensor, "batch"] | None = None,
+    fixed: Float[Tensor, "batch sample horizon action"] | None = None,
 ) -> Plan:
-    """Plan from every state of a batch at once; the arguments are those of `search`.
+    """Plan by weighing the elites; `fixed` candidates take part in every iteration.
 
-    With R the returns of the elites, standardised, the proposal is refitted with weights softmax(R / temperature).
+    With R the returns of the elites, standardised, means and standard deviations are refitted with weights
+    softmax(R / temperature).
 
     Reference: Williams et al. 2017, "Information Theoretic MPC for Model-Based Reinforcement Learning"; Hansen et al.
-    2024, "TD-MPC2", appendix on planning, for elites and the critic at the horizon.
+    2024, "TD-MPC2", appendix on planning, for elites and the critic at the horizon; Hansen et al. 2022, "TD-MPC", for
+    the momentum.
     """
 
     def refit(candidates: Tensor, returns: Tensor) -> tuple[Proposal, Tensor]:
         elites, best = best_of(candidates, returns, config.elites)
         weights = torch.softmax(_standardised(best) / config.temperature, dim=1)
         promised = (weights * best.clamp(min=torch.finfo(best.dtype).min)).sum(dim=1)
-        return fit(elites, weights, layout, config), promised
+        return fit_elites(elites, weights, problems, config), promised
 
-    return search(model, state, objective, layout, config, refit, generator, previous, keep)
+    return search(problems, config, refit, momentum=config.momentum, fixed=fixed)
 
 
 def _standardised(returns: Float[Tensor, "batch elite"]) -> Float[Tensor, "batch elite"]:

@@ -1,0 +1,36 @@
+"""How long a planner may go on."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+
+
+class Clock:
+    """Stops the rounds of a planner before its time is over.
+
+    Args:
+        max_ms: milliseconds from now (0: no limit).
+        device: where the rounds are computed; what was only queued there has not been done.
+    """
+
+    def __init__(self, max_ms: float, device: torch.device) -> None:
+        self.limit, self.device = max_ms / 1e3, device
+        self.begin = self._now()
+
+    def rounds(self, number: int) -> Iterator[int]:
+        """Yield 0 .. number - 1: the first in any case, the others while one as long as the longest still fits."""
+        longest = 0.0
+        for done in range(number):
+            start = self._now()
+            if done and self.limit and start - self.begin + longest > self.limit:
+                return
+            yield done
+            longest = max(longest, self._now() - start)
+
+    def _now(self) -> float:
+        if not self.limit:
+            return 0.0
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()

@@ -1,0 +1,124 @@
+"""Planning by gradients: several plans climb the return through the model, and the best of them is taken."""
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldvae.planning.core import Plan, PlanConfig, Problems, best_of
+from worldvae.types import ActionLayout
+
+INSIDE = 0.99  # where plans start that lie on the bound: at the bound itself, a tanh has no gradient
+CHOSEN = 2.0  # the logit of a class that a plan starts with, above those of the others
+
+
+@dataclass(frozen=True)
+class GradientConfig(PlanConfig):
+    """Numbers of the planner.
+
+    Attributes:
+        restarts: plans that climb side by side: one from the plan of the step before, the others from draws.
+        learning_rate: of Adam, on what a tanh maps to the box and a softmax to the classes.
+        std: standard deviation of the draws that plans start from.
+    """
+
+    iterations: int = 20
+    restarts: int = 8
+    learning_rate: float = 0.1
+    std: float = 0.8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.restarts < 1:
+            raise ValueError(f"restarts={self.restarts} must be at least 1")
+        if not self.learning_rate > 0:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
+
+    @property
+    def breadth(self) -> int:
+        """Plans that climb side by side."""
+        return self.restarts
+
+
+def gradient(problems: Problems, config: GradientConfig) -> Plan:
+    """Plan by Adam on the return of a dream.
+
+    Box entries are tanh(x). Of a one-hot block the model sees the likeliest class, and the gradient is that of the
+    softmax (straight-through). A gradient that is not a number is taken for 0. In the end the best plan that each
+    restart has seen and its last one are imagined once more, and the best of them all is returned: in a model that is
+    random, what was best once may only have been lucky.
+
+    Raises:
+        ValueError: If the model or the objective gives no gradient.
+
+    Reference: Henaff et al. 2017, "Model-Based Planning with Discrete and Continuous Actions"; Bengio et al. 2013,
+    "Estimating or Propagating Gradients Through Stochastic Neurons", for straight-through.
+    """
+    proposal = problems.warm(config.horizon, config.std)
+    drawn = proposal.sample(config.restarts - 1, problems.draws)
+    raw = unbounded(torch.cat([proposal.mode().unsqueeze(1), drawn], dim=1), problems.layout)
+    best = bounded(raw, problems.layout)
+    record = torch.full(raw.shape[:2], -torch.inf, device=raw.device, dtype=raw.dtype)
+    with torch.enable_grad():
+        raw = raw.detach().requires_grad_()
+        adam = _Adam(config.learning_rate)
+        for _ in problems.clock.rounds(config.iterations):
+            actions = bounded(raw, problems.layout)
+            returns = problems.returns(actions)
+            better = returns.detach() > record
+            record = torch.where(better, returns.detach(), record)
+            best = torch.where(better[:, :, None, None], actions.detach(), best)
+            raw = (raw.detach() + adam.step(_slope(returns, raw))).requires_grad_()
+    with torch.no_grad():
+        finalists = torch.cat([best, bounded(raw.detach(), problems.layout)], dim=1)
+        plan, value = best_of(finalists, problems.returns(finalists), 1)
+    return Plan(plan[:, 0], value[:, 0])
+
+
+class _Adam:
+    """Adam's steps uphill; torch's own would load torch's compiler before the first plan.
+
+    Reference: Kingma & Ba 2015, "Adam: A Method for Stochastic Optimization", algorithm 1.
+    """
+
+    def __init__(self, learning_rate: float, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8) -> None:
+        self.learning_rate, self.betas, self.eps, self.steps = learning_rate, betas, eps, 0
+        self.first: Tensor | float = 0.0
+        self.second: Tensor | float = 0.0
+
+    def step(self, slope: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+        """Return what to add to the parameters."""
+        a, b = self.betas
+        self.steps += 1
+        self.first = a * self.first + (1 - a) * slope
+        self.second = b * self.second + (1 - b) * slope.square()
+        spread = (self.second / (1 - b**self.steps)).sqrt() + self.eps
+        return self.learning_rate / (1 - a**self.steps) * self.first / spread
+
+
+def bounded(raw: Float[Tensor, "*batch action"], layout: ActionLayout) -> Float[Tensor, "*batch action"]:
+    """Return the action vectors that any numbers stand for, with gradients."""
+    parts = [torch.tanh(raw[..., : layout.continuous])]
+    for block in layout.blocks:
+        soft = torch.softmax(raw[..., block], dim=-1)
+        hard = F.one_hot(soft.argmax(dim=-1), soft.shape[-1]).to(soft.dtype)
+        parts.append(hard + (soft - soft.detach()))  # in this order it is hard to the last bit
+    return torch.cat(parts, dim=-1)
+
+
+def unbounded(actions: Float[Tensor, "*batch action"], layout: ActionLayout) -> Float[Tensor, "*batch action"]:
+    """Return numbers from which `bounded` makes these actions, or hardly others."""
+    box = torch.atanh(actions[..., : layout.continuous].clamp(-INSIDE, INSIDE))
+    return torch.cat([box, CHOSEN * actions[..., layout.continuous :]], dim=-1)
+
+
+def _slope(returns: Float[Tensor, "batch sample"], raw: Tensor) -> Tensor:
+    if not returns.requires_grad:
+        raise ValueError(
+            "the return does not depend on the actions in a way that can be differentiated: use a planner that "
+            "samples, such as CEM, on this model and objective"
+        )
+    (slope,) = torch.autograd.grad(returns.sum(), raw)
+    return slope.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)

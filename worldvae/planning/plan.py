@@ -1,0 +1,93 @@
+"""One function for all planners; which one plans is said by the type of the config."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from worldvae.planning.cem import CEMConfig, cem
+from worldvae.planning.clock import Clock
+from worldvae.planning.core import Plan, PlanConfig, Problems
+from worldvae.planning.draws import Draws
+from worldvae.planning.gradient import GradientConfig, gradient
+from worldvae.planning.guided import GuidedConfig, guided
+from worldvae.planning.icem import ICEMConfig, icem
+from worldvae.planning.mppi import MPPIConfig, mppi
+from worldvae.planning.shooting import ShootingConfig, shooting
+from worldvae.planning.simulator import Guide, Objective, Simulator
+from worldvae.types import ActionLayout, State
+
+PLANNERS: dict[str, tuple[type[PlanConfig], Callable[[Problems, Any], Plan]]] = {
+    "shooting": (ShootingConfig, shooting),
+    "cem": (CEMConfig, cem),
+    "icem": (ICEMConfig, icem),
+    "mppi": (MPPIConfig, mppi),
+    "gradient": (GradientConfig, gradient),
+    "guided": (GuidedConfig, guided),
+}
+"""Every planner by its name: the type of its config, and what plans."""
+
+
+def planner_name(config: PlanConfig) -> str:
+    """Return the name of the planner that a config belongs to.
+
+    Raises:
+        ValueError: If it belongs to none.
+    """
+    for name, (kind, _) in PLANNERS.items():
+        if type(config) is kind:
+            return name
+    kinds = ", ".join(kind.__name__ for kind, _ in PLANNERS.values())
+    raise ValueError(f"{config} is the config of no planner: give one of {kinds}")
+
+
+def plan(
+    model: Simulator,
+    state: State,
+    objective: Objective,
+    config: PlanConfig,
+    generator: torch.Generator | None = None,
+    *,
+    layout: ActionLayout | None = None,
+    previous: Plan | None = None,
+    keep: Float[Tensor, "batch"] | None = None,
+    keys: Sequence[int] | None = None,
+    guide: Guide | None = None,
+) -> Plan:
+    """Plan from every state of a batch at once.
+
+    The plan for a state is the same alone and among others (see `Draws`), to the bit where the arithmetic of model and
+    objective does not depend on the number of rows: it does not in sums and products by element, but a matrix product
+    or a transcendental function may round its last bit otherwise when there are more rows. Then plans agree to rounding
+    error, unless two candidates are as good as each other to rounding error, too.
+
+    Args:
+        model: imagines the consequences of actions.
+        state: where each problem starts, `[batch]`.
+        objective: from a dream of batch x candidates to its return; higher is better, NaN counts as worst.
+        config: numbers of the planner, whose type says which one it is.
+        generator: source of all randomness, on the device of the state.
+        layout: shape of the action vector (default: `model.action_layout`).
+        previous: plan of the step before (warm start).
+        keep: where `previous` still holds, 0 or 1 (default: everywhere).
+        keys: a number for each problem; problems of different keys draw independently (default: all draw the same).
+        guide: a policy, for the planners that are guided.
+
+    Returns:
+        Action sequences within the bounds, and what the model promises for them.
+
+    Raises:
+        ValueError: If there is no planner for `config`, no layout, or what the planner needs is missing.
+    """
+    name = planner_name(config)
+    layout = layout or getattr(model, "action_layout", None)
+    if layout is None:
+        raise ValueError(f"{type(model).__name__} has no action_layout: give plan(..., layout=ActionLayout(...))")
+    like = state.memory
+    if keep is None:
+        keep = torch.ones(len(like), device=like.device)
+    draws, clock = Draws(len(like), like, generator, keys), Clock(config.max_ms, like.device)
+    found = Problems(model, state, objective, layout, draws, clock, previous, keep, guide)
+    return PLANNERS[name][1](found, config)
