@@ -64,7 +64,7 @@ EFFORT = Effort(slices=4, length=4, steps=2, samples=4, rows=4, refinements=(2,)
     [
         ({}, {}),
         ({"latent": "categorical"}, {"inference": "compared for Gaussians"}),
-        ({"prior": "energy"}, {"gaps": "kind unnormalised", "inference": "unnormalised prior"}),
+        ({"prior": "energy"}, {"gaps": "kind unnormalised", "inference": "kind unnormalised"}),
         ({"prior": "hierarchical"}, {"gaps": "ResidualPosterior", "inference": "ResidualPosterior"}),
     ],
     ids=str,
