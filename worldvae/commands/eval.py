@@ -7,6 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
+from worldvae.allocator import keep_freed_memory
 from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
 from worldvae.diagnostics import diagnose as examine
 from worldvae.errors import UserError
@@ -30,6 +31,7 @@ def eval_(
     """Play held-out episodes with an agent on a trained world model."""
     if episodes < 1:
         raise UserError(f"--episodes {episodes} is not a positive number of episodes.")
+    keep_freed_memory()
     opened = load(run)
     opened.check_env()
     if diagnose:
