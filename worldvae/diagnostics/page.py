@@ -44,6 +44,7 @@ def draw_page(found: Diagnosis, path: Path, title: str) -> None:
     else:
         _predictions(axes[3], axes[4], found.calibration)
     _bars(axes[5], found.probe, "R\u00b2 of the environment's vector,\nread linearly off h and z", "")
+    axes[5].set_ylim(bottom=max(-1.0, axes[5].get_ylim()[0]))  # of what hardly varies, R^2 is hugely negative
     _gaps(axes[6], found)
     _ways(axes[7], found)
     figure.savefig(path, dpi=100)
