@@ -2,7 +2,6 @@
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from typing import Annotated
 import typer
 
 from worldvae.commands.compare_known import KNOWN
-from worldvae.commands.train import INTERRUPTED, find_or_make
+from worldvae.commands.train import INTERRUPTED, find_or_make, say
 from worldvae.comparison import Comparison, FamilyRow, Trainings, compare_families
 from worldvae.comparison.families import HORIZONS
 from worldvae.comparison.training import cores
@@ -59,9 +58,9 @@ def compare(
     names = _known(names)
     resolved = _resolved(trainings)
     try:
-        found = compare_families(trainings, resolved, names, 20 if episodes is None else episodes, _say)
+        found = compare_families(trainings, resolved, names, 20 if episodes is None else episodes, say)
     except KeyboardInterrupt:
-        _say(f"Interrupted, and saved in {out}: the same command goes on.")
+        say(f"Interrupted, and saved in {out}: the same command goes on.")
         raise typer.Exit(INTERRUPTED) from None
     numbers = out / "comparison.json"
     head = {
@@ -130,7 +129,3 @@ def _line(row: FamilyRow) -> str:
         f"{row.family:22s}{row.minutes:8.1f}{row.updates:8d}{row.share:6.0%}{row.ret:9.1f}{interval:>19s}{psnr}"
         f"{row.bound:11.1f}{row.steps_per_second:10.0f}  {kind}"
     )
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from worldvae.commands.train import say
 from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
 from worldvae.errors import UserError
 from worldvae.plain import write_json
@@ -20,7 +21,7 @@ def digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
     from worldvae.comparison.digits_table import LEGEND, digits_table, failures
 
     _check(seeds)
-    rows = compare_priors(out, list(seeds), list(dict.fromkeys(names)) or tuple(PRIORS), say=_say)
+    rows = compare_priors(out, list(seeds), list(dict.fromkeys(names)) or tuple(PRIORS), say=say)
     if as_json:
         found = {"seeds": list(seeds), "rows": [row.figures() for row in rows]}
         print(json.dumps(found | {"file": str(out / "digits.json"), "grid": str(out / "digits.png")}))
@@ -48,7 +49,7 @@ def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
                 ("smooth", with_true_p(world), 1500),
                 ("filter", with_true_p(world), 1500),
             ):
-                result = learn_linear_world(world, context, updates, seed, given=given, progress=_say)
+                result = learn_linear_world(world, context, updates, seed, given=given, progress=say)
                 found.append(result)
                 write_json(path, [result.as_json() for result in found])
     if as_json:
@@ -62,10 +63,6 @@ def _check(seeds: Sequence[int]) -> None:
         raise UserError("--seeds must be at least 1: it is how many trainings there are of everything.")
     for seed in seeds:
         check_seed(seed)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 Known = Callable[[Path, Sequence[str], Sequence[int], bool], None]

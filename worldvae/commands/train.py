@@ -40,17 +40,17 @@ def train(
     began = time.monotonic()
     trainer = _resumed(resume, arguments, out, seed) if resume is not None else _new(arguments or [], out, seed)
     run = trainer.run
-    _say(f"{run}\ntraining on {run.device}; Ctrl-C saves. Everything is written to {run.folder}")
+    say(f"{run}\ntraining on {run.device}; Ctrl-C saves. Everything is written to {run.folder}")
     try:
         done = trainer.train(minutes)
         if not done:
-            _say(f"Stopped at step {run.steps} and saved. Go on with: worldvae train --resume {run.folder}")
+            say(f"Stopped at step {run.steps} and saved. Go on with: worldvae train --resume {run.folder}")
             if trainer.interrupted:
                 raise typer.Exit(INTERRUPTED)
         _finish(trainer, (time.monotonic() - began) / 60)
     except KeyboardInterrupt:  # a second one within a step, or one while the result is evaluated
         saved = latest(run.folder / "checkpoints") is not None
-        _say(f"Interrupted. {f'Go on with: worldvae train --resume {run.folder}' if saved else 'Nothing was saved.'}")
+        say(f"Interrupted. {f'Go on with: worldvae train --resume {run.folder}' if saved else 'Nothing was saved.'}")
         raise typer.Exit(INTERRUPTED) from None
     finally:
         trainer.close()
@@ -134,8 +134,9 @@ def _finish(trainer: Trainer, minutes: float) -> None:
         f"Dream film: {path}. Model and replay: {run.folder}. Curves: tensorboard --logdir {run.folder}",
         f"Next: worldvae eval {run.folder} --episodes 20, or worldvae dream {run.folder}",
     ]
-    _say("\n".join(lines))
+    say("\n".join(lines))
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Tell the user how it goes, apart from what a command prints for programs."""
     print(text, file=sys.stderr, flush=True)
