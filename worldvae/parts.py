@@ -16,6 +16,8 @@ from worldvae.likelihoods import (
     DiscretisedLogisticLikelihood,
     GaussianLikelihood,
     HeteroscedasticLikelihood,
+    ScalarGaussianLikelihood,
+    TwoHotLikelihood,
 )
 from worldvae.memory import BlockGRUMemory, GRUMemory, MarkovMemory, Memory, TransformerMemory
 from worldvae.networks import (
@@ -97,9 +99,11 @@ class WorldModelConfig:
         transforms: coupling layers of a flow.
         sampling: steps from noise to a sample of a flow-matching prior.
         bypass: whether linear maps go around the normalised layers of the perceptrons that vectors, memory, prior and
-            posterior pass through. Those layers hardly see how long their input is, which matters where magnitudes do
+            posterior pass through, and a Gaussian reward. Those layers hardly see how long their input is, which matters where magnitudes do
             (vectors of few entries, about linear dynamics).
         ensemble: heads beside the prior whose disagreement says where the model does not know (0: none).
+        reward: p(r | h, z): "two_hot" over bins, for rewards of any scale; or "gaussian" with one learned sigma, whose
+            mean is smooth, for rewards that are a smooth function of the state and of one scale.
         bins: of the reward's two-hot distribution.
         pixel_sigma: standard deviation of frames in 0..1; where it is learned, its first value.
         pixel_sigma_learned: whether it is.
@@ -120,6 +124,7 @@ class WorldModelConfig:
     context: str = setting("filter", choices=["filter", "smooth"])
     stages: str = setting("one", choices=["one", "two"])
     frames: str = setting("gaussian", choices=FRAMES)
+    reward: str = setting("two_hot", choices=["two_hot", "gaussian"])
     memory_size: int = 0
     hidden: int = 0
     depth: int = 0
@@ -257,6 +262,14 @@ def make_vector(config: WorldModelConfig, entries: int, features: int) -> tuple[
     trunk = perceptron(features, hidden, layers, entries, zero=True, bypass=config.bypass)
     learned = "each" if config.vector_sigma_learned else None
     return encoder, GaussianLikelihood(trunk, (entries,), sigma=config.vector_sigma, learned=learned)
+
+
+def make_reward(config: WorldModelConfig, features: int) -> TwoHotLikelihood | ScalarGaussianLikelihood:
+    """Return p(r | h, z) from such features."""
+    hidden, layers = config.resolve("hidden"), config.resolve("layers")
+    if config.reward == "gaussian":
+        return ScalarGaussianLikelihood(perceptron(features, hidden, layers, 1, zero=True, bypass=config.bypass))
+    return TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
 
 
 def make_frames(

@@ -27,7 +27,7 @@ from worldvae.logger import Logger
 from worldvae.progress import Progress
 from worldvae.replay import Replay
 from worldvae.run import RunConfig, create, load_with_state
-from worldvae.types import Batch, Observation
+from worldvae.types import Batch
 
 FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES = 5, 40, 4
 
@@ -179,17 +179,17 @@ class Trainer:
         """Make the updates that `decisions` are worth."""
         train = self.run.config.train
         if self.updates == 0 and self.credit == 0:
-            self.run.model.calibrate(self._some_observations())
+            seen = self._some_rows()
+            self.run.model.calibrate(seen.observation, seen.reward)
             self.credit = float(train.pretrain)
         self.credit += decisions * train.ratio
         while self.credit >= 1 and not (train.updates and self.updates >= train.updates):
             self.credit -= 1
             self._update()
 
-    def _some_observations(self) -> Observation:
-        """Observations from all over the replay, for the calibration."""
-        rows = self.replay.sample(64, 16, self.data)
-        return rows.observation.to(self.run.device)
+    def _some_rows(self) -> Batch:
+        """Rows from all over the replay, for the calibration."""
+        return self.replay.sample(64, 16, self.data).to(self.run.device)
 
     def _update(self) -> None:
         train = self.run.config.train

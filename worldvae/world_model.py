@@ -15,17 +15,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from worldvae.distributions import TwoHot, symlog
+from worldvae.distributions import symlog
 from worldvae.likelihoods import (
     BernoulliImageLikelihood,
     BernoulliLikelihood,
     DiffusionLikelihood,
     GaussianLikelihood,
     Rendering,
-    TwoHotLikelihood,
+    ScalarGaussianLikelihood,
 )
 from worldvae.networks import MLP, ConvEncoder, StridedEncoder
-from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory, make_vector
+from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory, make_reward, make_vector
 from worldvae.posteriors import Smoother
 from worldvae.priors import Ensemble
 from worldvae.types import ActionLayout, Batch, Dream, Kind, Observation, ObservationLayout, State, TensorTree
@@ -77,7 +77,7 @@ class WorldModel(nn.Module):
         self.prior, self.posterior = make_latents(config, self.family, memory, embedding)
         self.ensemble = Ensemble(memory, self.family, hidden, config.ensemble) if config.ensemble else None
         self.smoother = Smoother(embedding, action.size, hidden) if config.context == "smooth" else None
-        self.reward_head = TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
+        self.reward_head = make_reward(config, features)
         self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
 
     @property
@@ -108,8 +108,10 @@ class WorldModel(nn.Module):
         return State(zeros[:, : self.memory.size], zeros[:, self.memory.size :], past)
 
     @torch.no_grad()
-    def calibrate(self, observation: Observation) -> None:
+    def calibrate(self, observation: Observation, reward: Float[Tensor, "*batch"] | None = None) -> None:
         """Set what an untrained model predicts to the mean frame and vector of `observation` (any leading shape).
+
+        And a Gaussian of rewards to the mean and the scale of `reward`, if it is given.
 
         Done once, before the first update: what never changes in a world then needs no learning, and the first
         gradients are about what does change, however small it is on the screen.
@@ -125,6 +127,9 @@ class WorldModel(nn.Module):
             vector = self.likelihood("vector")
             vector.offset.copy_(rows.mean(0))
             vector.scale.copy_(rows.std(0, correction=0).clamp(min=1e-2))
+        if reward is not None and isinstance(self.reward_head, ScalarGaussianLikelihood):
+            self.reward_head.offset.copy_(reward.mean())
+            self.reward_head.scale.copy_(reward.std(correction=0).clamp(min=1e-2))
 
     def squash(self, vector: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Return observed vectors in the units that are encoded and decoded: symlog (`config.vector_symlog`)."""
@@ -299,7 +304,7 @@ class WorldModel(nn.Module):
             raise ValueError("this model has no ensemble that could disagree: train with model.ensemble=5")
         return self.ensemble.disagreement(states.memory)
 
-    def reward(self, states: State) -> TwoHot:
+    def reward(self, states: State) -> Distribution:
         """Return p(r | h, z) of the reward that arrives with a state."""
         return self.reward_head(states.features)  # type: ignore[no-any-return]
 

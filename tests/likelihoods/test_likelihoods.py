@@ -10,7 +10,12 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Normal
 from torch.nn import functional as F
 
-from worldvae.likelihoods import BernoulliLikelihood, GaussianLikelihood, TwoHotLikelihood
+from worldvae.likelihoods import (
+    BernoulliLikelihood,
+    GaussianLikelihood,
+    ScalarGaussianLikelihood,
+    TwoHotLikelihood,
+)
 from worldvae.networks import MLP
 
 
@@ -117,3 +122,17 @@ def test_two_hot_starts_at_zero() -> None:
     assert reward.batch_shape == (2, 3)
     with torch.autocast("cpu", torch.bfloat16):
         assert likelihood(torch.randn(2, 4)).logits.dtype == torch.float32
+
+
+def test_a_scalar_gaussian_is_torchs_in_the_units_of_the_data() -> None:
+    likelihood = ScalarGaussianLikelihood(Fixed(0.5), floor=0.1)
+    likelihood.offset.fill_(-3.0)
+    likelihood.scale.fill_(4.0)
+    found, values = likelihood(torch.zeros(2, 3, 1)), torch.randn(2, 3)
+    assert torch.allclose(found.mean, torch.full((2, 3), -3 + 4 * 0.5))
+    assert torch.allclose(found.log_prob(values), Normal(-1.0, 4.0).log_prob(values))  # an untrained sigma is 1
+    with torch.no_grad():
+        likelihood.log_sigma.fill_(-100.0)
+    assert torch.allclose(likelihood(torch.zeros(1, 1)).stddev, torch.tensor(4 * 0.1))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert ScalarGaussianLikelihood(MLP(4, 8, 1, 1))(torch.randn(2, 4)).mean.dtype == torch.float32

@@ -86,7 +86,7 @@ class Bench:
         self.learner = Learner(self.run.model, config.objective, config.optimiser)
         self.behaviour = make_behaviour(self.run, self.generator)
         self.batch = self.replay.sample(config.train.batch, config.train.length, self.draws).to(self.device)
-        self.run.model.calibrate(self.batch.observation)
+        self.run.model.calibrate(self.batch.observation, self.batch.reward)
         self.states = self.update()
 
     def close(self) -> None:

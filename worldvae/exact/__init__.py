@@ -11,7 +11,7 @@ from worldvae.exact.chain import (
 )
 from worldvae.exact.control import COST, QuadraticCost, filter_gain, lqg_cost, lqr_cost, lqr_gain, riccati
 from worldvae.exact.kalman import Filtered, Smoothed, kalman_filter, kalman_smoother, log_likelihood
-from worldvae.exact.world import MILD, STIFF, LinearGaussian, random_episodes, reference_episodes
+from worldvae.exact.world import MILD, STIFF, LinearGaussian, random_episodes, reference_episodes, roll_out
 
 __all__ = [
     "COST",
@@ -37,5 +37,6 @@ __all__ = [
     "random_episodes",
     "reference_episodes",
     "riccati",
+    "roll_out",
     "smoothing_chain",
 ]

@@ -28,6 +28,13 @@ class QuadraticCost:
     state: Float64[Tensor, "latent latent"]
     action: Float64[Tensor, "action action"]
 
+    def of(
+        self, states: Float64[Tensor, "*batch latent"], actions: Float64[Tensor, "*batch action"]
+    ) -> Float64[Tensor, "*batch"]:
+        """Return what states and the actions that led there cost."""
+        paid: Tensor = ((states @ self.state) * states).sum(-1) + ((actions @ self.action) * actions).sum(-1)
+        return paid
+
 
 COST = QuadraticCost(
     torch.diag(torch.tensor([1.0, 0.1], dtype=torch.float64)), torch.tensor([[0.01]], dtype=torch.float64)

@@ -70,6 +70,31 @@ MILD = _world((0.05, 0.05), 0.1)
 """The same oscillator, disturbed more and seen less well, where looking ahead matters less."""
 
 
+def roll_out(
+    world: LinearGaussian, actions: Float64[Tensor, "batch time action"], generator: torch.Generator
+) -> tuple[Float64[Tensor, "batch time observation"], Float64[Tensor, "batch time latent"]]:
+    """Return observations and states of episodes with these actions.
+
+    Args:
+        world: the world to draw from.
+        actions: of every row.
+        generator: of all draws.
+    """
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(len(actions), *shape, dtype=torch.float64, generator=generator)
+
+    disturb, noise = torch.linalg.cholesky(world.Q), torch.linalg.cholesky(world.R)
+    state = world.m0 + normal(len(world.m0)) @ torch.linalg.cholesky(world.P0).mT
+    states = []
+    for push in (actions @ world.B.mT).unbind(1):
+        states.append(state)
+        state = state @ world.A.mT + push + normal(len(world.m0)) @ disturb.mT
+    found = torch.stack(states, dim=1)
+    seen = found @ world.C.mT
+    return seen + normal(*seen.shape[1:]) @ noise.mT, found
+
+
 def random_episodes(
     world: LinearGaussian, number: int, length: int, reach: float, generator: torch.Generator
 ) -> tuple[Float64[Tensor, "batch time observation"], Float64[Tensor, "batch time action"]]:
@@ -82,21 +107,9 @@ def random_episodes(
         reach: the largest action.
         generator: of all draws.
     """
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(number, *shape, dtype=torch.float64, generator=generator)
-
-    disturb, noise = torch.linalg.cholesky(world.Q), torch.linalg.cholesky(world.R)
     shape = (number, length, world.B.shape[1])
     actions = reach * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
-    pushes = actions @ world.B.mT
-    state = world.m0 + normal(len(world.m0)) @ torch.linalg.cholesky(world.P0).mT
-    states = []
-    for push in pushes.unbind(1):
-        states.append(state)
-        state = state @ world.A.mT + push + normal(len(world.m0)) @ disturb.mT
-    seen = torch.stack(states, dim=1) @ world.C.mT
-    return seen + normal(length, seen.shape[-1]) @ noise.mT, actions
+    return roll_out(world, actions, generator)[0], actions
 
 
 def reference_episodes(

@@ -6,6 +6,7 @@ from worldvae.likelihoods.diffusion import NOISE_FLOOR, DiffusionLikelihood, Ren
 from worldvae.likelihoods.gaussian import GaussianLikelihood
 from worldvae.likelihoods.heteroscedastic import HeteroscedasticLikelihood
 from worldvae.likelihoods.logistic import DiscretisedLogistic, DiscretisedLogisticLikelihood
+from worldvae.likelihoods.scalar import ScalarGaussianLikelihood
 from worldvae.likelihoods.two_hot import TwoHotLikelihood
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "GaussianLikelihood",
     "HeteroscedasticLikelihood",
     "Rendering",
+    "ScalarGaussianLikelihood",
     "TwoHotLikelihood",
 ]

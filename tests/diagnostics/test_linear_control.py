@@ -1,0 +1,150 @@
+"""A model that was learned of the linear-quadratic world controls it nearly as well as the optimum, and never better."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from worldvae.diagnostics.linear_control import (
+    PARTS,
+    PLANNERS,
+    Expected,
+    Plant,
+    believe,
+    control,
+    control_table,
+    learn_to_control,
+    optimal,
+    rewarded_episodes,
+)
+from worldvae.diagnostics.linear_world import REACH
+from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
+from worldvae.types import ActionLayout, Batch, Dream, ObservationLayout, State
+from worldvae.world_model import Observed, WorldModel
+
+
+class TrueModel(WorldModel):
+    """The world itself behind the two verbs of a controller: the Kalman filter, and what is to be expected."""
+
+    def __init__(self) -> None:
+        super().__init__(ObservationLayout(vector=1), ActionLayout(continuous=1), PARTS)
+
+    def observe(
+        self,
+        batch: Batch,
+        state: State | None = None,
+        action: Tensor | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        mode: bool = False,
+    ) -> Observed:
+        assert batch.observation.vector is not None and mode
+        known = kalman_filter(STIFF, batch.observation.vector.double(), REACH * batch.action.double()).mean
+        return Observed(State(known.float(), known[..., :0].float()), known.float())
+
+    def imagine(
+        self,
+        start: State,
+        actions: Tensor,
+        horizon: int | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        noise: Tensor | None = None,
+        mode: bool = False,
+    ) -> Dream:
+        assert mode
+        z, states, costs = start.memory.double(), [], []
+        for action in (REACH * actions.double()).unbind(1):
+            z = z @ STIFF.A.mT + action @ STIFF.B.mT
+            states.append(State(z.float(), start.latent))
+            costs.append(COST.of(z, action).float())
+        found = torch.stack(costs, dim=1)
+        return Dream(start, State.stack(states, dim=1), actions, -found, torch.ones_like(found))
+
+
+def test_the_world_itself_as_a_model_pays_the_optimum() -> None:
+    """Units, rows, actions and who pays for what: with any of them wrong three hundredths could not be had."""
+    found = control(TrueModel(), "stiff", "gradient", episodes=8, burn_in=25, steps=10)
+    assert found.optimum == pytest.approx(0.0531763, abs=1e-7)
+    assert abs(found.ratio - 1) < 0.03 and found.error < 0.01 * found.optimum
+    assert json.loads(json.dumps(found.as_json()))["ratio"] == found.ratio
+    assert f"{found.cost:.5f}" in control_table([found, found])
+
+
+def test_the_optimal_controller_pays_the_optimum(generator: torch.Generator) -> None:
+    number, steps, burn_in = 400, 40, 30
+
+    def normal(root: Tensor) -> Tensor:
+        return torch.randn(number, len(root), dtype=torch.float64, generator=generator) @ torch.linalg.cholesky(root)
+
+    plant = Plant(STIFF, normal(STIFF.P0), normal(STIFF.R))
+    paid = [plant.step(optimal(plant), normal(STIFF.Q), normal(STIFF.R)) for _ in range(burn_in + steps)]
+    mean = torch.stack(paid[burn_in:]).mean(0)
+    assert abs(float(mean.mean() - lqg_cost(STIFF))) < 4 * float(mean.std()) / number**0.5
+
+
+def test_at_the_last_row_the_mode_of_a_smoother_is_what_a_filter_knows(generator: torch.Generator) -> None:
+    rows = rewarded_episodes(STIFF, 3, generator)
+    assert rows.observation.vector is not None
+    seen, done = rows.observation.vector.double(), REACH * rows.action.double()
+    chain, mode = smoothing_chain(STIFF, seen, done), torch.zeros(3, 2, dtype=torch.float64)
+    for t in range(seen.shape[1]):
+        mode = mode @ chain.F[t].mT + chain.b[:, t]
+    torch.testing.assert_close(mode, kalman_filter(STIFF, seen, done).mean[:, -1])
+
+
+def test_rewards_arrive_with_the_state_that_an_action_led_to(generator: torch.Generator) -> None:
+    rows = rewarded_episodes(STIFF, 200, generator)
+    assert rows.observation.vector is not None
+    assert bool((rows.reward[:, 0] == 0).all()) and bool((rows.reward[:, 1:] < 0).all())
+    calm, wild = rows.action.abs().amax((1, 2)).sort().values[[0, -1]].tolist()
+    assert 0.09 < calm < 0.15 and 0.85 < wild < 1  # a share of the reach of its own for each episode
+    # What is seen is the state's first entry and noise of .05: what the state cost cannot be below its square.
+    unpaid = -rows.reward[:, 1:] - 0.01 * (REACH * rows.action[:, :-1, 0]).square()
+    assert bool((unpaid > -1e-5).all())
+    squares = F.relu(rows.observation.vector[:, 1:, 0].square() - unpaid)
+    assert float(squares.mean()) < 0.2 < float(unpaid.mean())
+
+
+def test_a_belief_reads_all_rows_so_far_and_no_sample(generator: torch.Generator) -> None:
+    model = learn_to_control(updates=2, batch=2)
+    plant = Plant(STIFF, torch.zeros(2, 2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64))
+    for _ in range(3):
+        plant.step(torch.full((2, 1), 0.5, dtype=torch.float64), torch.zeros(2, 2).double(), torch.zeros(2, 1).double())
+    state = believe(model, plant)
+    assert torch.equal(state.features, believe(model, plant).features)
+    plant.seen[0] = plant.seen[0] + 1
+    assert not torch.equal(state.features, believe(model, plant).features)
+
+
+def test_what_is_expected_has_no_noise(generator: torch.Generator) -> None:
+    model = learn_to_control(updates=2, batch=2)
+    start = State(torch.randn(3, 8), torch.randn(3, 2), torch.ones(3, 1))
+    first, again = (Expected(model).imagine(start, torch.zeros(3, 4, 1), generator=generator) for _ in range(2))
+    assert torch.equal(first.rewards, again.rewards)
+
+
+def test_training_is_repeatable_and_told() -> None:
+    told: list[str] = []
+    first, again, other = (learn_to_control(updates=2, batch=2, seed=s, progress=told.append) for s in (0, 0, 1))
+    weights = [model.posterior.net.join.weight for model in (first, again, other)]
+    assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
+    assert len(told) == 3 and told[0].startswith("stiff with rewards, seed 0: update 2 of 2, ")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"world": "wild"}, "world='wild' is not a linear-Gaussian world: take one of mild, stiff"),
+        ({"planner": "luck"}, "take one of cem, icem, mppi, gradient"),
+        ({"episodes": 1}, "2 episodes at least"),
+    ],
+)
+def test_what_cannot_be_is_refused(wrong: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        control(TrueModel(), **wrong)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="at least 1"):
+        learn_to_control(updates=0)

@@ -1,0 +1,14 @@
+"""A planner on a model that was learned of the linear-quadratic world, against the optimal controller of that world."""
+
+import pytest
+
+from worldvae.diagnostics.linear_control import PLANNERS, control, control_table, learn_to_control
+
+
+@pytest.mark.gate
+def test_every_planner_on_a_learned_model_pays_at_most_15_per_cent_more_than_the_optimum_and_never_less() -> None:
+    model = learn_to_control("stiff", updates=3000, seed=0)
+    found = [control(model, "stiff", name) for name in PLANNERS]
+    for result in found:
+        assert result.optimum == pytest.approx(0.0531763, abs=1e-7)
+        assert -3 * result.error < result.cost - result.optimum < 0.15 * result.optimum, control_table(found)

@@ -1,0 +1,40 @@
+"""Gaussian likelihood of a scalar: what a smooth function of the state needs to be learned as one."""
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Normal
+
+
+class ScalarGaussianLikelihood(nn.Module):
+    """p(r | features) = N(offset + scale * trunk(features), (scale * sigma)^2), with a learned sigma; used for rewards.
+
+    Its mean is the trunk's own output, and so as smooth as the trunk. A two-hot has to draw a parabola as the mean of
+    bins whose logarithms of probabilities the trunk puts out, and draws its vertex with corners. The price is the
+    scale: errors count by their squares, the largest rewards more than all others.
+
+    Args:
+        trunk: network from features to one number.
+        floor: lower bound of sigma; without it a noiseless r drives the density to infinity.
+
+    Attributes:
+        offset, scale: buffers, which `WorldModel.calibrate` sets to mean and standard deviation of the data.
+    """
+
+    offset: Tensor
+    scale: Tensor
+
+    def __init__(self, trunk: nn.Module, floor: float = 0.05) -> None:
+        super().__init__()
+        self.trunk, self.floor = trunk, floor
+        self.register_buffer("offset", torch.zeros(()))
+        self.register_buffer("scale", torch.ones(()))
+        self.log_sigma = nn.Parameter(torch.tensor(math.log(1.0 - floor)))  # sigma begins at 1: nothing is explained
+
+    def forward(self, features: Float[Tensor, "*batch features"]) -> Normal:
+        """Return the distribution of the scalar."""
+        mean = torch.addcmul(self.offset, self.scale, self.trunk(features).float().squeeze(-1))
+        sigma = self.scale * (self.floor + self.log_sigma.exp())
+        return Normal(mean, sigma.expand_as(mean), validate_args=False)
