@@ -25,7 +25,15 @@ from worldvae.likelihoods import (
     ScalarGaussianLikelihood,
 )
 from worldvae.networks import MLP, ConvEncoder, StridedEncoder
-from worldvae.parts import WorldModelConfig, make_family, make_frames, make_latents, make_memory, make_reward, make_vector
+from worldvae.parts import (
+    WorldModelConfig,
+    make_family,
+    make_frames,
+    make_latents,
+    make_memory,
+    make_reward,
+    make_vector,
+)
 from worldvae.posteriors import Smoother
 from worldvae.priors import Ensemble
 from worldvae.types import ActionLayout, Batch, Dream, Kind, Observation, ObservationLayout, State, TensorTree

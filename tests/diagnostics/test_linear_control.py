@@ -132,7 +132,7 @@ def test_training_is_repeatable_and_told() -> None:
     first, again, other = (learn_to_control(updates=2, batch=2, seed=s, progress=told.append) for s in (0, 0, 1))
     weights = [model.posterior.net.join.weight for model in (first, again, other)]
     assert torch.equal(weights[0], weights[1]) and not torch.equal(weights[0], weights[2])
-    assert len(told) == 3 and told[0].startswith("stiff with rewards, seed 0: update 2 of 2, ")
+    assert len(told) == 3 and told[0].startswith("stiff for control, seed 0: update 2 of 2, ")
 
 
 @pytest.mark.parametrize(
