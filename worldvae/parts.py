@@ -98,9 +98,9 @@ class WorldModelConfig:
         levels: of a hierarchical prior.
         transforms: coupling layers of a flow.
         sampling: steps from noise to a sample of a flow-matching prior.
-        bypass: whether linear maps go around the normalised layers of the perceptrons that vectors, memory, prior and
-            posterior pass through, and a Gaussian reward. Those layers hardly see how long their input is, which matters where magnitudes do
-            (vectors of few entries, about linear dynamics).
+        bypass: whether linear maps go around the normalised layers of the perceptrons that vectors, memory, prior,
+            posterior and a Gaussian reward pass through. Those layers hardly see how long their input is, which matters
+            where magnitudes do (vectors of few entries, about linear dynamics).
         ensemble: heads beside the prior whose disagreement says where the model does not know (0: none).
         reward: p(r | h, z): "two_hot" over bins, for rewards of any scale; or "gaussian" with one learned sigma, whose
             mean is smooth, for rewards that are a smooth function of the state and of one scale.
@@ -267,8 +267,9 @@ def make_vector(config: WorldModelConfig, entries: int, features: int) -> tuple[
 def make_reward(config: WorldModelConfig, features: int) -> TwoHotLikelihood | ScalarGaussianLikelihood:
     """Return p(r | h, z) from such features."""
     hidden, layers = config.resolve("hidden"), config.resolve("layers")
-    if config.reward == "gaussian":
-        return ScalarGaussianLikelihood(perceptron(features, hidden, layers, 1, zero=True, bypass=config.bypass))
+    if config.reward == "gaussian":  # behind a norm, one hidden layer draws no good parabola: two do
+        trunk = perceptron(features, hidden, max(2, layers), 1, zero=True, bypass=config.bypass)
+        return ScalarGaussianLikelihood(trunk)
     return TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
 
 

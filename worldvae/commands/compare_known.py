@@ -2,12 +2,19 @@
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 
 from worldvae.commands.train import say
+from worldvae.diagnostics.linear_control import (
+    PLANNERS,
+    LinearControlResult,
+    control,
+    control_table,
+    learn_rewards,
+)
 from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
 from worldvae.errors import UserError
 from worldvae.plain import write_json
@@ -33,13 +40,20 @@ def digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
 
 
 def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> None:
-    """Hold world models learnt on the linear-Gaussian worlds against the exact log-likelihood."""
+    """Hold models learnt on the linear-Gaussian worlds against the exact log-likelihood, and against the optimum."""
     if names:
         raise UserError("--families does not apply to `worldvae compare` of linear: leave it out.")
     _check(seeds)
     path = out / "linear.json"
     found: list[LinearWorldResult] = []
-    write_json(path, found)  # what cannot be written is known before anything is trained
+    controlled: list[LinearControlResult] = []
+
+    def keep() -> dict[str, object]:
+        rows = {"rows": [r.as_json() for r in found], "control": [r.as_json() for r in controlled]}
+        write_json(path, rows)
+        return rows
+
+    keep()  # what cannot be written is known before anything is trained
     for world in ("mild", "stiff"):
         for seed in seeds:
             longest = 3000 if world == "mild" else 9000  # what a smoother needs to come within a nat
@@ -49,13 +63,25 @@ def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
                 ("smooth", with_true_p(world), 1500),
                 ("filter", with_true_p(world), 1500),
             ):
-                result = learn_linear_world(world, context, updates, seed, given=given, progress=say)
-                found.append(result)
-                write_json(path, [result.as_json() for result in found])
+                found.append(learn_linear_world(world, context, updates, seed, given=given, progress=say))
+                keep()
+                if world == "stiff" and context == "smooth" and given is None:
+                    for planner in _controlled(found[-1], seed):
+                        controlled.append(planner)
+                        keep()
     if as_json:
-        print(json.dumps({"seeds": list(seeds), "rows": [result.as_json() for result in found], "file": str(path)}))
+        print(json.dumps({"seeds": list(seeds)} | keep() | {"file": str(path)}))
     else:
-        print(f"{table(found)}\nThe numbers are in {path}")
+        print(f"{table(found)}\n\n{control_table(controlled)}\nThe numbers are in {path}")
+
+
+def _controlled(learned: LinearWorldResult, seed: int) -> Iterator[LinearControlResult]:
+    """Let every planner act on a model, once it knows what is earned."""
+    model = learn_rewards(learned.model, learned.world, seed=seed)
+    for name in PLANNERS:
+        result = control(model, learned.world, name, seed=seed)
+        say(f"{learned.world} seed {seed}: {name} pays {result.ratio:.3f} of the optimum")
+        yield result
 
 
 def _check(seeds: Sequence[int]) -> None:

@@ -6,6 +6,7 @@ from worldvae.diagnostics.diagnose import Diagnosis, Effort, diagnose
 from worldvae.diagnostics.gaps import Gaps, Level, gaps
 from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
+from worldvae.diagnostics.linear_control import LinearControlResult, control, learn_rewards
 from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world
 from worldvae.diagnostics.page import check_plotting, draw_page
 from worldvae.diagnostics.probe import linear_probe
@@ -19,6 +20,7 @@ __all__ = [
     "Gaps",
     "Inference",
     "Level",
+    "LinearControlResult",
     "LinearWorldResult",
     "MovedBound",
     "Slices",
@@ -27,11 +29,13 @@ __all__ = [
     "check_plotting",
     "collapse",
     "compare_inference",
+    "control",
     "diagnose",
     "draw_page",
     "gaps",
     "kl_per_dimension",
     "learn_linear_world",
+    "learn_rewards",
     "linear_probe",
     "log_ratio",
     "mmd",

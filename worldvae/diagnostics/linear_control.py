@@ -1,7 +1,7 @@
 """A learned world model at the helm of the linear-Gaussian world, held against the optimal controller.
 
-Everything a controller needs is learned: what is inferred of the state, how it goes on, and what it earns. Of the world
-itself only the dice are shared: the optimal controller meets the same disturbances, so that
+Everything a controller needs is learned: what is inferred of the state, how it goes on, and what it earns. The optimal
+controller meets the same disturbances, so that
 
     cost = the optimum, which is known exactly + the mean of (what the model pays - what the optimum pays)
 
@@ -10,7 +10,8 @@ has an error far below that of either mean. On average no controller pays less t
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import chain
@@ -21,9 +22,9 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.diagnostics.linear_world import LENGTH, LINEAR, OBJECTIVE, OPTIMISER, REACH, WORLDS, rows_of
+from worldvae.diagnostics.linear_world import LENGTH, OPTIMISER, REACH, WORLDS, rows_of
 from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain, roll_out
-from worldvae.learner import Learner, Optimiser
+from worldvae.learner import Optimiser
 from worldvae.planning import (
     CEMConfig,
     GradientConfig,
@@ -34,13 +35,11 @@ from worldvae.planning import (
     discounted_return,
     plan,
 )
-from worldvae.types import ActionLayout, Batch, Dream, ObservationLayout, State
+from worldvae.types import Batch, Dream, Observation, State
 from worldvae.world_model import WorldModel
 
-PARTS = replace(LINEAR, context="smooth", reward="gaussian")
-"""A posterior that looks ahead, without which p is bent; and a reward whose mean is as smooth as the true one."""
-
-PICKED = 2048  # rows an update of rewards
+EPISODES, PICKED = 2048, 2048
+"""Of which rewards are learned, and how many of their rows in an update."""
 
 LEAST = 0.1
 """Share of `REACH` that the calmest episodes act with: near the optimum, where it matters, actions are small."""
@@ -62,6 +61,7 @@ class LinearControlResult:
     Attributes:
         world: "mild" or "stiff".
         planner: that acted.
+        seed: of the world's disturbances and of the planner.
         episodes: that were played.
         steps: of each that count, after as many as it took to forget the start.
         optimum: the least there is on average (kind: exact).
@@ -72,6 +72,7 @@ class LinearControlResult:
 
     world: str
     planner: str
+    seed: int
     episodes: int
     steps: int
     optimum: float
@@ -91,10 +92,10 @@ class LinearControlResult:
 
 def control_table(results: Sequence[LinearControlResult]) -> str:
     """Return the results as a table in Markdown: costs a step, ± standard errors."""
-    rows = ["| world | planner | cost of a step | optimum | ratio |", "|---|---|---|---|---|"]
+    rows = ["| world | planner | seed | cost of a step | optimum | ratio |", "|---|---|---|---|---|---|"]
     for r in results:
         numbers = f"{r.cost:.5f} ± {r.error:.5f} | {r.optimum:.5f} | {r.ratio:.3f} ± {r.error / r.optimum:.3f}"
-        rows.append(f"| {r.world} | {r.planner} | {numbers} |")
+        rows.append(f"| {r.world} | {r.planner} | {r.seed} | {numbers} |")
     return "\n".join(rows)
 
 
@@ -108,53 +109,28 @@ def rewarded_episodes(world: LinearGaussian, number: int, generator: torch.Gener
     return replace(rows_of(observations, actions), reward=F.pad(earned, (1, 0)))
 
 
-def learn_to_control(
-    world: str = "stiff",
-    updates: int = 9000,
-    seed: int = 0,
-    *,
-    batch: int = 32,
-    progress: Callable[[str], object] | None = None,
-) -> WorldModel:
-    """Train a world model on random episodes of a linear-Gaussian world, and then its rewards.
+def learn_rewards(model: WorldModel, world: str = "stiff", updates: int = 3000, seed: int = 0) -> WorldModel:
+    """Return a copy of a model that has learned, of what its posterior makes of fresh episodes, what they earn.
 
-    In the bound of both together rewards, which know the state without noise, would have a posterior that does not see
-    them hide how uncertain it is: p is bent then. So rewards are learned on what q says once it has been learned.
+    p(r | h, z) and p(c | h, z) alone are fitted. In one bound with the world, rewards, which know the state without
+    noise, would have a posterior that does not read them hide how uncertain it is, and p would be bent. The first row is
+    left out: nothing has been earned there.
 
     Args:
-        world: "mild" or "stiff".
-        updates: of the optimiser, each on new episodes; and a third as many on rewards, which take no time.
-        seed: of weights, episodes and noise.
-        batch: episodes an update.
-        progress: is told in a line, now and then, how far it is.
+        model: from `learn_linear_world`, with a posterior that smooths.
+        world: "mild" or "stiff", as it was there.
+        updates: of the optimiser; a thousand take some seconds.
+        seed: of first weights, episodes and noise.
 
     Raises:
-        ValueError: If there is no such world, or a number is not positive.
+        ValueError: If there is no such world, or no update.
     """
     truth = _known(world)
-    if min(updates, batch) < 1:
-        raise ValueError(f"updates={updates} and batch={batch} must be at least 1")
-    generator = torch.Generator().manual_seed(seed)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = WorldModel(ObservationLayout(vector=1), ActionLayout(continuous=1), PARTS)
-    first = rewarded_episodes(truth, 1024, generator)
-    model.calibrate(first.observation, first.reward)
-    learner = Learner(model, OBJECTIVE, OPTIMISER)
-    for update in range(updates):
-        _, metrics = learner.update(rewarded_episodes(truth, batch, generator), generator, update / updates)
-        if progress is not None and ((update + 1) % 250 == 0 or update + 1 == updates):
-            nats = -LENGTH * float(metrics["model/vector_nats"] + metrics["model/kl"])
-            progress(f"{world} for control, seed {seed}: update {update + 1} of {updates}, bound {nats:.1f}")
-    learn_rewards(model, rewarded_episodes(truth, 2048, generator), math.ceil(updates / 3), generator)
-    return model
-
-
-def learn_rewards(model: WorldModel, rows: Batch, updates: int, generator: torch.Generator) -> None:
-    """Fit p(r | h, z) and p(c | h, z) to what the posterior makes of `rows`, and leave all else as it is.
-
-    Nothing has been earned yet in the first row of an episode: it is left out.
-    """
+    if updates < 1:
+        raise ValueError(f"updates={updates} must be at least 1")
+    generator, model = torch.Generator().manual_seed(seed), deepcopy(model)
+    rows = rewarded_episodes(truth, EPISODES, generator)
+    model.calibrate(Observation(), rows.reward)
     with torch.no_grad():
         found = model.observe(rows, generator=generator).posterior
     later = ~rows.is_first
@@ -166,6 +142,7 @@ def learn_rewards(model: WorldModel, rows: Batch, updates: int, generator: torch
         reward, continuation = model.reward(states[picked]), model.continuation(states[picked])
         nats = reward.log_prob(rewards[picked]) + continuation.log_prob(goes_on[picked].float())
         optimiser.step(-nats.mean(), update / updates)
+    return model
 
 
 class Expected:
@@ -250,7 +227,7 @@ def control(
     """Let a planner act on a learned model from the first row on; return what it pays once the start is forgotten.
 
     Args:
-        model: from `learn_to_control`.
+        model: from `learn_rewards`.
         world: "mild" or "stiff", as it was there.
         planner: a name in `PLANNERS`.
         episodes: that are played side by side.
@@ -284,7 +261,9 @@ def control(
             more += difference / steps
     least, seconds = float(lqg_cost(truth)), (time.perf_counter() - began) / (burn_in + steps)
     error = float(more.std()) / math.sqrt(episodes)
-    return LinearControlResult(world, planner, episodes, steps, least, least + float(more.mean()), error, seconds)
+    return LinearControlResult(
+        *(world, planner, seed, episodes, steps), least, least + float(more.mean()), error, seconds
+    )
 
 
 def _known(world: str) -> LinearGaussian:
