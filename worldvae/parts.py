@@ -87,6 +87,7 @@ class WorldModelConfig:
         frames: p(x | h, z) of frames: Gaussian with one sigma, or with a predicted one per pixel ("heteroscedastic"); a
             discretised logistic, whose numbers are probabilities of bytes; Bernoulli, for frames of black and white;
             that Gaussian, and a "diffusion" that renders sharp frames on demand.
+        memory_action: whether a Markov h ends with the action itself, for rewards that charge it.
         memory_size: length of h.
         hidden: width of every perceptron.
         depth: channels of the widest maps of a trunk.
@@ -125,6 +126,7 @@ class WorldModelConfig:
     stages: str = setting("one", choices=["one", "two"])
     frames: str = setting("gaussian", choices=FRAMES)
     reward: str = setting("two_hot", choices=["two_hot", "gaussian"])
+    memory_action: bool = False
     memory_size: int = 0
     hidden: int = 0
     depth: int = 0
@@ -194,6 +196,8 @@ class WorldModelConfig:
             }
             raise ValueError(f"{why[self.prior]}: {wrong} does not fit it, latent=gaussian posterior=amortised does")
 
+        if self.memory_action and self.memory != "markov":
+            raise ValueError(f"memory_action=true is for memory=markov: memory={self.memory} remembers actions itself")
         other = {"memory": ("gru", "markov"), "prior": ("own",), "posterior": ("amortised",), "stages": ("one",)}
         for name, fit in other.items():
             if self.bypass and getattr(self, name) not in fit:
@@ -222,8 +226,9 @@ def make_memory(config: WorldModelConfig, latent: int, action: int) -> Memory:
         return TransformerMemory(latent, action, size)
     if config.memory == "block_gru":
         return BlockGRUMemory(latent, action, size, hidden)
-    simple: type[GRUMemory | MarkovMemory] = GRUMemory if config.memory == "gru" else MarkovMemory
-    return simple(latent, action, size, hidden, bypass=config.bypass)
+    if config.memory == "markov":
+        return MarkovMemory(latent, action, size, hidden, bypass=config.bypass, carry=config.memory_action)
+    return GRUMemory(latent, action, size, hidden, bypass=config.bypass)
 
 
 def make_latents(

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldvae.diagnostics.linear_control import (
+    PARTS,
     Expected,
     Plant,
     believe,
@@ -17,7 +18,7 @@ from worldvae.diagnostics.linear_control import (
     optimal,
     rewarded_episodes,
 )
-from worldvae.diagnostics.linear_world import LINEAR, REACH, learn_linear_world
+from worldvae.diagnostics.linear_world import REACH, learn_linear_world
 from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
 from worldvae.types import ActionLayout, Batch, Dream, ObservationLayout, State
 from worldvae.world_model import Observed, WorldModel
@@ -27,7 +28,7 @@ class TrueModel(WorldModel):
     """The world itself behind the two verbs of a controller: the Kalman filter, and what is to be expected."""
 
     def __init__(self) -> None:
-        super().__init__(ObservationLayout(vector=1), ActionLayout(continuous=1), LINEAR)
+        super().__init__(ObservationLayout(vector=1), ActionLayout(continuous=1), PARTS)
 
     def observe(
         self,
@@ -108,7 +109,7 @@ def test_rewards_arrive_with_the_state_that_an_action_led_to(generator: torch.Ge
 
 @pytest.fixture(scope="module")
 def untrained() -> WorldModel:
-    return learn_linear_world("stiff", "smooth", 1, batch=2, episodes=2, samples=1).model
+    return learn_linear_world("stiff", "smooth", 1, parts=PARTS, batch=2, episodes=2, samples=1).model
 
 
 def test_a_belief_reads_all_rows_so_far_and_no_sample(untrained: WorldModel) -> None:
@@ -139,6 +140,7 @@ def test_rewards_are_learned_and_nothing_else(
     rows = rewarded_episodes(STIFF, 100, generator)
     found = first.reward(first.observe(rows, mode=True).posterior)
     assert torch.equal(found.mean, again.reward(again.observe(rows, mode=True).posterior).mean)
+    assert "reward_head.log_sigma" in changed
     blank = torch.full_like(rows.reward, float(first.reward_head.offset))
     errors = [F.mse_loss(x[:, 1:], rows.reward[:, 1:]) for x in (found.mean, blank)]
     assert errors[0] < 0.9 * errors[1]

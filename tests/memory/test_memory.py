@@ -17,9 +17,10 @@ MEMORIES: list[Maker] = [
     lambda: GRUMemory(3, 2, 16, 8),
     lambda: BlockGRUMemory(3, 2, 16, 8),
     lambda: MarkovMemory(3, 2, 16, 8),
+    lambda: MarkovMemory(3, 2, 16, 8, bypass=True, carry=True),
     lambda: TransformerMemory(3, 2, 16, window=4),
 ]
-memories = pytest.mark.parametrize("make", MEMORIES, ids=["gru", "block_gru", "markov", "transformer"])
+memories = pytest.mark.parametrize("make", MEMORIES, ids=["gru", "block_gru", "markov", "markov_action", "transformer"])
 
 
 def state_of(module: Memory, size: int) -> State:
@@ -139,3 +140,16 @@ def test_the_same_seed_gives_the_same_bits(make: Maker) -> None:
         outs.append(module(State(torch.ones(1, 16), torch.ones(1, 3), past), torch.ones(1, 2)))
     assert torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])
+
+
+def test_a_markov_memory_that_carries_the_action_ends_with_it() -> None:
+    module, action = MarkovMemory(3, 2, 6, 8, carry=True), torch.randn(5, 2)
+    state = State(torch.randn(5, 6), torch.randn(5, 3), torch.tensor([[0.0], [1.0], [1.0], [0.0], [1.0]]))
+    memory = module(state, action)
+    assert torch.equal(memory[:, 4:], action)
+    assert torch.equal(memory[[0, 3], :4], torch.zeros(2, 4))  # the learnt beginning
+    plain = MarkovMemory(3, 2, 4, 8)
+    plain.load_state_dict(module.state_dict())
+    assert torch.equal(memory[:, :4], plain(state, action))
+    with pytest.raises(ValueError, match="length 2 cannot carry an action of length 2"):
+        MarkovMemory(3, 2, 2, 8, carry=True)

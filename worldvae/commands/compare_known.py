@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -13,7 +13,7 @@ from worldvae.diagnostics.linear_control import (
     LinearControlResult,
     control,
     control_table,
-    learn_rewards,
+    learn_to_control,
 )
 from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
 from worldvae.errors import UserError
@@ -65,23 +65,16 @@ def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
             ):
                 found.append(learn_linear_world(world, context, updates, seed, given=given, progress=say))
                 keep()
-                if world == "stiff" and context == "smooth" and given is None:
-                    for planner in _controlled(found[-1], seed):
-                        controlled.append(planner)
-                        keep()
+    for seed in seeds:
+        model = learn_to_control("stiff", seed=seed, progress=say)
+        for planner in PLANNERS:
+            controlled.append(control(model, "stiff", planner, seed=seed))
+            say(f"stiff seed {seed}: {planner} pays {controlled[-1].ratio:.3f} of the optimum")
+            keep()
     if as_json:
         print(json.dumps({"seeds": list(seeds)} | keep() | {"file": str(path)}))
     else:
         print(f"{table(found)}\n\n{control_table(controlled)}\nThe numbers are in {path}")
-
-
-def _controlled(learned: LinearWorldResult, seed: int) -> Iterator[LinearControlResult]:
-    """Let every planner act on a model, once it knows what is earned."""
-    model = learn_rewards(learned.model, learned.world, seed=seed)
-    for name in PLANNERS:
-        result = control(model, learned.world, name, seed=seed)
-        say(f"{learned.world} seed {seed}: {name} pays {result.ratio:.3f} of the optimum")
-        yield result
 
 
 def _check(seeds: Sequence[int]) -> None:

@@ -6,7 +6,7 @@ from worldvae.diagnostics.diagnose import Diagnosis, Effort, diagnose
 from worldvae.diagnostics.gaps import Gaps, Level, gaps
 from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
-from worldvae.diagnostics.linear_control import LinearControlResult, control, learn_rewards
+from worldvae.diagnostics.linear_control import LinearControlResult, control, learn_to_control
 from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world
 from worldvae.diagnostics.page import check_plotting, draw_page
 from worldvae.diagnostics.probe import linear_probe
@@ -35,7 +35,7 @@ __all__ = [
     "gaps",
     "kl_per_dimension",
     "learn_linear_world",
-    "learn_rewards",
+    "learn_to_control",
     "linear_probe",
     "log_ratio",
     "mmd",

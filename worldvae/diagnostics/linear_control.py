@@ -10,7 +10,7 @@ has an error far below that of either mean. On average no controller pays less t
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -22,7 +22,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.diagnostics.linear_world import LENGTH, OPTIMISER, REACH, WORLDS, rows_of
+from worldvae.diagnostics.linear_world import LENGTH, LINEAR, OPTIMISER, REACH, WORLDS, learn_linear_world, rows_of
 from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain, roll_out
 from worldvae.learner import Optimiser
 from worldvae.planning import (
@@ -37,6 +37,9 @@ from worldvae.planning import (
 )
 from worldvae.types import Batch, Dream, Observation, State
 from worldvae.world_model import WorldModel
+
+PARTS = replace(LINEAR, memory_action=True, reward="gaussian")
+"""A reward whose mean is as smooth as the true one, and which knows what was done."""
 
 EPISODES, PICKED = 2048, 2048
 """Of which rewards are learned, and how many of their rows in an update."""
@@ -109,12 +112,27 @@ def rewarded_episodes(world: LinearGaussian, number: int, generator: torch.Gener
     return replace(rows_of(observations, actions), reward=F.pad(earned, (1, 0)))
 
 
+def learn_to_control(
+    world: str = "stiff", updates: int = 3000, seed: int = 0, *, progress: Callable[[str], object] | None = None
+) -> WorldModel:
+    """Train a model of a linear-Gaussian world that smooths (`learn_linear_world`), then its rewards (`learn_rewards`).
+
+    Args:
+        world: "mild" or "stiff".
+        updates: of the optimiser, and as many on rewards, which are cheap.
+        seed: of weights, episodes and noise.
+        progress: is told in a line, now and then, how far it is.
+    """
+    found = learn_linear_world(world, "smooth", updates, seed, parts=PARTS, episodes=2, samples=1, progress=progress)
+    return learn_rewards(found.model, world, updates, seed)
+
+
 def learn_rewards(model: WorldModel, world: str = "stiff", updates: int = 3000, seed: int = 0) -> WorldModel:
     """Return a copy of a model that has learned, of what its posterior makes of fresh episodes, what they earn.
 
     p(r | h, z) and p(c | h, z) alone are fitted. In one bound with the world, rewards, which know the state without
-    noise, would have a posterior that does not read them hide how uncertain it is, and p would be bent. The first row is
-    left out: nothing has been earned there.
+    noise, would have a posterior that does not read them hide how uncertain it is, and p would be bent. The first row,
+    where nothing has been earned yet, is left out.
 
     Args:
         model: from `learn_linear_world`, with a posterior that smooths.
@@ -227,7 +245,7 @@ def control(
     """Let a planner act on a learned model from the first row on; return what it pays once the start is forgotten.
 
     Args:
-        model: from `learn_rewards`.
+        model: from `learn_to_control`.
         world: "mild" or "stiff", as it was there.
         planner: a name in `PLANNERS`.
         episodes: that are played side by side.

@@ -43,8 +43,8 @@ LINEAR = WorldModelConfig(
     gaussian=2,
     memory_size=8,
     hidden=32,
+    bins=3,
     bypass=True,
-    reward="gaussian",
     vector_sigma=0.3,
     vector_symlog=False,
     bfloat16=False,
@@ -131,6 +131,7 @@ def learn_linear_world(
     seed: int = 0,
     *,
     given: WorldModel | None = None,
+    parts: WorldModelConfig = LINEAR,
     batch: int = 32,
     episodes: int = 1024,
     samples: int = 16,
@@ -148,6 +149,7 @@ def learn_linear_world(
         given: a model of these parts whose p is taken over and kept (`with_true_p`, or one that was learned here); only
             q is learned then, and the gap of a filter is above all its conditioning gap. A filter that learns p as well
             bends it towards one that suits filters, with less noise on x than there is.
+        parts: of the model, which `context` completes.
         batch: episodes an update.
         episodes: held-out ones.
         samples: of q for each of them.
@@ -163,7 +165,7 @@ def learn_linear_world(
     generator = torch.Generator().manual_seed(seed)
     draw = partial(random_episodes, WORLDS[world], length=LENGTH, reach=REACH)
     began = time.perf_counter()
-    learner = _learner(context, seed, given, rows_of(*draw(1024, generator=generator)))
+    learner = _learner(replace(parts, context=context), seed, given, rows_of(*draw(1024, generator=generator)))
     for update in range(updates):
         _, metrics = learner.update(rows_of(*draw(batch, generator=generator)), generator, update / updates)
         if progress is not None and ((update + 1) % 250 == 0 or update + 1 == updates):
@@ -225,10 +227,9 @@ def _check(world: str, context: str, least: int, episodes: int) -> None:
         raise ValueError("a standard error needs 2 held-out episodes at least; updates, batch and samples begin at 1")
 
 
-def _learner(context: str, seed: int, given: WorldModel | None, first: Batch) -> Learner:
+def _learner(config: WorldModelConfig, seed: int, given: WorldModel | None, first: Batch) -> Learner:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = replace(LINEAR, context=context)
         model = WorldModel(ObservationLayout(vector=1), ActionLayout(continuous=1), config)
     model.calibrate(first.observation)
     learner = Learner(model, OBJECTIVE, OPTIMISER)

@@ -10,10 +10,11 @@ from worldvae.types import State
 
 
 class MarkovMemory(Memory):
-    """h' = mlp[z, a], with a learnt h at the beginning: a state-space model, where all that lasts must pass through z.
+    """h' = mlp[z, a] or [mlp[z, a], a], with a learnt mlp[z, a] at the beginning.
 
-    What a state carries (`State.past`) is whether there was a step before it. Without that the first state would have
-    to be as sure as any that follows another: z = 0 and a = 0 say nothing that a later z and a could not say.
+    A state-space model, where all that lasts must pass through z. What a state carries (`State.past`) is whether there
+    was a step before it. Without that the first state would have to be as sure as any that follows another: z = 0 and
+    a = 0 say nothing that a later z and a could not say.
 
     Args:
         latent: length of z.
@@ -21,25 +22,39 @@ class MarkovMemory(Memory):
         size: length of h.
         hidden: width of the hidden layer.
         bypass: whether a linear map goes around it.
+        carry: whether h ends with the action. What follows from an action is in h anyway, but not what it cost, unless
+            rewards teach that, too.
+
+    Raises:
+        ValueError: if h is to carry the action and is no longer than it.
 
     Reference: Karl et al. 2017, "Deep Variational Bayes Filters"; Hafner et al. 2019 (the SSM of figure 2b).
     """
 
-    def __init__(self, latent: int, action: int, size: int, hidden: int, *, bypass: bool = False) -> None:
+    def __init__(
+        self, latent: int, action: int, size: int, hidden: int, *, bypass: bool = False, carry: bool = False
+    ) -> None:
         super().__init__(size, past=1)
-        self.mix = JointMLP(latent, action, hidden, 1, size, bypass=bypass)
-        self.start = nn.Parameter(torch.zeros(size))
+        self.carried = action if carry else 0
+        if size <= self.carried:
+            raise ValueError(f"a memory of length {size} cannot carry an action of length {action}: make it longer")
+        self.mix = JointMLP(latent, action, hidden, 1, size - self.carried, bypass=bypass)
+        self.start = nn.Parameter(torch.zeros(size - self.carried))
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:
-        """Return the action's share of the first layer."""
+        """Return the action's share of the first layer, and the action behind it if it is carried."""
         out: Tensor = self.mix.project(action)
-        return out
+        return torch.cat([out, action.to(out.dtype)], dim=-1) if self.carried else out
 
     def advance(
         self, state: State, projected: Float[Tensor, "batch hidden"]
     ) -> tuple[Float[Tensor, "batch memory"], Float[Tensor, "batch 1"]]:
         """Return the next memory, and that there was a step; the last memory is not read."""
-        memory = self.mix(state.latent, projected)
+        action = projected[:, projected.shape[1] - self.carried :]
+        memory = self.mix(state.latent, projected[:, : projected.shape[1] - self.carried])
+        start = self.start.to(memory.dtype)
         if state.past is None:
-            return self.start.to(memory.dtype).expand_as(memory), memory.new_ones(len(memory), 1)
-        return torch.where(state.past > 0, memory, self.start.to(memory.dtype)), torch.ones_like(state.past)
+            memory, past = start.expand_as(memory), memory.new_ones(len(memory), 1)
+        else:
+            memory, past = torch.where(state.past > 0, memory, start), torch.ones_like(state.past)
+        return torch.cat([memory, action], dim=1) if self.carried else memory, past
