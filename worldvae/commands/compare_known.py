@@ -49,7 +49,7 @@ def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
     controlled: list[LinearControlResult] = []
 
     def keep() -> dict[str, object]:
-        rows = {"rows": [r.as_json() for r in found], "control": [r.as_json() for r in controlled]}
+        rows: dict[str, object] = {"rows": [r.as_json() for r in found], "control": [r.as_json() for r in controlled]}
         write_json(path, rows)
         return rows
 
