@@ -268,7 +268,8 @@ def control(
     dice, draws = torch.Generator().manual_seed(DICE + seed), torch.Generator().manual_seed(seed)
 
     def normal(root: Tensor) -> Tensor:
-        return torch.randn(episodes, len(root), dtype=torch.float64, generator=dice) @ torch.linalg.cholesky(root).mT
+        white = torch.randn(episodes, len(root), dtype=torch.float64, generator=dice)
+        return torch.einsum("ij,bj->bi", torch.linalg.cholesky(root), white)
 
     start, noise = truth.m0 + normal(truth.P0), normal(truth.R)
     ours, best = Plant(truth, start, noise), Plant(truth, start, noise)
