@@ -1,6 +1,7 @@
 """A learned model at the helm of the linear-quadratic world: what it pays is measured right."""
 
 import json
+from copy import deepcopy
 
 import pytest
 import torch
@@ -8,16 +9,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldvae.diagnostics.linear_control import (
-    PARTS,
+    Dice,
     Expected,
     Plant,
     believe,
     control,
     control_table,
-    learn_rewards,
     optimal,
-    rewarded_episodes,
+    play,
 )
+from worldvae.diagnostics.linear_training import PARTS, adapt, learn_rewards, learn_to_control, rewarded_episodes
 from worldvae.diagnostics.linear_world import REACH, learn_linear_world
 from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
 from worldvae.types import ActionLayout, Batch, Dream, ObservationLayout, State
@@ -72,14 +73,11 @@ def test_the_world_itself_as_a_model_pays_the_optimum() -> None:
     assert f"{found.cost:.5f}" in control_table([found, found])
 
 
-def test_the_optimal_controller_pays_the_optimum(generator: torch.Generator) -> None:
+def test_the_optimal_controller_pays_the_optimum() -> None:
     number, steps, burn_in = 400, 40, 30
-
-    def normal(root: Tensor) -> Tensor:
-        return torch.randn(number, len(root), dtype=torch.float64, generator=generator) @ torch.linalg.cholesky(root)
-
-    plant = Plant(STIFF, normal(STIFF.P0), normal(STIFF.R))
-    paid = [plant.step(optimal(plant), normal(STIFF.Q), normal(STIFF.R)) for _ in range(burn_in + steps)]
+    dice = Dice(STIFF, number, seed=0)
+    plant = dice.plant()
+    paid = [plant.step(optimal(plant), dice(STIFF.Q), dice(STIFF.R)) for _ in range(burn_in + steps)]
     mean = torch.stack(paid[burn_in:]).mean(0)
     assert abs(float(mean.mean() - lqg_cost(STIFF))) < 4 * float(mean.std()) / number**0.5
 
@@ -128,22 +126,36 @@ def test_what_is_expected_has_no_noise(untrained: WorldModel, generator: torch.G
     assert torch.equal(first.states.latent, again.states.latent)
 
 
-def test_rewards_are_learned_and_nothing_else(
-    untrained: WorldModel, generator: torch.Generator, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("worldvae.diagnostics.linear_control.EPISODES", 64)
-    before = {name: x.clone() for name, x in untrained.state_dict().items()}
-    first, again = (learn_rewards(untrained, "stiff", 80) for _ in range(2))
-    assert all(torch.equal(before[name], x) for name, x in untrained.state_dict().items())
-    changed = {name for name, x in first.state_dict().items() if not torch.equal(before[name], x)}
-    assert changed and all(name.startswith(("reward_head.", "continuation_head.")) for name in changed)
-    rows = rewarded_episodes(STIFF, 100, generator)
-    found = first.reward(first.observe(rows, mode=True).posterior)
-    assert torch.equal(found.mean, again.reward(again.observe(rows, mode=True).posterior).mean)
+def test_rewards_are_learned_and_nothing_else(untrained: WorldModel, generator: torch.Generator) -> None:
+    rows = rewarded_episodes(STIFF, 64, generator)
+    model = deepcopy(untrained)
+    learn_rewards(model, rows, 80, generator)
+    before, after = untrained.state_dict(), model.state_dict()
+    changed = {name for name, x in after.items() if not torch.equal(before[name], x)}
     assert "reward_head.log_sigma" in changed
-    blank = torch.full_like(rows.reward, float(first.reward_head.offset))
-    errors = [F.mse_loss(x[:, 1:], rows.reward[:, 1:]) for x in (found.mean, blank)]
+    assert all(name.startswith(("reward_head.", "continuation_head.")) for name in changed)
+    with torch.no_grad():
+        found = model.reward(model.observe(rows, mode=True).posterior).mean
+    errors = [F.mse_loss(x[:, 1:], rows.reward[:, 1:]) for x in (found, torch.full_like(found, rows.reward.mean()))]
     assert errors[0] < 0.9 * errors[1]
+
+
+def test_what_is_played_is_paid_for(untrained: WorldModel) -> None:
+    rows = play(untrained, "stiff", "icem", episodes=4, noise=0.5)
+    assert rows.observation.vector is not None and rows.observation.vector.shape == (4, 50, 1)
+    assert bool((rows.reward[:, 0] == 0).all())
+    spent = 0.01 * (REACH * rows.action[:, :-1, 0]).square()
+    assert bool((-rows.reward[:, 1:] > spent).all()) and float(rows.action.abs().max()) <= 1
+    assert torch.equal(rows.action[:, -1], torch.zeros(4, 1))
+
+
+def test_a_model_adapts_to_what_was_played(untrained: WorldModel, generator: torch.Generator) -> None:
+    rows = rewarded_episodes(STIFF, 4, generator)
+    models = [deepcopy(untrained) for _ in range(2)]
+    for model, played in zip(models, (rows, rows.map(lambda x: x[:2])), strict=True):
+        adapt(model, STIFF, played, 2, torch.Generator().manual_seed(0))
+    weights = [model.posterior.net.join.weight for model in (untrained, *models)]
+    assert not torch.equal(weights[0], weights[1]) and not torch.equal(weights[1], weights[2])
 
 
 @pytest.mark.parametrize(
@@ -157,5 +169,5 @@ def test_rewards_are_learned_and_nothing_else(
 def test_what_cannot_be_is_refused(wrong: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         control(TrueModel(), **wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="at least 1"):
-        learn_rewards(TrueModel(), updates=0)
+    with pytest.raises(ValueError, match="begin at 1"):
+        learn_to_control(updates=0)

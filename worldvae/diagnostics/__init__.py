@@ -6,7 +6,8 @@ from worldvae.diagnostics.diagnose import Diagnosis, Effort, diagnose
 from worldvae.diagnostics.gaps import Gaps, Level, gaps
 from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
-from worldvae.diagnostics.linear_control import LinearControlResult, control, learn_to_control
+from worldvae.diagnostics.linear_control import LinearControlResult, control
+from worldvae.diagnostics.linear_training import learn_to_control
 from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world
 from worldvae.diagnostics.page import check_plotting, draw_page
 from worldvae.diagnostics.probe import linear_probe

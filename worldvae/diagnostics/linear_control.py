@@ -10,21 +10,18 @@ has an error far below that of either mean. On average no controller pays less t
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from copy import deepcopy
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.diagnostics.linear_world import LENGTH, LINEAR, OPTIMISER, REACH, WORLDS, learn_linear_world, rows_of
-from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain, roll_out
-from worldvae.learner import Optimiser
+from worldvae.diagnostics.linear_world import LENGTH, REACH, WORLDS, rows_of
+from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain
 from worldvae.planning import (
     CEMConfig,
     GradientConfig,
@@ -35,20 +32,11 @@ from worldvae.planning import (
     discounted_return,
     plan,
 )
-from worldvae.types import Batch, Dream, Observation, State
+from worldvae.types import Batch, Dream, State
 from worldvae.world_model import WorldModel
-
-PARTS = replace(LINEAR, memory_action=True, reward="gaussian")
-"""A reward whose mean is as smooth as the true one, and which knows what was done."""
-
-EPISODES, PICKED = 2048, 2048
-"""Of which rewards are learned, and how many of their rows in an update."""
 
 DICE = 2**41
 """Added to the seeds of the worlds that are controlled, which no training and no planner has."""
-
-LEAST = 0.1
-"""Share of `REACH` that the calmest episodes act with: near the optimum, where it matters, actions are small."""
 
 SEARCH = {"horizon": 10, "candidates": 80, "elites": 8, "iterations": 4, "std": 0.15, "min_std": 0.005, "discount": 1.0}
 PLANNERS: dict[str, PlanConfig] = {
@@ -105,67 +93,6 @@ def control_table(results: Sequence[LinearControlResult]) -> str:
     return "\n".join(rows)
 
 
-def rewarded_episodes(world: LinearGaussian, number: int, generator: torch.Generator) -> Batch:
-    """Return episodes of uniform actions, each of a reach of its own (log-uniform), with what they earned."""
-    reach = REACH * LEAST ** torch.rand(number, 1, 1, dtype=torch.float64, generator=generator)
-    shape = (number, LENGTH, world.B.shape[1])
-    actions = reach * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
-    observations, states = roll_out(world, actions, generator)
-    earned = -COST.of(states[:, 1:], actions[:, :-1]).float()
-    return replace(rows_of(observations, actions), reward=F.pad(earned, (1, 0)))
-
-
-def learn_to_control(
-    world: str = "stiff", updates: int = 6000, seed: int = 0, *, progress: Callable[[str], object] | None = None
-) -> WorldModel:
-    """Train a model of a linear-Gaussian world that smooths (`learn_linear_world`), then its rewards (`learn_rewards`).
-
-    Args:
-        world: "mild" or "stiff".
-        updates: of the optimiser, and as many on rewards, which are cheap.
-        seed: of weights, episodes and noise.
-        progress: is told in a line, now and then, how far it is.
-    """
-    found = learn_linear_world(world, "smooth", updates, seed, parts=PARTS, episodes=2, samples=1, progress=progress)
-    return learn_rewards(found.model, world, updates, seed)
-
-
-def learn_rewards(model: WorldModel, world: str = "stiff", updates: int = 3000, seed: int = 0) -> WorldModel:
-    """Return a copy of a model that has learned, of what its posterior makes of fresh episodes, what they earn.
-
-    p(r | h, z) and p(c | h, z) alone are fitted. In one bound with the world, rewards, which know the state without
-    noise, would have a posterior that does not read them hide how uncertain it is, and p would be bent. The first row,
-    where nothing has been earned yet, is left out.
-
-    Args:
-        model: from `learn_linear_world`, with a posterior that smooths.
-        world: "mild" or "stiff", as it was there.
-        updates: of the optimiser; a thousand take some seconds.
-        seed: of episodes and noise.
-
-    Raises:
-        ValueError: If there is no such world, or no update.
-    """
-    truth = _known(world)
-    if updates < 1:
-        raise ValueError(f"updates={updates} must be at least 1")
-    generator, model = torch.Generator().manual_seed(seed), deepcopy(model)
-    rows = rewarded_episodes(truth, EPISODES, generator)
-    model.calibrate(Observation(), rows.reward)
-    with torch.no_grad():
-        found = model.observe(rows, generator=generator).posterior
-    later = ~rows.is_first
-    states, rewards, goes_on = State(found.memory, found.latent)[later], rows.reward[later], ~rows.termination[later]
-    heads = chain(model.reward_head.parameters(), model.continuation_head.parameters())
-    optimiser = Optimiser(heads, OPTIMISER)
-    for update in range(updates):
-        picked = torch.randint(len(rewards), (PICKED,), generator=generator)
-        reward, continuation = model.reward(states[picked]), model.continuation(states[picked])
-        nats = reward.log_prob(rewards[picked]) + continuation.log_prob(goes_on[picked].float())
-        optimiser.step(-nats.mean(), update / updates)
-    return model
-
-
 class Expected:
     """What a world model expects: it imagines with the mode of p(z | h), and planners need no luck.
 
@@ -192,17 +119,17 @@ class Plant:
     Args:
         world: their matrices.
         start: the states they begin in.
-        noise: on the first row.
+        first: what is seen of them.
     """
 
     def __init__(
         self,
         world: LinearGaussian,
         start: Float64[Tensor, "batch latent"],
-        noise: Float64[Tensor, "batch observation"],
+        first: Float64[Tensor, "batch observation"],
     ) -> None:
         self.world, self.state = world, start
-        self.seen: list[Tensor] = [start @ world.C.mT + noise]
+        self.seen: list[Tensor] = [first]
         self.done: list[Tensor] = []
 
     def step(self, action: Tensor, disturbance: Tensor, noise: Tensor) -> Float64[Tensor, "batch"]:
@@ -217,6 +144,27 @@ class Plant:
         """Return all rows so far; in the last nothing has been done yet."""
         nothing = self.state.new_zeros(len(self.state), self.world.B.shape[1])
         return torch.stack(self.seen, dim=1), torch.stack([*self.done, nothing], dim=1)
+
+
+class Dice:
+    """Disturbances of so many worlds side by side."""
+
+    def __init__(self, world: LinearGaussian, episodes: int, seed: int) -> None:
+        self.world, self.episodes, self.generator = world, episodes, torch.Generator().manual_seed(seed)
+
+    def white(self, size: int) -> Float64[Tensor, "batch size"]:
+        """Draw from N(0, I)."""
+        return torch.randn(self.episodes, size, dtype=torch.float64, generator=self.generator)
+
+    def __call__(self, covariance: Float64[Tensor, "size size"]) -> Float64[Tensor, "batch size"]:
+        """Draw from N(0, covariance)."""
+        drawn: Tensor = self.white(len(covariance)) @ torch.linalg.cholesky(covariance).mT
+        return drawn
+
+    def plant(self) -> Plant:
+        """Begin an episode in each world."""
+        start = self.world.m0 + self(self.world.P0)
+        return Plant(self.world, start, start @ self.world.C.mT + self(self.world.R))
 
 
 def optimal(plant: Plant) -> Float64[Tensor, "batch action"]:
@@ -234,6 +182,51 @@ def believe(model: WorldModel, plant: Plant) -> State:
     filtering with q(z_t | z_{t-1}, x_t) as if z_{t-1} were certain.)
     """
     return model.observe(rows_of(*plant.history()), mode=True).posterior[:, -1]
+
+
+class Pilot:
+    """A planner that acts on a learned model: looks at all rows so far, plans, and takes the first action.
+
+    Args:
+        model: what it knows of the world.
+        planner: a name in `PLANNERS`.
+        seed: of its draws.
+
+    Raises:
+        ValueError: If there is no such planner.
+    """
+
+    def __init__(self, model: WorldModel, planner: str, seed: int) -> None:
+        if planner not in PLANNERS:
+            raise ValueError(f"planner={planner!r} is not a planner that controls: take one of {', '.join(PLANNERS)}")
+        self.model, self.config, self.expected = model, PLANNERS[planner], Expected(model)
+        self.generator, self.previous = torch.Generator().manual_seed(seed), cast(Plan | None, None)
+
+    def act(self, plant: Plant) -> Float64[Tensor, "batch action"]:
+        """Return the next action, in [-1, 1]."""
+        self.previous = plan(
+            self.expected,
+            believe(self.model, plant),
+            partial(discounted_return, discount=1.0),
+            self.config,
+            self.generator,
+            previous=self.previous,
+            keys=range(len(plant.state)),
+        )
+        return self.previous.actions[:, 0].double()
+
+
+def play(
+    model: WorldModel, world: str, planner: str = "icem", *, episodes: int = 256, noise: float = 0.1, seed: int = 0
+) -> Batch:
+    """Return episodes in which a planner acts with Gaussian noise of this deviation, and what they earned."""
+    truth, pilot = known(world), Pilot(model, planner, seed)
+    dice = Dice(truth, episodes, seed)
+    plant, earned = dice.plant(), []
+    for _ in range(LENGTH - 1):
+        action = (pilot.act(plant) + noise * dice.white(truth.B.shape[1])).clamp(-1, 1)
+        earned.append(-plant.step(REACH * action, dice(truth.Q), dice(truth.R)).float())
+    return replace(rows_of(*plant.history()), reward=F.pad(torch.stack(earned, dim=1), (1, 0)))
 
 
 def control(
@@ -260,26 +253,16 @@ def control(
     Raises:
         ValueError: If there is no such world or planner, or a number is too small.
     """
-    truth = _known(world)
-    if planner not in PLANNERS:
-        raise ValueError(f"planner={planner!r} is not a planner that controls: take one of {', '.join(PLANNERS)}")
+    truth, pilot = known(world), Pilot(model, planner, seed)
     if episodes < 2 or burn_in < 0 or steps < 1:
         raise ValueError("a standard error needs 2 episodes at least, and at least 1 step must count")
-    dice, draws = torch.Generator().manual_seed(DICE + seed), torch.Generator().manual_seed(seed)
-
-    def normal(root: Tensor) -> Tensor:
-        white = torch.randn(episodes, len(root), dtype=torch.float64, generator=dice)
-        return torch.einsum("ij,bj->bi", torch.linalg.cholesky(root), white)
-
-    start, noise = truth.m0 + normal(truth.P0), normal(truth.R)
-    ours, best = Plant(truth, start, noise), Plant(truth, start, noise)
-    solve = partial(plan, Expected(model), objective=partial(discounted_return, discount=1.0), config=PLANNERS[planner])
-    more, previous, began = torch.zeros(episodes, dtype=torch.float64), None, time.perf_counter()
+    dice = Dice(truth, episodes, DICE + seed)
+    ours = dice.plant()
+    best = Plant(truth, ours.state, ours.seen[0])
+    more, began = torch.zeros(episodes, dtype=torch.float64), time.perf_counter()
     for t in range(burn_in + steps):
-        found: Plan = solve(believe(model, ours), generator=draws, previous=previous, keys=range(episodes))
-        previous, action = found, REACH * found.actions[:, 0].double()
-        shock = normal(truth.Q), normal(truth.R)
-        difference = ours.step(action, *shock) - best.step(optimal(best), *shock)
+        shock = dice(truth.Q), dice(truth.R)
+        difference = ours.step(REACH * pilot.act(ours), *shock) - best.step(optimal(best), *shock)
         if t >= burn_in:
             more += difference / steps
     least, seconds = float(lqg_cost(truth)), (time.perf_counter() - began) / (burn_in + steps)
@@ -289,7 +272,12 @@ def control(
     )
 
 
-def _known(world: str) -> LinearGaussian:
+def known(world: str) -> LinearGaussian:
+    """Return the world of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
     if world not in WORLDS:
         raise ValueError(f"world={world!r} is not a linear-Gaussian world: take one of {', '.join(WORLDS)}")
     return WORLDS[world]
