@@ -94,3 +94,16 @@ def test_in_two_stages_the_dynamics_learn_on_latents_that_they_do_not_shape(make
     assert all(g.any() for g in torch.autograd.grad(terms.kl_dynamics.sum(), dynamics, retain_graph=True))
     used = torch.autograd.grad((terms.pixels + terms.kl_representation).sum(), vae, allow_unused=True)
     assert sum(g is not None and bool(g.any()) for g in used) > len(vae) // 2
+
+
+def test_a_gaussian_reward_is_calibrated_too(make_model, make_batch) -> None:
+    model = make_model(None, vector=3, awake=False, reward="gaussian", bypass=True)
+    rows = make_batch(model, 4, 5)
+    model.calibrate(rows.observation, 7 * rows.reward - 2)
+    reward = model.reward(model.observe(rows).posterior)
+    assert torch.allclose(reward.mean, (7 * rows.reward - 2).mean().expand(4, 5))
+    assert torch.allclose(reward.stddev, (7 * rows.reward).std(correction=0).expand(4, 5))
+    assert reward.log_prob(rows.reward).shape == (4, 5)
+    other = make_model(None, vector=3, awake=False)
+    other.calibrate(rows.observation, rows.reward)  # a two-hot needs no units
+    assert torch.equal(other.reward(other.observe(rows).posterior).mean, torch.zeros(4, 5))

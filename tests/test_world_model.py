@@ -330,19 +330,6 @@ def test_calibrate_makes_the_blank_model_predict_the_mean(make_model: Maker, mak
     assert torch.allclose(inputs[0].flatten(0, 1).std(0, correction=0), torch.ones(3), atol=1e-4)
 
 
-def test_a_gaussian_reward_is_calibrated_too(make_model: Maker, make_batch: Rows) -> None:
-    model = make_model(None, vector=3, awake=False, reward="gaussian", bypass=True)
-    rows = make_batch(model, 4, 5)
-    model.calibrate(rows.observation, 7 * rows.reward - 2)
-    reward = model.reward(model.observe(rows).posterior)
-    assert torch.allclose(reward.mean, (7 * rows.reward - 2).mean().expand(4, 5))
-    assert torch.allclose(reward.stddev, (7 * rows.reward).std(correction=0).expand(4, 5))
-    assert reward.log_prob(rows.reward).shape == (4, 5)
-    other = make_model(None, vector=3, awake=False)
-    other.calibrate(rows.observation, rows.reward)  # a two-hot needs no units
-    assert torch.equal(other.reward(other.observe(rows).posterior).mean, torch.zeros(4, 5))
-
-
 @pytest.mark.parametrize("batch", [(), (1,), (1, 1)])
 def test_calibrating_on_one_constant_row_stays_finite(make_model: Maker, batch: tuple[int, ...]) -> None:
     model = make_model((1, 4, 4), vector=2, vector_sigma_learned=False)
