@@ -68,7 +68,8 @@ class PlannerAgent(ModelAgent):
     ) -> tuple[Float[Tensor, "batch action"], Plan | None]:
         """Return the first action of a fresh plan, and the plan."""
         layout = self.model.action_layout
-        objective = partial(discounted_return, discount=self.config.discount, value=self.value)
+        discount, termination = self.config.discount, self.config.termination
+        objective = partial(discounted_return, discount=discount, value=self.value, termination=termination)
         with self.model.autocast():
             found = plan(
                 self.model,

@@ -93,7 +93,7 @@ def test_eval_says_what_better_inference_would_gain(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = Effort(slices=2, length=4, steps=2, samples=2, rows=4, refinements=(2,), draws=20)
-    monkeypatch.setattr("worldvae.commands.eval.EFFORT", few)
+    monkeypatch.setattr("worldvae.commands.eval_diagnose.EFFORT", few)
     capsys.readouterr()
     assert call("eval", str(run), "--episodes", "1", "--diagnose") == 0
     printed = capsys.readouterr().out

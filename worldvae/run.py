@@ -199,6 +199,22 @@ class Run:
             return RandomAgent(self.model.action_layout)
         raise UserError(f"there is no agent {name!r}; there are {', '.join(AGENTS)}.{near_miss(name, AGENTS)}")
 
+    def change_planners(self, overrides: Sequence[str]) -> None:
+        """Change settings of planners, given as `cem.candidates=1000`; all else was decided when the run was trained.
+
+        Raises:
+            UserError: If one is not a planner's, or does not exist or fit.
+        """
+        for override in overrides:
+            section, dot, _ = override.partition(".")
+            if section not in PLANNERS or not dot:
+                raise UserError(
+                    f"{override!r} cannot be given here: a trained run takes settings of its planners "
+                    f"({', '.join(PLANNERS)}), such as cem.candidates=1000."
+                )
+        if overrides:
+            self.config = load_config(RunConfig, [self.folder / "config.yaml"], overrides)
+
     def make_env(self) -> WorldEnv:
         """Return a fresh environment of the kind the run was trained on."""
         return make_from(self.config.env)

@@ -1,6 +1,5 @@
 """`worldvae train CONFIG`: learn a world, and to act in it."""
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from worldvae.config import config_names, find_config
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation import evaluate
 from worldvae.film import film
+from worldvae.progress import say
 from worldvae.run import configure
 from worldvae.trainer import Trainer
 
@@ -135,8 +135,3 @@ def _finish(trainer: Trainer, minutes: float) -> None:
         f"Next: worldvae eval {run.folder} --episodes 20, or worldvae dream {run.folder}",
     ]
     say("\n".join(lines))
-
-
-def say(text: str) -> None:
-    """Tell the user how it goes, apart from what a command prints for programs."""
-    print(text, file=sys.stderr, flush=True)

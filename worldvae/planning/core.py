@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from worldvae.planning.clock import Clock
@@ -18,12 +18,14 @@ from worldvae.types import ActionLayout, Dream, State, TensorTree
 class Plan(TensorTree):
     """A planned action sequence per problem, and the return the model promises for it.
 
-    `elites` are further sequences that the planner wants to see again at the next step.
+    `elites` are further sequences that the planner wants to see again at the next step; `steps` says how many steps
+    the model imagined for each problem.
     """
 
     actions: Float[Tensor, "batch horizon action"]
     value: Float[Tensor, "batch"]
     elites: Float[Tensor, "batch elite horizon action"] | None = None
+    steps: Int[Tensor, "batch"] | None = None
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,8 @@ class PlanConfig:
         iterations: rounds of imagining and improving.
         discount: of future rewards.
         value: whether the critic says what comes after the horizon; a run's agents then take the critic's discount.
+        termination: whether a predicted termination ends what a plan earns, as it should; without it plans are judged
+            as if the episode went on.
         max_ms: milliseconds after which the best plan so far is returned, though no sooner than after one iteration
             (0: no limit). With a limit, how far a planner gets depends on the machine, and so does its plan.
     """
@@ -43,6 +47,7 @@ class PlanConfig:
     iterations: int = 3
     discount: float = 0.99
     value: bool = False
+    termination: bool = True
     max_ms: float = 0.0
 
     def __post_init__(self) -> None:
@@ -114,6 +119,12 @@ class Problems:
     keep: Float[Tensor, "batch"]
     guide: Guide | None
     _starts: dict[int, State] = field(default_factory=dict, repr=False)
+    _imagined: list[int] = field(default_factory=list, repr=False)
+
+    @property
+    def steps(self) -> int:
+        """Steps that the model has imagined for each problem so far: what a plan costs, whatever the machine."""
+        return sum(self._imagined)
 
     def wide(self, horizon: int, std: float) -> Proposal:
         """Return the proposal before anything is known."""
@@ -126,6 +137,7 @@ class Problems:
 
     def imagine(self, starts: State, actions: Float[Tensor, "row horizon action"]) -> Dream:
         """Roll forward from the same number of rows for each problem, with noise that is each problem's own."""
+        self._imagined.append(actions.shape[0] // self.draws.batch * actions.shape[1])
         if not isinstance(self.model, Stochastic):
             return self.model.imagine(starts, actions, generator=self.draws.generator)
         shape, draw = (actions.shape[1], len(actions) // self.draws.batch), self.model.noise

@@ -1,6 +1,7 @@
 """One function for all planners; which one plans is said by the type of the config."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ def plan(
         guide: a policy, for the planners that are guided.
 
     Returns:
-        Action sequences within the bounds, and what the model promises for them.
+        Action sequences within the bounds, what the model promises for them, and how many steps it imagined.
 
     Raises:
         ValueError: If there is no planner for `config`, no layout, or what the planner needs is missing.
@@ -90,4 +91,5 @@ def plan(
         keep = torch.ones(len(like), device=like.device)
     draws, clock = Draws(len(like), like, generator, keys), Clock(config.max_ms, like.device)
     found = Problems(model, state, objective, layout, draws, clock, previous, keep, guide)
-    return PLANNERS[name][1](found, config)
+    solved = PLANNERS[name][1](found, config)
+    return replace(solved, steps=torch.full((len(like),), found.steps, device=like.device))

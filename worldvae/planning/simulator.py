@@ -64,7 +64,9 @@ Guide = Callable[[State, Draws], Float[Tensor, "row action"]]
 """A policy that proposes actions: from states (the same number of rows for each problem) to action vectors."""
 
 
-def discounted_return(dream: Dream, discount: float, value: Value | None = None) -> Float[Tensor, "batch"]:
+def discounted_return(
+    dream: Dream, discount: float, value: Value | None = None, termination: bool = True
+) -> Float[Tensor, "batch"]:
     """Return sum_k discount^k (prod_{j<k} c_j) r_k: after a predicted termination nothing more is earned.
 
     The reward that arrives with the terminal state itself still counts.
@@ -73,8 +75,10 @@ def discounted_return(dream: Dream, discount: float, value: Value | None = None)
         dream: `[batch, horizon]`.
         discount: of future rewards.
         value: what is earned after the dream's last state; default: nothing.
+        termination: False takes every c_j for 1.
     """
-    reached = torch.cumprod(discount * dream.continuations, dim=1)
+    continuations = dream.continuations if termination else torch.ones_like(dream.continuations)
+    reached = torch.cumprod(discount * continuations, dim=1)
     weights = torch.cat([torch.ones_like(reached[:, :1]), reached[:, :-1]], dim=1)
     total = (dream.rewards * weights).sum(dim=1)
     return total if value is None else total + reached[:, -1] * value(dream.states[:, -1])
