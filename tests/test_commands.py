@@ -76,6 +76,24 @@ def test_eval_prints_one_object(run: Path, agent: str, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["returns"] == out["returns"]
 
 
+def test_eval_holds_agents_against_the_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["eval", str(run), "cem.candidates=8", "--agent", "cem,actor,random", "--episodes", "3", "--seed", "5"]
+    assert call(*several, "--json", "--plan-film") == 0
+    out = json.loads(capsys.readouterr().out)
+    assert [one["agent"] for one in out["agents"]] == ["cem", "actor", "random"] and out["episodes"] == 3
+    cem, actor, uniform = out["agents"]
+    assert cem["model_steps_per_decision"] == 8 * 2 * 5 and uniform["mean"] == out["random_mean"]
+    assert actor["better_than"] == "cem" and actor["difference"] == pytest.approx(actor["mean"] - cem["mean"], abs=1e-4)
+    assert actor["difference_ci95"][0] <= actor["difference"] <= actor["difference_ci95"][1]
+    assert actor["latency_ms"]["p50"] <= actor["latency_ms"]["p95"] <= actor["latency_ms"]["p99"]
+    with Image.open(cem["plan_film"]) as film:
+        assert film.n_frames == 3 + 5  # rows before a decision, and the horizon
+    assert call("eval", str(run), "--agent", "random", "--episodes", "3", "--seed", "5", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["returns"] == uniform["returns"]
+    assert call(*several) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
 def test_eval_diagnoses_the_model_with_a_page_of_plots(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert call("eval", str(run), "--episodes", "4", "--diagnose", "--no-inference", "--json") == 0
@@ -195,6 +213,13 @@ def test_wrong_places(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     for extra in (["tiny"], ["--out", "elsewhere"], ["--seed", "3"]):
         assert "leave it out" in complain(capsys, "train", *extra, "--resume", str(run))
     assert "no agent 'actr'" in complain(capsys, "eval", str(run), "--agent", "actr")
+    assert "no agent 'actr'" in complain(capsys, "eval", str(run), "--agent", "cem,actr")
+    assert "names cem twice" in complain(capsys, "eval", str(run), "--agent", "cem,cem")
+    assert "needs an agent that plans" in complain(capsys, "eval", str(run), "--plan-film")
+    assert "one agent" in complain(capsys, "eval", str(run), "--agent", "cem,actor", "--diagnose")
+    assert "cannot be given here" in complain(capsys, "eval", str(run), "model.latent=3")
+    assert "Did you mean 'cem.candidates'" in complain(capsys, "eval", str(run), "cem.candidats=3")
+    assert "elites=4" in complain(capsys, "eval", str(run), "cem.candidates=3")
     assert ".avi" in complain(capsys, "dream", str(run), "--out", str(tmp_path / "film.avi"))
     assert "positive" in complain(capsys, "eval", str(run), "--episodes", "0")
 

@@ -200,7 +200,7 @@ def evaluate_all(
     if floor is None:
         with EnvPool([env]) as pool:
             uniform = RandomAgent(pool.action_layout)
-        floor = float(np.mean([value for part in in_parts(uniform, env, episodes, seed) for value in part.returns]))
+        floor = float(np.mean(_returns(in_parts(uniform, env, episodes, seed))))
     return [replace(one, random_mean=floor) for one in found]
 
 
@@ -215,12 +215,16 @@ def _score(agent: Agent, env: EnvConfig, episodes: int, seed: int) -> Evaluation
         env.id,
         agent.name,
         seed,
-        [value for part in played for value in part.returns.tolist()],
+        _returns(played),
         float("nan"),
         decisions / seconds,
         sum(part.model_steps for part in played) / decisions,
         (low, high, highest),
     )
+
+
+def _returns(parts: Sequence[Episodes]) -> list[float]:
+    return [value for part in parts for value in part.returns.tolist()]
 
 
 def in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int, *, keep_rows: bool = False) -> list[Episodes]:

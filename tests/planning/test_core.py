@@ -109,6 +109,8 @@ def test_known_return_with_terminations() -> None:
         0.5,
     )
     assert found.tolist() == [1 + 1 + 1, 1 + 1, 1 + 0.5 * 1 + 0.25 * 1]  # the last reward before the end still counts
+    blind = discounted_return(dream([[1.0, 2.0, 4.0]] * 3, ends), 0.5, lambda states: torch.full((3,), 8.0), False)
+    assert blind.tolist() == [1 + 1 + 1 + 1] * 3
 
 
 @given(rewards=st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=6), end=st.integers(0, 5))

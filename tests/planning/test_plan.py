@@ -215,3 +215,35 @@ def test_a_mistake_is_one_sentence() -> None:
         plan(Drift(), state, RETURN, CONFIGS["guided"])
     with pytest.raises(ValueError, match="use a planner that samples"):
         plan(Drift(), state, lambda dream: RETURN(dream).detach(), CONFIGS["gradient"])
+
+
+def stand_still(state: State, draws: Draws) -> Tensor:
+    return torch.zeros_like(state.memory)
+
+
+class Cliff:
+    """The faster, the more is paid: 1 + a for a step x' = x + a; who is beyond 1 has fallen."""
+
+    action_layout = ActionLayout(1)
+
+    def imagine(
+        self, start: State, actions: Tensor, horizon: int | None = None, generator: torch.Generator | None = None
+    ) -> Dream:
+        x = start.memory.unsqueeze(1) + actions.cumsum(dim=1)
+        return Dream(start, State(x, x), actions, 1 + actions[..., 0], (x[..., 0] <= 1).float())
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "gradient"])  # a cliff has no gradient
+def test_a_planner_that_ignores_termination_runs_over_the_cliff(name: str) -> None:
+    config = CONFIGS[name]
+    model, start = Cliff(), State(torch.zeros(1, 1), torch.zeros(1, 1))
+    earned = {}
+    for heeds in (True, False):
+        objective = partial(discounted_return, discount=1.0, termination=heeds)
+        generator = torch.Generator().manual_seed(0)
+        planned = plan(model, start, objective, replace(config, iterations=6), generator, guide=stand_still)
+        dream = model.imagine(start, planned.actions)
+        earned[heeds] = float(discounted_return(dream, 1.0)[0])
+    # The best four steps earn 6: to the edge in three, and a leap at last. At full speed the second step is the last.
+    assert earned[True] > 5.0
+    assert earned[False] < 4.5
