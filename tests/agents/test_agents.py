@@ -107,21 +107,35 @@ def test_the_carry_is_forgotten_at_a_reset(
 
 
 @names
-def test_acting_filters_as_observe_does(make_model: Maker, make_batch: Rows, feed_noise: Feed, name: str) -> None:
+@pytest.mark.parametrize("explore", [False, True])
+def test_acting_filters_as_observe_does(
+    make_model: Maker, make_batch: Rows, feed_noise: Feed, name: str, explore: bool
+) -> None:
     """Row by row, with its own actions carried along, an agent is in the states that `observe` gives for the rows."""
     model = make_model(action=ActionLayout(2))
     agent = make_agent(name, model)
     rows = make_batch(model, 2, 5, firsts=(0, 3))
     noise = torch.randn(5, 2, 4, generator=seeded(0))
     imagined = [torch.zeros(CEM.horizon, CEM.candidates, 4)] * (2 * CEM.iterations) if name == "cem" else []
-    feed_noise(model, [x for t in range(5) for x in (noise[t : t + 1], *imagined)] + [noise])
-    actions, carries = play(agent, rows)
+    drawn = [noise] if explore else []  # else the mode is followed
+    feed_noise(model, [x for t in range(5) for x in (*[n[t : t + 1] for n in drawn], *imagined)] + drawn)
+    actions, carries = play(agent, rows, explore=explore)
     taken = Batch(rows.observation, torch.stack(actions, 1), rows.reward, rows.termination, rows.is_first)
-    states = model.observe(taken).posterior
+    states = model.observe(taken, mode=not explore).posterior
     for t, carry in enumerate(carries):
         assert carry is not None
         assert torch.allclose(carry.state.features, states.features[:, t], atol=1e-5)
         assert torch.equal(carry.action, actions[t])
+
+
+@pytest.mark.parametrize("name", ["actor", *CONFIGS])
+def test_an_agent_that_scores_acts_alone_as_among_others(make_model: Maker, make_batch: Rows, name: str) -> None:
+    model = make_model(action=ActionLayout(1, (3,)))
+    rows = make_batch(model, 5, 3)
+    together, _ = play(make_agent(name, model), rows)
+    alone, _ = play(make_agent(name, model), rows[:1])
+    for one, among in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, among[:1], atol=1e-4, rtol=0.0)
 
 
 def test_the_planner_starts_from_the_plan_of_the_step_before(make_model: Maker, make_batch: Rows) -> None:
@@ -149,7 +163,7 @@ def test_exploring_adds_noise_to_the_planned_action_and_remembers_what_was_done(
     layout = ActionLayout(1, (3,))
     model = make_model(action=layout)
     rows = make_batch(model, 400, 1)[:, 0]
-    quiet, carry = make_agent("cem", model).act(rows.observation, rows.is_first, None, seeded(0))
+    quiet, carry = make_agent("cem", model, noise=0.0).act(rows.observation, rows.is_first, None, seeded(0), True)
     noisy, noisy_carry = make_agent("cem", model, noise=0.1).act(rows.observation, rows.is_first, None, seeded(0), True)
     assert carry is not None and carry.plan is not None and noisy_carry is not None
     assert torch.equal(quiet, carry.plan.actions[:, 0])
