@@ -20,7 +20,7 @@ def film_plans(agent: ModelAgent, env: EnvConfig, decisions: int = 4, seed: int 
     Args:
         agent: one that plans.
         env: the environment.
-        decisions: how many of them are shown, evenly spread over the episode.
+        decisions: how many of them are shown, evenly spread over the episode but for its end, where little follows.
         seed: of the episode and of the agent's randomness.
 
     Raises:
@@ -32,6 +32,7 @@ def film_plans(agent: ModelAgent, env: EnvConfig, decisions: int = 4, seed: int 
     first, last = CONTEXT - 1, int(played.lengths[0]) - 1
     if last < first:
         raise UserError(f"the episode of seed {seed} was over after {last + 1} decisions: choose another --seed.")
+    last = max(first, last - played.carries[0].plan.actions.shape[1])
     at = torch.linspace(first, last, min(decisions, last - first + 1)).round().long().tolist()
     return plans_and_outcomes(agent.model, played, at)
 
