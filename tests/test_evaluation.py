@@ -53,7 +53,8 @@ def test_a_decision_costs_what_its_planner_imagines(run: Run) -> None:
     assert played.model_steps == 2 * 3 * cem.candidates * cem.iterations * cem.horizon
     assert len(played.seconds) == 4 and min(played.seconds) > 0
     played = play(run.make_agent("guided"), TINY, 1, limit=1)
-    assert played.model_steps == guided.horizon * (guided.proposals + guided.candidates * guided.iterations)
+    searched = guided.horizon * guided.candidates * guided.iterations
+    assert played.model_steps == searched + (guided.horizon - 1) * guided.proposals
     assert play(run.agent, TINY, 1, limit=2).model_steps == 0
 
 

@@ -34,6 +34,8 @@ class PlanConfig:
 
     Attributes:
         horizon: steps planned ahead.
+        repeat: steps for which a planned action is held, the last one for what is left: a longer look with a smaller
+            search. (Who plans anew at every step may still turn at every step.)
         iterations: rounds of imagining and improving.
         discount: of future rewards.
         value: whether the critic says what comes after the horizon; a run's agents then take the critic's discount.
@@ -44,6 +46,7 @@ class PlanConfig:
     """
 
     horizon: int = 15
+    repeat: int = 1
     iterations: int = 3
     discount: float = 0.99
     value: bool = False
@@ -53,10 +56,17 @@ class PlanConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.discount <= 1:
             raise ValueError(f"discount={self.discount} must lie between 0 and 1")
-        if self.horizon < 1 or self.iterations < 1:
-            raise ValueError(f"horizon={self.horizon} and iterations={self.iterations} must be at least 1")
+        if min(self.horizon, self.iterations, self.repeat) < 1:
+            raise ValueError(
+                f"horizon={self.horizon}, repeat={self.repeat} and iterations={self.iterations} must be at least 1"
+            )
         if not self.max_ms >= 0:
             raise ValueError(f"max_ms={self.max_ms} must be a number of milliseconds, or 0 for no limit")
+
+    @property
+    def moves(self) -> int:
+        """Actions that are searched for."""
+        return -(-self.horizon // self.repeat)
 
     @property
     def breadth(self) -> int:
@@ -101,6 +111,7 @@ class Problems:
         model: imagines the consequences of actions.
         state: where each problem starts, `[batch]`.
         objective: from a dream of batch x candidates to its return; higher is better, NaN counts as worst.
+        config: how far is planned, and for how long an action is held.
         layout: shape of the action vector.
         draws: source of all randomness.
         clock: how long planning may go on.
@@ -112,6 +123,7 @@ class Problems:
     model: Simulator
     state: State
     objective: Objective
+    config: PlanConfig
     layout: ActionLayout
     draws: Draws
     clock: Clock
@@ -126,14 +138,25 @@ class Problems:
         """Steps that the model has imagined for each problem so far: what a plan costs, whatever the machine."""
         return sum(self._imagined)
 
-    def wide(self, horizon: int, std: float) -> Proposal:
+    def wide(self, std: float) -> Proposal:
         """Return the proposal before anything is known."""
-        return Proposal.wide(self.layout, self.draws.batch, horizon, std, self.draws.device, self.draws.dtype)
+        moves = self.config.moves
+        return Proposal.wide(self.layout, self.draws.batch, moves, std, self.draws.device, self.draws.dtype)
 
-    def warm(self, horizon: int, std: float) -> Proposal:
+    def warm(self, std: float) -> Proposal:
         """Return the proposal to begin with: around the plan of the step before, where there is one."""
-        wide = self.wide(horizon, std)
-        return wide if self.previous is None else wide.warm(self.previous.actions, self.keep)
+        wide = self.wide(std)
+        return wide if self.previous is None else wide.warm(self.moved_on(self.previous.actions), self.keep)
+
+    def held(self, moves: Float[Tensor, "*batch move action"]) -> Float[Tensor, "*batch horizon action"]:
+        """Return the actions of all steps: each move is held for `repeat` of them."""
+        if self.config.repeat == 1:
+            return moves
+        return moves.repeat_interleave(self.config.repeat, dim=-2)[..., : self.config.horizon, :]
+
+    def moved_on(self, actions: Float[Tensor, "*batch horizon action"]) -> Float[Tensor, "*batch left action"]:
+        """Return the moves that are left of the plan of the step before, now that its first step has been taken."""
+        return actions[..., 1 :: self.config.repeat, :]
 
     def imagine(self, starts: State, actions: Float[Tensor, "row horizon action"]) -> Dream:
         """Roll forward from the same number of rows for each problem, with noise that is each problem's own."""
@@ -150,14 +173,14 @@ class Problems:
             self._starts[number] = self.state.map(lambda x: x.repeat_interleave(number, dim=0))
         return self._starts[number]
 
-    def returns(self, candidates: Float[Tensor, "batch sample horizon action"]) -> Float[Tensor, "batch sample"]:
+    def returns(self, candidates: Float[Tensor, "batch sample move action"]) -> Float[Tensor, "batch sample"]:
         """Return what candidates earn in the model; whatever is not a number is the worst there is."""
-        dream = self.imagine(self.repeated(candidates.shape[1]), candidates.flatten(0, 1))
+        dream = self.imagine(self.repeated(candidates.shape[1]), self.held(candidates).flatten(0, 1))
         earned = self.objective(dream).view(candidates.shape[:2])
         return earned.nan_to_num(nan=-torch.inf, posinf=torch.finfo(earned.dtype).max, neginf=-torch.inf)
 
     @torch.no_grad()
-    def guided(self, number: int, horizon: int) -> Float[Tensor, "batch sample horizon action"]:
+    def guided(self, number: int) -> Float[Tensor, "batch sample move action"]:
         """Return the actions of roll-outs in which the guide acts.
 
         Raises:
@@ -166,15 +189,16 @@ class Problems:
         if self.guide is None:
             raise ValueError("a planner that is guided needs a policy: give plan(..., guide=...)")
         state, actions = self.repeated(number), []
-        for _ in range(horizon):
+        for left in reversed(range(self.config.moves)):
             actions.append(self.guide(state, self.draws))
-            state = self.imagine(state, actions[-1].unsqueeze(1)).states[:, -1]
+            if left:
+                state = self.imagine(state, self.held(actions[-1].unsqueeze(1))).states[:, -1]
         rows = torch.stack(actions, dim=1).to(self.draws.dtype)
         return rows.view(self.draws.batch, number, *rows.shape[1:])
 
 
 Refit = Callable[
-    [Float[Tensor, "batch sample horizon action"], Float[Tensor, "batch sample"]],
+    [Float[Tensor, "batch sample move action"], Float[Tensor, "batch sample"]],
     tuple[Proposal, Float[Tensor, "batch"]],
 ]
 """From candidates and their returns to the next proposal and the return it promises."""
@@ -187,7 +211,7 @@ def search(
     refit: Refit,
     *,
     momentum: float = 0.0,
-    fixed: Float[Tensor, "batch sample horizon action"] | None = None,
+    fixed: Float[Tensor, "batch sample move action"] | None = None,
 ) -> Plan:
     """Sample plans, dream their consequences, refit the proposal, repeat; return its mode.
 
@@ -198,7 +222,7 @@ def search(
         momentum: weight of the proposal before in the next one.
         fixed: candidates that take part in every iteration, in place of as many that would be sampled.
     """
-    proposal = problems.warm(config.horizon, config.std)
+    proposal = problems.warm(config.std)
     number = config.candidates - (0 if fixed is None else fixed.shape[1])
     for _ in problems.clock.rounds(config.iterations):
         candidates = proposal.sample(number, problems.draws)
@@ -206,19 +230,19 @@ def search(
             candidates = torch.cat([fixed, candidates], dim=1)
         refitted, value = refit(candidates, problems.returns(candidates))
         proposal = proposal.blend(refitted, momentum)
-    return Plan(proposal.mode(), value)
+    return Plan(problems.held(proposal.mode()), value)
 
 
 def best_of(
-    candidates: Float[Tensor, "batch sample horizon action"], returns: Float[Tensor, "batch sample"], number: int
-) -> tuple[Float[Tensor, "batch elite horizon action"], Float[Tensor, "batch elite"]]:
+    candidates: Float[Tensor, "batch sample move action"], returns: Float[Tensor, "batch sample"], number: int
+) -> tuple[Float[Tensor, "batch elite move action"], Float[Tensor, "batch elite"]]:
     """Return the `number` best candidates and their returns, best first."""
     best, index = returns.topk(number, dim=1)
     return candidates.gather(1, index[:, :, None, None].expand(-1, -1, *candidates.shape[2:])), best
 
 
 def fit_elites(
-    candidates: Float[Tensor, "batch sample horizon action"],
+    candidates: Float[Tensor, "batch sample move action"],
     weights: Float[Tensor, "batch sample"],
     problems: Problems,
     config: SearchConfig,

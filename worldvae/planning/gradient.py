@@ -56,7 +56,7 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     Reference: Henaff et al. 2017, "Model-Based Planning with Discrete and Continuous Actions"; Bengio et al. 2013,
     "Estimating or Propagating Gradients Through Stochastic Neurons", for straight-through.
     """
-    proposal = problems.warm(config.horizon, config.std)
+    proposal = problems.warm(config.std)
     drawn = proposal.sample(config.restarts - 1, problems.draws)
     raw = unbounded(torch.cat([proposal.mode().unsqueeze(1), drawn], dim=1), problems.layout)
     best = bounded(raw, problems.layout)
@@ -74,7 +74,7 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     with torch.no_grad():
         finalists = torch.cat([best, bounded(raw.detach(), problems.layout)], dim=1)
         plan, value = best_of(finalists, problems.returns(finalists), 1)
-    return Plan(plan[:, 0], value[:, 0])
+    return Plan(problems.held(plan[:, 0]), value[:, 0])
 
 
 class _Adam:

@@ -31,4 +31,4 @@ def guided(problems: Problems, config: GuidedConfig) -> Plan:
     Reference: Hansen et al. 2024, "TD-MPC2: Scalable, Robust World Models for Continuous Control", appendix on
     planning.
     """
-    return mppi(problems, config, problems.guided(config.proposals, config.horizon))
+    return mppi(problems, config, problems.guided(config.proposals))

@@ -38,7 +38,7 @@ class MPPIConfig(SearchConfig):
 def mppi(
     problems: Problems,
     config: MPPIConfig,
-    fixed: Float[Tensor, "batch sample horizon action"] | None = None,
+    fixed: Float[Tensor, "batch sample move action"] | None = None,
 ) -> Plan:
     """Plan by weighing the elites; `fixed` candidates take part in every iteration.
 

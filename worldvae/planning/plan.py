@@ -90,6 +90,6 @@ def plan(
     if keep is None:
         keep = torch.ones(len(like), device=like.device)
     draws, clock = Draws(len(like), like, generator, keys), Clock(config.max_ms, like.device)
-    found = Problems(model, state, objective, layout, draws, clock, previous, keep, guide)
+    found = Problems(model, state, objective, config, layout, draws, clock, previous, keep, guide)
     solved = PLANNERS[name][1](found, config)
     return replace(solved, steps=torch.full((len(like),), found.steps, device=like.device))
