@@ -185,7 +185,7 @@ def test_the_best_plan_so_far_is_returned_when_time_is_over(
     monkeypatch.setattr(time, "perf_counter", lambda: 0.01 * next(now))
     world, limited = Drift(), replace(config, iterations=50, max_ms=65.0)
     found = plan(world, problems(2), RETURN, limited, torch.Generator().manual_seed(0), guide=guide)
-    extra = {GuidedConfig: 4, GradientConfig: 1}.get(type(config), 0)  # roll-outs of the guide, the last look
+    extra = {GuidedConfig: 3, GradientConfig: 1}.get(type(config), 0)  # roll-outs of the guide, the last look
     assert world.seen == 3 + extra  # begun at 10, 30 and 50 ms
     assert valid(found.actions)
     hurried, world = replace(limited, max_ms=1e-3), Drift()

@@ -8,12 +8,16 @@ from worldvae.planning.mppi import MPPIConfig, mppi
 
 @dataclass(frozen=True)
 class GuidedConfig(MPPIConfig):
-    """Numbers of the planner; those of `MPPIConfig`, and one more.
+    """Numbers of the planner; those of `MPPIConfig`, fewer of them, and one more.
 
     Attributes:
         proposals: how many of the candidates are roll-outs of the policy.
     """
 
+    horizon: int = 8
+    candidates: int = 128
+    elites: int = 16
+    iterations: int = 3
     proposals: int = 24
 
     def __post_init__(self) -> None:
