@@ -110,14 +110,14 @@ def _comparison(found: Sequence[Evaluation]) -> str:
     lines = [
         f"{first.env_id}, {len(first.returns)} episodes, seed {first.seed}, the same for every agent; uniform actions: "
         f"{first.random_mean:.1f}",
-        f"{'agent':9} {'return':>8} {'95 % interval':>20} {'less ' + first.agent:>11} {'95 % interval':>20} "
+        f"{'agent':9} {'return':>8} {'95 % interval':>20} {'minus ' + first.agent:>13} {'95 % interval':>20} "
         f"{'decisions/s':>11} {'model steps':>11} {'p50':>7} {'p95':>7} {'p99':>7} ms",
     ]
     for one in found:
         mean, interval = one.better(first)
-        less = f"{'':11} {'':20}" if one is first else f"{mean:+11.1f} {_interval(interval):>20}"
+        minus = f"{'':13} {'':20}" if one is first else f"{mean:+13.1f} {_interval(interval):>20}"
         lines.append(
-            f"{one.agent:9} {one.mean:8.1f} {_interval(one.ci95):>20} {less} {one.decisions_per_second:11.1f} "
+            f"{one.agent:9} {one.mean:8.1f} {_interval(one.ci95):>20} {minus} {one.decisions_per_second:11.1f} "
             f"{one.model_steps_per_decision:11.0f} " + " ".join(f"{value:7.1f}" for value in one.latency_ms)
         )
     return "\n".join(lines)

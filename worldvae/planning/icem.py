@@ -25,7 +25,7 @@ class ICEMConfig(SearchConfig):
         momentum: weight of the proposal before in the refitted one.
     """
 
-    candidates: int = 64
+    candidates: int = 128
     iterations: int = 4
     colour: float = 1.0
     decay: float = 1.25
