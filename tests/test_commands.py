@@ -256,6 +256,7 @@ def test_a_run_that_could_not_begin_leaves_the_folder_free(tmp_path: Path, capsy
     assert "too small" in complain(capsys, "train", "tiny", "train.replay_bytes=10", *out)
     assert not (tmp_path / "run" / "config.yaml").exists()
     assert call("train", "tiny", *out, *QUICK, "train.steps=20", "train.eval_episodes=0") == 0
+    assert "Nothing will be learned" in capsys.readouterr().err
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

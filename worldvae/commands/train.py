@@ -41,6 +41,9 @@ def train(
     trainer = _resumed(resume, arguments, out, seed) if resume is not None else _new(arguments or [], out, seed)
     run = trainer.run
     say(f"{run}\ntraining on {run.device}; Ctrl-C saves. Everything is written to {run.folder}")
+    settings = run.config.train
+    if settings.steps <= settings.prefill:
+        say(f"Nothing will be learned: train.steps={settings.steps} ends within train.prefill={settings.prefill}.")
     try:
         done = trainer.train(minutes)
         if not done:
