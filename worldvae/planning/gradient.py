@@ -26,7 +26,7 @@ class GradientConfig(PlanConfig):
 
     iterations: int = 20
     restarts: int = 8
-    learning_rate: float = 0.1
+    learning_rate: float = 0.3
     std: float = 0.8
 
     def __post_init__(self) -> None:
