@@ -10,6 +10,7 @@ from torch import Tensor
 from worldvae.planning.clock import Clock
 from worldvae.planning.draws import Draws
 from worldvae.planning.proposal import Proposal, fit
+from worldvae.planning.risk import RiskConfig, dreams_of, judged, together
 from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic
 from worldvae.types import ActionLayout, Dream, State, TensorTree
 
@@ -37,6 +38,7 @@ class PlanConfig:
         value: whether the critic says what comes after the horizon; a run's agents then take the critic's discount.
         max_ms: milliseconds after which the best plan so far is returned, though no sooner than after one iteration
             (0: no limit). With a limit, how far a planner gets depends on the machine, and so does its plan.
+        risk: how what the model is not sure of is judged.
     """
 
     horizon: int = 15
@@ -44,6 +46,7 @@ class PlanConfig:
     discount: float = 0.99
     value: bool = False
     max_ms: float = 0.0
+    risk: RiskConfig = field(default_factory=RiskConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.discount <= 1:
@@ -102,6 +105,8 @@ class Problems:
         previous: plans of the step before (warm start).
         keep: 1 where `previous` still holds, 0 where an episode began since.
         guide: a policy that proposes actions.
+        risk: how what the model is not sure of is judged.
+        discount: of disagreement that lies ahead.
     """
 
     model: Simulator
@@ -113,6 +118,8 @@ class Problems:
     previous: Plan | None
     keep: Float[Tensor, "batch"]
     guide: Guide | None
+    risk: RiskConfig = field(default_factory=RiskConfig)
+    discount: float = 1.0
     _starts: dict[int, State] = field(default_factory=dict, repr=False)
 
     def wide(self, horizon: int, std: float) -> Proposal:
@@ -139,10 +146,16 @@ class Problems:
         return self._starts[number]
 
     def returns(self, candidates: Float[Tensor, "batch sample horizon action"]) -> Float[Tensor, "batch sample"]:
-        """Return what candidates earn in the model; whatever is not a number is the worst there is."""
-        dream = self.imagine(self.repeated(candidates.shape[1]), candidates.flatten(0, 1))
-        earned = self.objective(dream).view(candidates.shape[:2])
-        return earned.nan_to_num(nan=-torch.inf, posinf=torch.finfo(earned.dtype).max, neginf=-torch.inf)
+        """Return what candidates are worth in the model; whatever is not a number is the worst there is."""
+        dreams = dreams_of(self.model, self.risk)
+        rows = candidates if dreams == 1 else candidates.repeat_interleave(dreams, dim=1)
+        return self.judge(self.imagine(self.repeated(rows.shape[1]), rows.flatten(0, 1)))
+
+    def judge(self, dream: Dream) -> Float[Tensor, "batch sample"]:
+        """Return what candidates are worth, the dreams of each of which (`dreams_of`) follow one another."""
+        earned = judged(dream, self.model, self.objective, self.risk, self.discount, self.draws.batch)
+        earned = earned.view(self.draws.batch, -1, dreams_of(self.model, self.risk))
+        return worst_if_nan(together(worst_if_nan(earned), self.risk))
 
     @torch.no_grad()
     def guided(self, number: int, horizon: int) -> Float[Tensor, "batch sample horizon action"]:
@@ -159,6 +172,11 @@ class Problems:
             state = self.imagine(state, actions[-1].unsqueeze(1)).states[:, -1]
         rows = torch.stack(actions, dim=1).to(self.draws.dtype)
         return rows.view(self.draws.batch, number, *rows.shape[1:])
+
+
+def worst_if_nan(returns: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Return numbers that can be ranked: what is not one is the worst there is."""
+    return returns.nan_to_num(nan=-torch.inf, posinf=torch.finfo(returns.dtype).max, neginf=-torch.inf)
 
 
 Refit = Callable[

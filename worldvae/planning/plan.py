@@ -79,7 +79,7 @@ def plan(
         Action sequences within the bounds, and what the model promises for them.
 
     Raises:
-        ValueError: If there is no planner for `config`, no layout, or what the planner needs is missing.
+        ValueError: If there is no planner for `config`, no layout, or what the planner or its risk needs is missing.
     """
     name = planner_name(config)
     layout = layout or getattr(model, "action_layout", None)
@@ -89,5 +89,7 @@ def plan(
     if keep is None:
         keep = torch.ones(len(like), device=like.device)
     draws, clock = Draws(len(like), like, generator, keys), Clock(config.max_ms, like.device)
-    found = Problems(model, state, objective, layout, draws, clock, previous, keep, guide)
+    found = Problems(
+        model, state, objective, layout, draws, clock, previous, keep, guide, risk=config.risk, discount=config.discount
+    )
     return PLANNERS[name][1](found, config)
