@@ -37,8 +37,7 @@ class SimulatorEnsemble:
         self.models, self.about, self.members = list(models), about, len(models)
         if self.members < 2:
             raise ValueError(f"an ensemble of {self.members} cannot disagree: give at least 2 simulators")
-        self._random = isinstance(self.models[0], Stochastic)
-        if any(isinstance(model, Stochastic) != self._random for model in self.models):
+        if len({isinstance(model, Stochastic) for model in self.models}) > 1:
             raise ValueError(
                 "some simulators draw noise beforehand (they are Stochastic) and others do not: do not mix them"
             )

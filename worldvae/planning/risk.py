@@ -188,6 +188,9 @@ def together(returns: Float[Tensor, "*batch dream"], risk: RiskConfig) -> Float[
 
 def spread(x: Float[Tensor, "*shape"], dim: int) -> Float[Tensor, "*rest"]:
     """Return the standard deviation (of the sample: by n - 1) along an axis; where all are equal its gradient is 0."""
-    variance = x.double().var(dim=dim)  # squares of large penalties overflow
-    same = variance == 0
-    return (torch.where(same, 1.0, variance).sqrt() * ~same).to(x.dtype)
+    off = x - x.detach().narrow(dim, 0, 1)  # exactly 0 where all are equal, as the distance to a mean need not be
+    most = off.detach().abs().amax(dim=dim, keepdim=True)
+    same = most == 0
+    variance = (off / torch.where(same, 1.0, most)).var(dim=dim)  # (squares of large penalties overflow)
+    found: Tensor = torch.where(same.squeeze(dim), 1.0, variance).sqrt() * most.squeeze(dim)
+    return found
