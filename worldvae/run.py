@@ -16,7 +16,7 @@ from worldvae.errors import UserError, near_miss
 from worldvae.learner import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.parts import WorldModelConfig
-from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, MPPIConfig, PlanConfig
+from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, MPPIConfig, PlanConfig, RiskConfig
 from worldvae.seeds import check_seed
 from worldvae.types import ActionLayout, ObservationLayout
 from worldvae.world_model import WorldModel
@@ -101,6 +101,14 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        for name in PLANNERS:
+            risk: RiskConfig = getattr(self, name).risk
+            try:
+                risk.dreams()
+            except ValueError as error:
+                raise ValueError(f"{name}.risk: {error}") from None
+            if risk.asks_disagreement and not self.model.ensemble:
+                raise ValueError(f"{name}.risk: a model with model.ensemble=0 cannot disagree: take model.ensemble=5")
 
 
 def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:

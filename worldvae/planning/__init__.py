@@ -3,14 +3,26 @@
 from worldvae.planning.cem import CEMConfig
 from worldvae.planning.core import Plan, PlanConfig, SearchConfig
 from worldvae.planning.draws import Draws
+from worldvae.planning.ensemble import SimulatorEnsemble
 from worldvae.planning.gradient import GradientConfig
 from worldvae.planning.guided import GuidedConfig
 from worldvae.planning.icem import ICEMConfig
 from worldvae.planning.mppi import MPPIConfig
 from worldvae.planning.plan import PLANNERS, plan, planner_name
 from worldvae.planning.proposal import Proposal, coloured, uniform_actions
+from worldvae.planning.risk import RiskConfig
 from worldvae.planning.shooting import ShootingConfig
-from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic, Value, discounted_return
+from worldvae.planning.simulator import (
+    Guide,
+    Objective,
+    Plural,
+    Simulator,
+    Stochastic,
+    Uncertain,
+    Value,
+    discounted_return,
+    first_steps,
+)
 
 __all__ = [
     "PLANNERS",
@@ -24,14 +36,19 @@ __all__ = [
     "Objective",
     "Plan",
     "PlanConfig",
+    "Plural",
     "Proposal",
+    "RiskConfig",
     "SearchConfig",
     "ShootingConfig",
     "Simulator",
+    "SimulatorEnsemble",
     "Stochastic",
+    "Uncertain",
     "Value",
     "coloured",
     "discounted_return",
+    "first_steps",
     "plan",
     "planner_name",
     "uniform_actions",

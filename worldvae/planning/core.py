@@ -10,6 +10,7 @@ from torch import Tensor
 from worldvae.planning.clock import Clock
 from worldvae.planning.draws import Draws
 from worldvae.planning.proposal import Proposal, fit
+from worldvae.planning.risk import RiskConfig, dreams_of, judged, together
 from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic
 from worldvae.types import ActionLayout, Dream, State, TensorTree
 
@@ -43,6 +44,7 @@ class PlanConfig:
             as if the episode went on.
         max_ms: milliseconds after which the best plan so far is returned, though no sooner than after one iteration
             (0: no limit). With a limit, how far a planner gets depends on the machine, and so does its plan.
+        risk: how what the model is not sure of is judged.
     """
 
     horizon: int = 15
@@ -52,6 +54,7 @@ class PlanConfig:
     value: bool = False
     termination: bool = True
     max_ms: float = 0.0
+    risk: RiskConfig = field(default_factory=RiskConfig)
 
     def __post_init__(self) -> None:
         if not 0 <= self.discount <= 1:
@@ -111,7 +114,7 @@ class Problems:
         model: imagines the consequences of actions.
         state: where each problem starts, `[batch]`.
         objective: from a dream of batch x candidates to its return; higher is better, NaN counts as worst.
-        config: how far is planned, and for how long an action is held.
+        config: how far is planned, for how long an action is held, and how what is uncertain is judged.
         layout: shape of the action vector.
         draws: source of all randomness.
         clock: how long planning may go on.
@@ -174,10 +177,16 @@ class Problems:
         return self._starts[number]
 
     def returns(self, candidates: Float[Tensor, "batch sample move action"]) -> Float[Tensor, "batch sample"]:
-        """Return what candidates earn in the model; whatever is not a number is the worst there is."""
-        dream = self.imagine(self.repeated(candidates.shape[1]), self.held(candidates).flatten(0, 1))
-        earned = self.objective(dream).view(candidates.shape[:2])
-        return earned.nan_to_num(nan=-torch.inf, posinf=torch.finfo(earned.dtype).max, neginf=-torch.inf)
+        """Return what candidates are worth in the model; whatever is not a number is the worst there is."""
+        dreams = dreams_of(self.model, self.config.risk)
+        rows = candidates if dreams == 1 else candidates.repeat_interleave(dreams, dim=1)
+        return self.judge(self.imagine(self.repeated(rows.shape[1]), self.held(rows).flatten(0, 1)))
+
+    def judge(self, dream: Dream) -> Float[Tensor, "batch sample"]:
+        """Return what candidates are worth, the dreams of each of which (`dreams_of`) follow one another."""
+        earned = judged(dream, self.model, self.objective, self.config.risk, self.config.discount, self.draws.batch)
+        earned = earned.view(self.draws.batch, -1, dreams_of(self.model, self.config.risk))
+        return worst_if_nan(together(worst_if_nan(earned), self.config.risk))
 
     @torch.no_grad()
     def guided(self, number: int) -> Float[Tensor, "batch sample move action"]:
@@ -195,6 +204,11 @@ class Problems:
                 state = self.imagine(state, self.held(actions[-1].unsqueeze(1))).states[:, -1]
         rows = torch.stack(actions, dim=1).to(self.draws.dtype)
         return rows.view(self.draws.batch, number, *rows.shape[1:])
+
+
+def worst_if_nan(returns: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
+    """Return numbers that can be ranked: what is not one is the worst there is."""
+    return returns.nan_to_num(nan=-torch.inf, posinf=torch.finfo(returns.dtype).max, neginf=-torch.inf)
 
 
 Refit = Callable[

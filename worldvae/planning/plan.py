@@ -80,7 +80,7 @@ def plan(
         Action sequences within the bounds, what the model promises for them, and how many steps it imagined.
 
     Raises:
-        ValueError: If there is no planner for `config`, no layout, or what the planner needs is missing.
+        ValueError: If there is no planner for `config`, no layout, or what the planner or its risk needs is missing.
     """
     name = planner_name(config)
     layout = layout or getattr(model, "action_layout", None)

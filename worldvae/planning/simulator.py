@@ -54,6 +54,26 @@ class Stochastic(Protocol):
         ...
 
 
+@runtime_checkable
+class Uncertain(Protocol):
+    """A simulator that knows how far it disagrees with itself about a state: where it has not learnt enough."""
+
+    def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
+        """Return how far apart several models are about what led to each of `states`; not negative, in any unit."""
+        ...
+
+
+@runtime_checkable
+class Plural(Protocol):
+    """A simulator of several members. A planner has each member dream of every candidate.
+
+    Of the rows that belong to one problem, row i is dreamed by member i mod `members`: the dreams of a candidate follow
+    one another.
+    """
+
+    members: int
+
+
 Objective = Callable[[Dream], Float[Tensor, "batch"]]
 """From a dream to its return; higher is better, NaN counts as worst."""
 
@@ -62,6 +82,14 @@ Value = Callable[[State], Float[Tensor, "batch"]]
 
 Guide = Callable[[State, Draws], Float[Tensor, "row action"]]
 """A policy that proposes actions: from states (the same number of rows for each problem) to action vectors."""
+
+
+def first_steps(dream: Dream, steps: int) -> Dream:
+    """Return the beginning of a dream."""
+    if steps == dream.rewards.shape[1]:
+        return dream
+    cut = (slice(None), slice(steps))
+    return Dream(dream.start, dream.states[cut], dream.actions[cut], dream.rewards[cut], dream.continuations[cut])
 
 
 def discounted_return(
