@@ -2,6 +2,7 @@
 
 from worldvae.planning.cem import CEMConfig
 from worldvae.planning.core import Plan, PlanConfig, SearchConfig
+from worldvae.planning.discrete import discrete_actions
 from worldvae.planning.draws import Draws
 from worldvae.planning.gradient import GradientConfig
 from worldvae.planning.guided import GuidedConfig
@@ -10,7 +11,16 @@ from worldvae.planning.mppi import MPPIConfig
 from worldvae.planning.plan import PLANNERS, plan, planner_name
 from worldvae.planning.proposal import Proposal, coloured, uniform_actions
 from worldvae.planning.shooting import ShootingConfig
-from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic, Value, discounted_return
+from worldvae.planning.simulator import (
+    Guide,
+    GuideWithLogits,
+    Objective,
+    Simulator,
+    Stochastic,
+    Value,
+    discounted_return,
+)
+from worldvae.planning.tree import TreeConfig
 
 __all__ = [
     "PLANNERS",
@@ -18,6 +28,7 @@ __all__ = [
     "Draws",
     "GradientConfig",
     "Guide",
+    "GuideWithLogits",
     "GuidedConfig",
     "ICEMConfig",
     "MPPIConfig",
@@ -29,9 +40,11 @@ __all__ = [
     "ShootingConfig",
     "Simulator",
     "Stochastic",
+    "TreeConfig",
     "Value",
     "coloured",
     "discounted_return",
+    "discrete_actions",
     "plan",
     "planner_name",
     "uniform_actions",

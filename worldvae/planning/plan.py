@@ -17,6 +17,7 @@ from worldvae.planning.icem import ICEMConfig, icem
 from worldvae.planning.mppi import MPPIConfig, mppi
 from worldvae.planning.shooting import ShootingConfig, shooting
 from worldvae.planning.simulator import Guide, Objective, Simulator
+from worldvae.planning.tree import TreeConfig, tree
 from worldvae.types import ActionLayout, State
 
 PLANNERS: dict[str, tuple[type[PlanConfig], Callable[[Problems, Any], Plan]]] = {
@@ -26,6 +27,7 @@ PLANNERS: dict[str, tuple[type[PlanConfig], Callable[[Problems, Any], Plan]]] = 
     "mppi": (MPPIConfig, mppi),
     "gradient": (GradientConfig, gradient),
     "guided": (GuidedConfig, guided),
+    "tree": (TreeConfig, tree),
 }
 """Every planner by its name: the type of its config, and what plans."""
 
