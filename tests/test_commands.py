@@ -94,6 +94,20 @@ def test_eval_holds_agents_against_the_first(run: Path, capsys: pytest.CaptureFi
     assert len(capsys.readouterr().out.splitlines()) == 5
 
 
+def test_a_tree_search_plays_and_explores_where_actions_are_discrete(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "tree search is for discrete actions" in complain(capsys, "eval", str(run), "--agent", "tree")
+    out, explore = str(tmp_path / "run"), ["train.explore=tree", "tree.iterations=8"]
+    assert "tree search is for discrete" in complain(capsys, "train", "tiny", "--out", out, *QUICK, *explore)
+    short = ["env.id=worldvae/TinyDiscrete-v0", "train.steps=130", "train.eval_episodes=0"]
+    assert call("train", "tiny", "--out", out, *QUICK, *explore, *short) == 0
+    capsys.readouterr()
+    assert call("eval", out, "--agent", "tree", "--episodes", "2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["agent"] == "tree" and all(0 < value <= 50 for value in found["returns"])
+
+
 def test_eval_diagnoses_the_model_with_a_page_of_plots(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert call("eval", str(run), "--episodes", "4", "--diagnose", "--no-inference", "--json") == 0

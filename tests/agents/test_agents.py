@@ -1,6 +1,7 @@
 """Agents act within bounds on a fresh model, filter as the model does, and forget at every reset."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 
 from worldvae.agents import ActorAgent, Agent, Carry, ModelAgent, PlannerAgent, RandomAgent
 from worldvae.agents.policy import Actor
-from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, PlanConfig
+from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, PlanConfig, TreeConfig
 from worldvae.types import ActionLayout, Batch, Observation
 from worldvae.world_model import WorldModel
 
@@ -155,6 +156,36 @@ def test_a_guided_planner_needs_an_actor_and_a_value_where_it_asks_for_one(make_
         PlannerAgent(make_model(), CONFIGS["guided"])
     with pytest.raises(ValueError, match="no value was given"):
         PlannerAgent(make_model(), GuidedConfig(), actor=make_agent("actor", make_model()).actor)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("layout", [ActionLayout(0, (3,)), ActionLayout(0, (3, 2))], ids=repr)
+def test_a_tree_search_follows_the_actor_and_draws_only_to_explore(
+    make_model: Maker, make_batch: Rows, layout: ActionLayout
+) -> None:
+    model = make_model(action=layout)
+    actor = make_agent("actor", model).actor  # type: ignore[attr-defined]
+    config = TreeConfig(horizon=3, iterations=8, value=False)
+    row = make_batch(model, 6, 1)[:, 0]
+
+    def act(config: TreeConfig, seed: int = 0, explore: bool = False) -> tuple[Tensor, Tensor]:
+        agent = PlannerAgent(model, config, actor=actor)
+        action, carry = agent.act(row.observation, row.is_first, None, seeded(seed), explore)
+        assert agent.name == "tree" and carry is not None and carry.plan is not None
+        assert valid(action, layout) and torch.equal(action, carry.plan.actions[:, 0])
+        return action, actor(carry.state.features).mode
+
+    action, preferred = act(replace(config, scale=0.0))  # values do not count: the actor's preference is left
+    assert torch.equal(action, preferred)
+    explored = [act(replace(config, scale=0.0), seed, explore=True)[0] for seed in range(3)]
+    assert any(not torch.equal(other, preferred) for other in explored)
+    assert torch.equal(act(config)[0], act(config)[0])
+    unguided = [act(replace(config, scale=0.0, guided=False))[0]]
+    assert not torch.equal(unguided[0], preferred)
+
+
+def test_a_tree_search_is_refused_where_actions_are_continuous(make_model: Maker) -> None:
+    with pytest.raises(ValueError, match="tree search is for discrete actions"):
+        PlannerAgent(make_model(action=ActionLayout(1, (3,))), TreeConfig(value=False))
 
 
 def test_exploring_adds_noise_to_the_planned_action_and_remembers_what_was_done(

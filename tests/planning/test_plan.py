@@ -26,7 +26,7 @@ from worldvae.planning import (
     plan,
 )
 from worldvae.planning.clock import Clock
-from worldvae.planning.core import Problems
+from worldvae.planning.problems import Problems
 from worldvae.types import ActionLayout, Dream, State
 from worldvae.world_model import WorldModel
 

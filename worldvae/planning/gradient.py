@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.planning.core import Plan, PlanConfig, Problems, best_of
+from worldvae.planning.core import Plan, PlanConfig
+from worldvae.planning.problems import Problems
+from worldvae.planning.search import best_of
 from worldvae.types import ActionLayout
 
 INSIDE = 0.99  # where plans start that lie on the bound: at the bound itself, a tanh has no gradient

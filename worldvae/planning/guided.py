@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass
 
-from worldvae.planning.core import Plan, Problems
+from worldvae.planning.core import Plan
 from worldvae.planning.mppi import MPPIConfig, mppi
+from worldvae.planning.problems import Problems
 
 
 @dataclass(frozen=True)

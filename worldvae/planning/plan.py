@@ -10,14 +10,16 @@ from torch import Tensor
 
 from worldvae.planning.cem import CEMConfig, cem
 from worldvae.planning.clock import Clock
-from worldvae.planning.core import Plan, PlanConfig, Problems
+from worldvae.planning.core import Plan, PlanConfig
 from worldvae.planning.draws import Draws
 from worldvae.planning.gradient import GradientConfig, gradient
 from worldvae.planning.guided import GuidedConfig, guided
 from worldvae.planning.icem import ICEMConfig, icem
 from worldvae.planning.mppi import MPPIConfig, mppi
+from worldvae.planning.problems import Problems
 from worldvae.planning.shooting import ShootingConfig, shooting
 from worldvae.planning.simulator import Guide, Objective, Simulator
+from worldvae.planning.tree import TreeConfig, tree
 from worldvae.types import ActionLayout, State
 
 PLANNERS: dict[str, tuple[type[PlanConfig], Callable[[Problems, Any], Plan]]] = {
@@ -27,6 +29,7 @@ PLANNERS: dict[str, tuple[type[PlanConfig], Callable[[Problems, Any], Plan]]] = 
     "mppi": (MPPIConfig, mppi),
     "gradient": (GradientConfig, gradient),
     "guided": (GuidedConfig, guided),
+    "tree": (TreeConfig, tree),
 }
 """Every planner by its name: the type of its config, and what plans."""
 

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from worldvae.planning.core import Plan, PlanConfig, Problems, best_of
+from worldvae.planning.core import Plan, PlanConfig
+from worldvae.planning.problems import Problems
 from worldvae.planning.proposal import uniform_actions
+from worldvae.planning.search import best_of
 
 
 @dataclass(frozen=True)

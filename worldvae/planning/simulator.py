@@ -84,6 +84,19 @@ Guide = Callable[[State, Draws], Float[Tensor, "row action"]]
 """A policy that proposes actions: from states (the same number of rows for each problem) to action vectors."""
 
 
+@runtime_checkable
+class GuideWithLogits(Protocol):
+    """A guide that also says how likely it finds each class: the tree search begins with what it finds likely."""
+
+    def __call__(self, state: State, draws: Draws) -> Float[Tensor, "row action"]:
+        """Propose actions."""
+        ...
+
+    def logits(self, state: State) -> Float[Tensor, "row class_"]:
+        """Return a logit for every class of every one-hot block, in the order of the action vector."""
+        ...
+
+
 def first_steps(dream: Dream, steps: int) -> Dream:
     """Return the beginning of a dream."""
     if steps == dream.rewards.shape[1]:
