@@ -1,4 +1,4 @@
-"""What a planner is given to solve; here bounds, noise, held actions, warm starts and doubt are seen to, once for all."""
+"""What a planner is given to solve; bounds, noise, held actions, warm starts and doubt are seen to here, for all."""
 
 from dataclasses import dataclass, field
 
