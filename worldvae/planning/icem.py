@@ -28,6 +28,7 @@ class ICEMConfig(SearchConfig):
     """
 
     candidates: int = 128
+    elites: int = 20
     iterations: int = 4
     colour: float = 1.0
     decay: float = 1.25
