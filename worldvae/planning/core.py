@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -122,6 +123,11 @@ class Problems:
     discount: float = 1.0
     _starts: dict[int, State] = field(default_factory=dict, repr=False)
 
+    @cached_property
+    def dreams(self) -> int:
+        """How many dreams of every candidate there are."""
+        return dreams_of(self.model, self.risk)
+
     def wide(self, horizon: int, std: float) -> Proposal:
         """Return the proposal before anything is known."""
         return Proposal.wide(self.layout, self.draws.batch, horizon, std, self.draws.device, self.draws.dtype)
@@ -147,14 +153,13 @@ class Problems:
 
     def returns(self, candidates: Float[Tensor, "batch sample horizon action"]) -> Float[Tensor, "batch sample"]:
         """Return what candidates are worth in the model; whatever is not a number is the worst there is."""
-        dreams = dreams_of(self.model, self.risk)
-        rows = candidates if dreams == 1 else candidates.repeat_interleave(dreams, dim=1)
+        rows = candidates if self.dreams == 1 else candidates.repeat_interleave(self.dreams, dim=1)
         return self.judge(self.imagine(self.repeated(rows.shape[1]), rows.flatten(0, 1)))
 
     def judge(self, dream: Dream) -> Float[Tensor, "batch sample"]:
-        """Return what candidates are worth, the dreams of each of which (`dreams_of`) follow one another."""
+        """Return what candidates are worth, the dreams of each of which follow one another."""
         earned = judged(dream, self.model, self.objective, self.risk, self.discount, self.draws.batch)
-        earned = earned.view(self.draws.batch, -1, dreams_of(self.model, self.risk))
+        earned = earned.view(self.draws.batch, -1, self.dreams)
         return worst_if_nan(together(worst_if_nan(earned), self.risk))
 
     @torch.no_grad()
