@@ -16,12 +16,21 @@ from worldvae.errors import UserError, near_miss
 from worldvae.learner import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.parts import WorldModelConfig
-from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, MPPIConfig, PlanConfig, RiskConfig
+from worldvae.planning import (
+    CEMConfig,
+    GradientConfig,
+    GuidedConfig,
+    ICEMConfig,
+    MPPIConfig,
+    PlanConfig,
+    RiskConfig,
+    TreeConfig,
+)
 from worldvae.seeds import check_seed
 from worldvae.types import ActionLayout, ObservationLayout
 from worldvae.world_model import WorldModel
 
-PLANNERS = ("cem", "icem", "mppi", "gradient", "guided")
+PLANNERS = ("cem", "icem", "mppi", "gradient", "guided", "tree")
 """The planners that a run has a section of its config for, by its name."""
 
 AGENTS = ("actor", *PLANNERS, "random")
@@ -90,11 +99,12 @@ class RunConfig:
     objective: ELBOConfig = field(default_factory=ELBOConfig)
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-3, final=0.1))
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
-    cem: CEMConfig = field(default_factory=CEMConfig)
-    icem: ICEMConfig = field(default_factory=ICEMConfig)
+    cem: CEMConfig = field(default_factory=lambda: CEMConfig(value=True))
+    icem: ICEMConfig = field(default_factory=lambda: ICEMConfig(value=True))
     mppi: MPPIConfig = field(default_factory=MPPIConfig)
     gradient: GradientConfig = field(default_factory=GradientConfig)
     guided: GuidedConfig = field(default_factory=GuidedConfig)
+    tree: TreeConfig = field(default_factory=TreeConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     device: str = setting("auto", choices=["auto", "cpu", "cuda", "mps"])
@@ -194,7 +204,7 @@ class Run:
         """Return the agent `name` (one of `AGENTS`), acting on this run's world model.
 
         Raises:
-            UserError: If there is no agent of that name.
+            UserError: If there is no agent of that name, or it cannot plan such actions.
         """
         if name == "actor":
             return ActorAgent(self.model, self.actor_critic.actor)
@@ -202,10 +212,29 @@ class Run:
             config: PlanConfig = getattr(self.config, name)
             if config.value:  # the critic's values are of rewards discounted as it learnt them
                 config = replace(config, discount=self.config.actor_critic.discount)
-            return PlannerAgent(self.model, config, self.actor_critic.value, actor=self.actor_critic.actor)
+            try:
+                return PlannerAgent(self.model, config, self.actor_critic.value, actor=self.actor_critic.actor)
+            except ValueError as error:  # a tree search for actions that are not discrete
+                raise UserError(f"the agent {name!r} is not for this run: {error}.") from error
         if name == "random":
             return RandomAgent(self.model.action_layout)
         raise UserError(f"there is no agent {name!r}; there are {', '.join(AGENTS)}.{near_miss(name, AGENTS)}")
+
+    def change_planners(self, overrides: Sequence[str]) -> None:
+        """Change settings of planners, given as `cem.candidates=1000`; all else was decided when the run was trained.
+
+        Raises:
+            UserError: If one is not a planner's, or does not exist or fit.
+        """
+        for override in overrides:
+            section, dot, _ = override.partition(".")
+            if section not in PLANNERS or not dot:
+                raise UserError(
+                    f"{override!r} cannot be given here: a trained run takes settings of its planners "
+                    f"({', '.join(PLANNERS)}), such as cem.candidates=1000."
+                )
+        if overrides:
+            self.config = load_config(RunConfig, [self.folder / "config.yaml"], overrides)
 
     def make_env(self) -> WorldEnv:
         """Return a fresh environment of the kind the run was trained on."""
@@ -259,6 +288,7 @@ def create(folder: Path, config: RunConfig, observation: ObservationLayout, acti
     device = pick_device(config.device)
     try:
         run = Run(folder, config, observation, action, device)
+        run.make_agent(config.train.explore)
     except ValueError as error:  # settings that are possible one by one, but not together
         raise UserError(str(error)) from error
     try:

@@ -20,7 +20,7 @@ from worldvae.collector import Collector, Finished
 from worldvae.dream import OpenLoop
 from worldvae.envs import EnvPool
 from worldvae.errors import UserError
-from worldvae.evaluation import held_out_dream
+from worldvae.held_out import held_out_dream
 from worldvae.learner import Learner
 from worldvae.lock import Lock
 from worldvae.logger import Logger

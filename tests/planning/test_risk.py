@@ -32,9 +32,9 @@ from worldvae.planning import (
     plan,
 )
 from worldvae.planning.clock import Clock
-from worldvae.planning.core import Problems, worst_if_nan
+from worldvae.planning.problems import Problems, worst_if_nan
 from worldvae.planning.risk import spread, together, trusted_returns
-from worldvae.run import RunConfig
+from worldvae.run import PLANNERS, RunConfig
 from worldvae.types import ActionLayout, Dream, State
 from worldvae.world_model import WorldModel
 
@@ -203,7 +203,8 @@ def test_a_dream_that_is_not_a_number_is_the_worst_dream(bad: float) -> None:
 
     def returns(risk: RiskConfig) -> Tensor:
         draws, clock = Draws(2, torch.zeros(1), torch.Generator().manual_seed(0)), Clock(0.0, torch.device("cpu"))
-        problems = Problems(model, starts(2), objective, LAYOUT, draws, clock, None, torch.ones(2), None, risk)
+        config = ShootingConfig(horizon=2, risk=risk)
+        problems = Problems(model, starts(2), objective, config, LAYOUT, draws, clock, None, torch.ones(2), None)
         return problems.returns(candidates)
 
     for risk in (RiskConfig(samples=4), RiskConfig(samples=4, deviations=1.0), RiskConfig(samples=4, deviations=-1.0)):
@@ -329,7 +330,7 @@ def test_it_is_a_section_of_each_planners_config_which_old_runs_do_not_have(tmp_
     text = old.read_text()
     lines = text.splitlines(keepends=True)
     without = [line for line in lines if line.strip().partition(":")[0] not in {"risk", *RiskConfig.__annotations__}]
-    assert len(lines) - len(without) == 6 * 5
+    assert len(lines) - len(without) == 6 * len(PLANNERS)
     old.write_text("".join(without))
     assert load_config(RunConfig, [old]) == RunConfig(EnvConfig("Pendulum-v1"))
     given = ["cem.risk.samples=8", "cem.risk.deviations=1", "mppi.risk.trust=0.3", "model.ensemble=5"]

@@ -2,6 +2,7 @@
 
 from worldvae.planning.cem import CEMConfig
 from worldvae.planning.core import Plan, PlanConfig, SearchConfig
+from worldvae.planning.discrete import discrete_actions
 from worldvae.planning.draws import Draws
 from worldvae.planning.ensemble import SimulatorEnsemble
 from worldvae.planning.gradient import GradientConfig
@@ -14,6 +15,7 @@ from worldvae.planning.risk import RiskConfig
 from worldvae.planning.shooting import ShootingConfig
 from worldvae.planning.simulator import (
     Guide,
+    GuideWithLogits,
     Objective,
     Plural,
     Simulator,
@@ -23,6 +25,7 @@ from worldvae.planning.simulator import (
     discounted_return,
     first_steps,
 )
+from worldvae.planning.tree import TreeConfig
 
 __all__ = [
     "PLANNERS",
@@ -30,6 +33,7 @@ __all__ = [
     "Draws",
     "GradientConfig",
     "Guide",
+    "GuideWithLogits",
     "GuidedConfig",
     "ICEMConfig",
     "MPPIConfig",
@@ -44,10 +48,12 @@ __all__ = [
     "Simulator",
     "SimulatorEnsemble",
     "Stochastic",
+    "TreeConfig",
     "Uncertain",
     "Value",
     "coloured",
     "discounted_return",
+    "discrete_actions",
     "first_steps",
     "plan",
     "planner_name",

@@ -7,7 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.planning.core import Plan, PlanConfig, Problems, best_of
+from worldvae.planning.core import Plan, PlanConfig
+from worldvae.planning.problems import Problems
+from worldvae.planning.search import best_of
 from worldvae.types import ActionLayout
 
 INSIDE = 0.99  # where plans start that lie on the bound: at the bound itself, a tanh has no gradient
@@ -26,7 +28,7 @@ class GradientConfig(PlanConfig):
 
     iterations: int = 20
     restarts: int = 8
-    learning_rate: float = 0.1
+    learning_rate: float = 0.3
     std: float = 0.8
 
     def __post_init__(self) -> None:
@@ -56,7 +58,7 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     Reference: Henaff et al. 2017, "Model-Based Planning with Discrete and Continuous Actions"; Bengio et al. 2013,
     "Estimating or Propagating Gradients Through Stochastic Neurons", for straight-through.
     """
-    proposal = problems.warm(config.horizon, config.std)
+    proposal = problems.warm(config.std)
     drawn = proposal.sample(config.restarts - 1, problems.draws)
     raw = unbounded(torch.cat([proposal.mode().unsqueeze(1), drawn], dim=1), problems.layout)
     best = bounded(raw, problems.layout)
@@ -74,7 +76,7 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     with torch.no_grad():
         finalists = torch.cat([best, bounded(raw.detach(), problems.layout)], dim=1)
         plan, value = best_of(finalists, problems.returns(finalists), 1)
-    return Plan(plan[:, 0], value[:, 0])
+    return Plan(problems.held(plan[:, 0]), value[:, 0])
 
 
 class _Adam:

@@ -6,8 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.planning.core import Plan, Problems, SearchConfig, best_of, fit_elites, search
+from worldvae.planning.core import Plan, SearchConfig
+from worldvae.planning.problems import Problems
 from worldvae.planning.proposal import Proposal
+from worldvae.planning.search import best_of, fit_elites, search
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class MPPIConfig(SearchConfig):
 def mppi(
     problems: Problems,
     config: MPPIConfig,
-    fixed: Float[Tensor, "batch sample horizon action"] | None = None,
+    fixed: Float[Tensor, "batch sample move action"] | None = None,
 ) -> Plan:
     """Plan by weighing the elites; `fixed` candidates take part in every iteration.
 
