@@ -213,20 +213,40 @@ def test_a_dream_that_is_not_a_number_is_the_worst_dream(bad: float) -> None:
     assert torch.isfinite(returns(RiskConfig(samples=4, quantile=0.5))).all()
 
 
+class Known(Drift):
+    """Earns 1, 2 and 5 whatever one does, on the way to where less and less is known."""
+
+    def __init__(self, states: tuple[float, ...], ends: tuple[float, ...]) -> None:
+        super().__init__()
+        self.states, self.ends = states, ends
+
+    def imagine(self, start: State, actions: Tensor, *_: Any, **__: Any) -> Dream:
+        states, rewards, ends = (torch.tensor(x).expand(len(actions), -1) for x in (self.states, EARNED, self.ends))
+        return Dream(start, State(states[..., None], actions[..., :1]), actions, rewards, ends)
+
+
+EARNED = (1.0, 2.0, 5.0)
+
+
 def test_what_disagreement_costs_by_hand() -> None:
-    """-(1 + 0.5 * 4) of rewards, less 3 (0.5 + 0.5 * 0.9 * 1.5 * ...): discounted and ended like a reward."""
+    """Discounted and ended like a reward, whatever the objective looks at."""
+    model = Known((0.5, 1.5, 7.0), (0.5, 0.0, 1.0))
+    for weight in (3.0, -2.0):
+        config = ShootingConfig(horizon=3, candidates=1, discount=0.9, risk=RiskConfig(disagreement=weight))
+        found = solve(config, starts(1), model)
+        assert float(found.value) == pytest.approx(1 + 0.45 * 2 - weight * (0.5 + 0.45 * 1.5))
+        blind = solve(config, starts(1), model, objective=lambda dream: dream.rewards[:, -1])
+        assert float(blind.value) == pytest.approx(5 - weight * (0.5 + 0.45 * 1.5))
 
-    class Known(Drift):
-        def imagine(self, start: State, actions: Tensor, *_: Any, **__: Any) -> Dream:
-            states = State(torch.tensor([0.5, 1.5, 7.0]).view(1, 3, 1).expand(len(actions), -1, -1), actions[..., :1])
-            rewards = torch.tensor([[1.0, 2.0, 5.0]]).expand(len(actions), -1)
-            return Dream(start, states, actions, rewards, torch.tensor([[0.5, 0.0, 1.0]]).expand(len(actions), -1))
 
-    config = ShootingConfig(horizon=3, candidates=1, discount=0.9, risk=RiskConfig(disagreement=3.0))
-    found = solve(config, starts(1), Known())
-    assert float(found.value) == pytest.approx(1 + 0.45 * 2 - 3 * (0.5 + 0.45 * 1.5))
-    blind = solve(config, starts(1), Known(), objective=lambda dream: dream.rewards[:, -1])  # whatever it looks at
-    assert float(blind.value) == pytest.approx(5 - 3 * (0.5 + 0.45 * 1.5))
+def test_the_value_of_the_last_state_that_is_trusted_counts() -> None:
+    """And the third step costs 1 for each time that its disagreement, 7, is above 0.5."""
+    config = ShootingConfig(horizon=3, candidates=1, discount=0.9, risk=RiskConfig(trust=0.5))
+    objective = partial(RETURN, value=lambda state: 10 * state.memory[:, 0])
+    found = solve(config, starts(1), Known((0.1, 0.2, 7.0), (1.0, 1.0, 1.0)), objective=objective)
+    assert float(found.value) == pytest.approx(1 + 0.9 * 2 + 0.81 * 10 * 0.2 - 7 / 0.5)
+    ended = solve(config, starts(1), Known((0.1, 0.2, 7.0), (1.0, 0.0, 1.0)), objective=objective)
+    assert float(ended.value) == pytest.approx(1 + 0.9 * 2)  # nothing comes after the end: nothing to doubt
 
 
 ADDED = torch.tensor([[1.0, 2.0, 3.0], [1.0, 0.0, 2.0], [4.0, 9.0, 9.0]])
@@ -320,7 +340,6 @@ def test_it_is_a_section_of_each_planners_config_which_old_runs_do_not_have(tmp_
     assert load_config(RunConfig, [old]) == found
     for override, message in {
         "cem.risk.quantile=2": r"cem\.risk: quantile=2\.0 must lie between",
-        "cem.risk.deviation=1": r"Did you mean 'cem\.risk\.deviations'",
         "icem.risk.trust=1": r"icem\.risk: .* take model\.ensemble=5",
         "gradient.risk.quantile=0.1": r"gradient\.risk: .* give samples=8",
     }.items():

@@ -1,6 +1,7 @@
 """What a planner is given to solve; bounds, noise, held actions, warm starts and doubt are seen to here, for all."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from jaxtyping import Float
@@ -45,6 +46,11 @@ class Problems:
     _starts: dict[int, State] = field(default_factory=dict, repr=False)
     _imagined: list[int] = field(default_factory=list, repr=False)
 
+    @cached_property
+    def dreams(self) -> int:
+        """How many dreams of every candidate there are."""
+        return dreams_of(self.model, self.config.risk)
+
     @property
     def steps(self) -> int:
         """Steps that the model has imagined for each problem so far: what a plan costs, whatever the machine."""
@@ -87,14 +93,13 @@ class Problems:
 
     def returns(self, candidates: Float[Tensor, "batch sample move action"]) -> Float[Tensor, "batch sample"]:
         """Return what candidates are worth in the model; whatever is not a number is the worst there is."""
-        dreams = dreams_of(self.model, self.config.risk)
-        rows = candidates if dreams == 1 else candidates.repeat_interleave(dreams, dim=1)
+        rows = candidates if self.dreams == 1 else candidates.repeat_interleave(self.dreams, dim=1)
         return self.judge(self.imagine(self.repeated(rows.shape[1]), self.held(rows).flatten(0, 1)))
 
     def judge(self, dream: Dream) -> Float[Tensor, "batch sample"]:
-        """Return what candidates are worth, the dreams of each of which (`dreams_of`) follow one another."""
+        """Return what candidates are worth, the dreams of each of which follow one another."""
         earned = judged(dream, self.model, self.objective, self.config.risk, self.config.discount, self.draws.batch)
-        earned = earned.view(self.draws.batch, -1, dreams_of(self.model, self.config.risk))
+        earned = earned.view(self.draws.batch, -1, self.dreams)
         return worst_if_nan(together(worst_if_nan(earned), self.config.risk))
 
     @torch.no_grad()
