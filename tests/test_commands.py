@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from worldvae.commands.cli import main
 from worldvae.config import load_config
 from worldvae.diagnostics import Effort
 from worldvae.dream import OpenLoop
+from worldvae.envs import make_from
+from worldvae.evaluation import evaluate
 from worldvae.replay import Replay
-from worldvae.run import RunConfig
+from worldvae.run import RunConfig, create
 from worldvae.trainer import Trainer
 
 SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
@@ -94,18 +97,18 @@ def test_eval_holds_agents_against_the_first(run: Path, capsys: pytest.CaptureFi
     assert len(capsys.readouterr().out.splitlines()) == 5
 
 
-def test_a_tree_search_plays_and_explores_where_actions_are_discrete(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert "tree search is for discrete actions" in complain(capsys, "eval", str(run), "--agent", "tree")
-    out, explore = str(tmp_path / "run"), ["train.explore=tree", "tree.iterations=8"]
-    assert "tree search is for discrete" in complain(capsys, "train", "tiny", "--out", out, *QUICK, *explore)
-    short = ["env.id=worldvae/TinyDiscrete-v0", "train.steps=130", "train.eval_episodes=0"]
-    assert call("train", "tiny", "--out", out, *QUICK, *explore, *short) == 0
-    capsys.readouterr()
-    assert call("eval", out, "--agent", "tree", "--episodes", "2", "--json") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["agent"] == "tree" and all(0 < value <= 50 for value in found["returns"])
+def test_a_tree_search_is_for_discrete_actions(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = complain(capsys, "eval", str(run), "--agent", "tree")
+    assert "'tree'" in sentence and "discrete" in sentence and "plan with cem, icem" in sentence
+    explore = ["--out", str(tmp_path / "run"), *QUICK, "train.explore=tree"]
+    assert "plan with cem, icem" in complain(capsys, "train", "tiny", *explore)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    env = {"id": "worldvae/TinyDiscrete-v0", "obs": "state"}
+    config = load_config(RunConfig, [{"env": env}], [*SMALL, "tree.iterations=4", "train.explore=tree"])
+    with closing(make_from(config.env)) as world:
+        discrete = create(tmp_path / "run", config, world.observation_layout, world.action_layout)
+    found = evaluate(discrete.make_agent("tree"), config.env, 1)
+    assert found.agent == "tree" and 0 < found.mean <= 50
 
 
 def test_eval_diagnoses_the_model_with_a_page_of_plots(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
