@@ -12,6 +12,7 @@ from worldvae.planning import (
     CEMConfig,
     Draws,
     GuidedConfig,
+    Objective,
     Plan,
     PlanConfig,
     Value,
@@ -68,12 +69,11 @@ class PlannerAgent(ModelAgent):
     ) -> tuple[Float[Tensor, "batch action"], Plan | None]:
         """Return the first action of a fresh plan, and the plan."""
         layout = self.model.action_layout
-        objective = partial(discounted_return, discount=self.config.discount, value=self.value)
         with self.model.autocast():
             found = plan(
                 self.model,
                 state,
-                objective,
+                self.objective(),
                 self.config,
                 generator,
                 previous=previous,
@@ -87,6 +87,10 @@ class PlannerAgent(ModelAgent):
             noise = torch.randn(box.shape, device=box.device, generator=generator)
             action = torch.cat([(box + self.noise * noise).clamp(-1, 1), action[:, layout.continuous :]], dim=-1)
         return action, found
+
+    def objective(self) -> Objective:
+        """Return what plans are judged by: the discounted return that the model promises."""
+        return partial(discounted_return, discount=self.config.discount, value=self.value)
 
     def _guide(self, state: State, draws: Draws) -> Float[Tensor, "row action"]:
         assert self.actor is not None

@@ -42,7 +42,7 @@ class TrainConfig:
         envs: environments stepped side by side.
         mode: "sync" steps them in this process, "async" in others.
         behaviour: "inline" learns behaviour after each update of the world model, "process" beside it, on one core,
-            in a process of its own and one update behind (on a CPU; elsewhere it is inline).
+            in a process of its own and one update behind (on a CPU; elsewhere it is inline), "none" learns none.
         explore: the agent that collects.
         replay_bytes: size of the replay on disk.
         log_every: updates between two lines of metrics.jsonl.
@@ -60,8 +60,8 @@ class TrainConfig:
     length: int = 32
     envs: int = 1
     mode: str = setting("sync", choices=["sync", "async"])
-    behaviour: str = setting("inline", choices=["inline", "process"])
-    explore: str = setting("actor", choices=["actor", *PLANNERS])
+    behaviour: str = setting("inline", choices=["inline", "process", "none"])
+    explore: str = setting("actor", choices=AGENTS)
     replay_bytes: int = 1_000_000_000
     log_every: int = 25
     film_every: int = 500

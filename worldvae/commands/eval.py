@@ -8,6 +8,7 @@ import torch
 import typer
 
 from worldvae.allocator import keep_freed_memory
+from worldvae.commands.eval_goals import eval_goals
 from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
 from worldvae.diagnostics import diagnose as examine
 from worldvae.errors import UserError
@@ -26,6 +27,7 @@ def eval_(
     inference: Annotated[
         bool, typer.Option("--inference/--no-inference", help="Of --diagnose: what better inference would gain (slow).")
     ] = True,
+    goals: Annotated[bool, typer.Option("--goals", help="Plan towards goal images (--episodes: pairs).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Play held-out episodes with an agent on a trained world model."""
@@ -34,6 +36,9 @@ def eval_(
     keep_freed_memory()
     opened = load(run)
     opened.check_env()
+    if goals:
+        eval_goals(opened, agent, episodes, seed, as_json)
+        return
     if diagnose:
         _diagnose(opened, agent, episodes, seed, EFFORT if inference else None, as_json)
         return

@@ -3,6 +3,7 @@
 from worldvae.planning.cem import CEMConfig
 from worldvae.planning.core import Plan, PlanConfig, SearchConfig
 from worldvae.planning.draws import Draws
+from worldvae.planning.goals import GOALS, goal_probability, goal_state, latent_distance, state_distance
 from worldvae.planning.gradient import GradientConfig
 from worldvae.planning.guided import GuidedConfig
 from worldvae.planning.icem import ICEMConfig
@@ -13,6 +14,7 @@ from worldvae.planning.shooting import ShootingConfig
 from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic, Value, discounted_return
 
 __all__ = [
+    "GOALS",
     "PLANNERS",
     "CEMConfig",
     "Draws",
@@ -32,7 +34,11 @@ __all__ = [
     "Value",
     "coloured",
     "discounted_return",
+    "goal_probability",
+    "goal_state",
+    "latent_distance",
     "plan",
     "planner_name",
+    "state_distance",
     "uniform_actions",
 ]
