@@ -5,7 +5,7 @@ acts on a world model is shown the frame of the goal and nothing else.
 """
 
 import math
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 import gymnasium as gym
 import numpy as np
@@ -19,6 +19,7 @@ from worldvae.errors import UserError
 from worldvae.types import Dream, State
 
 
+@runtime_checkable
 class GoalWorld(Protocol):
     """What an evaluation of goals needs to know of an environment.
 
@@ -99,7 +100,7 @@ class TwoRoomsGoals:
         self, state: Float[Tensor, "batch state"], action: Float[Tensor, "batch action"]
     ) -> Float[Tensor, "batch state"]:
         """Move the disc."""
-        return advance(state, action, state.new_tensor(HEIGHT))
+        return advance(state, action, torch.full_like(state[:, 0], HEIGHT))
 
     def _somewhere(self, rng: np.random.Generator) -> np.ndarray:
         while True:

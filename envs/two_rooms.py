@@ -28,7 +28,7 @@ def advance(
     """Return the position one step later; gradients reach position and action wherever nothing is in the way."""
     (x, y), (right, down) = position.unbind(-1), (REACH * action.clamp(-1, 1)).unbind(-1)
     least, most = -torch.ones_like(x), torch.ones_like(x)
-    walled = (y - door).abs() > DOOR
+    walled = (y < door - DOOR) | (y > door + DOOR)  # and not |y - door| > DOOR, which rounding may make of the frame
     x = (x + right).clamp(torch.where(walled & (x > 0), WALL, least), torch.where(walled & (x < 0), -WALL, most))
     inside = x.abs() < WALL
     y = (y + down).clamp(torch.where(inside, door - DOOR, least), torch.where(inside, door + DOOR, most))
@@ -38,7 +38,7 @@ def advance(
 def free(position: Float[Tensor, "*batch 2"], door: Float[Tensor, "*batch"]) -> Bool[Tensor, "*batch"]:
     """Return where the centre of the disc can be."""
     x, y = position.unbind(-1)
-    return (position.abs() <= 1).all(dim=-1) & ((x.abs() >= WALL) | ((y - door).abs() <= DOOR))
+    return (position.abs() <= 1).all(dim=-1) & ((x.abs() >= WALL) | ((y >= door - DOOR) & (y <= door + DOOR)))
 
 
 def draw(

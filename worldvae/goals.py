@@ -189,7 +189,7 @@ class GoalSuite:
         self, name: str | None, objective: str, make: Callable[[slice], Agent], *, truth: bool = False, film: int = 0
     ) -> Reached:
         """Play all pairs, `SIDE_BY_SIDE` at a time, each for the whole budget."""
-        distances, frames, begun = [], [], time.perf_counter()
+        distances, filmed, begun = [], [], time.perf_counter()
         for first in range(0, len(self.pairs), SIDE_BY_SIDE):
             part = slice(first, first + SIDE_BY_SIDE)
             agent = make(part)
@@ -197,38 +197,36 @@ class GoalSuite:
             keep = max(0, min(film - first, SIDE_BY_SIDE))
             found, shown = self._play_part(agent, part, truth, keep)
             distances.append(found)
-            frames += shown
+            filmed.append(shown)
         seconds = time.perf_counter() - begun
-        kept = torch.cat(frames) if frames else None
+        frames = Observation.cat(filmed, dim=0).pixels if film else None
         assert name is not None
         return Reached(
-            name, objective, np.concatenate(distances), self.world.tolerance, self.pairs.kinds, seconds, kept
+            name, objective, np.concatenate(distances), self.world.tolerance, self.pairs.kinds, seconds, frames
         )
 
-    def _play_part(self, agent: Agent, part: slice, truth: bool, film: int) -> tuple[np.ndarray, list[Tensor]]:
-        """Return the distances `[pair, time]` from the goals, and the frames of the first `film` pairs."""
+    def _play_part(self, agent: Agent, part: slice, truth: bool, film: int) -> tuple[np.ndarray, Observation]:
+        """Return the distances `[pair, time]` from the goals, and what the first `film` pairs showed."""
         world, starts, goals = self.world, self.pairs.starts[part], self.pairs.goals[part]
         generator = torch.Generator(agent.device).manual_seed(episode_seed(self.seed, HELD_OUT, part.start))
         with ExitStack() as opened:
             envs = [opened.enter_context(closing(make_from(self.env))) for _ in starts]
             shown = [_placed(env, world, start, self.seed) for env, start in zip(envs, starts, strict=True)]
-            is_first, carry = torch.ones(len(envs), dtype=torch.bool), None
+            is_first, carry, over = torch.ones(len(envs), dtype=torch.bool), None, [False] * len(envs)
             states = [np.stack([world.state(env.env.unwrapped) for env in envs])]
-            frames = [_stacked(shown)[:film]]
+            filmed = [_stacked(shown)[:film]]
             for _ in range(self.budget):
                 seen = Observation(vector=torch.from_numpy(states[-1]).float()) if truth else _stacked(shown)
                 action, carry = agent.act(seen, is_first, carry, generator)
                 moves = action.cpu().numpy()
-                shown = [env.step(move)[0] for env, move in zip(envs, moves, strict=True)]
+                for row, (env, move) in enumerate(zip(envs, moves, strict=True)):
+                    if not over[row]:  # else it stays where its episode ended
+                        shown[row], _, terminated, truncated, _ = env.step(move)
+                        over[row] = terminated or truncated
                 states.append(np.stack([world.state(env.env.unwrapped) for env in envs]))
-                frames.append(_stacked(shown)[:film])
+                filmed.append(_stacked(shown)[:film])
                 is_first = torch.zeros_like(is_first)
-        films = (
-            [torch.stack(kept, 1)]
-            if (kept := [row.pixels for row in frames if row.pixels is not None]) and film
-            else []
-        )
-        return np.stack([_distance(world, state, goals) for state in states], axis=1), films
+        return np.stack([_distance(world, state, goals) for state in states], axis=1), Observation.stack(filmed, dim=1)
 
 
 def _placed(env: WorldEnv, world: GoalWorld, state: np.ndarray, seed: int) -> dict[str, np.ndarray]:

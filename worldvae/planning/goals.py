@@ -77,7 +77,8 @@ def state_distance(distance: Callable[[Tensor, Tensor], Tensor], goal: Float[Ten
 
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
         states = dream.states.memory
-        total: Tensor = -distance(states, repeated(goal, len(states)).unsqueeze(1)).sum(dim=1)
+        target = repeated(goal, len(states)).unsqueeze(1).expand_as(states)
+        total: Tensor = -distance(states, target).sum(dim=1)
         return total
 
     return objective
