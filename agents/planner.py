@@ -13,6 +13,7 @@ from worldvae.planning import (
     CEMConfig,
     Draws,
     GuidedConfig,
+    Objective,
     Plan,
     PlanConfig,
     TreeConfig,
@@ -78,13 +79,11 @@ class PlannerAgent(ModelAgent):
         config = self.config
         if isinstance(config, TreeConfig) and not explore:
             config = replace(config, gumbel=0.0)
-        discount, termination = config.discount, config.termination
-        objective = partial(discounted_return, discount=discount, value=self.value, termination=termination)
         with self.model.autocast():
             found = plan(
                 self.model,
                 state,
-                objective,
+                self.objective(),
                 config,
                 generator,
                 previous=previous,
@@ -98,6 +97,11 @@ class PlannerAgent(ModelAgent):
             noise = torch.randn(box.shape, device=box.device, generator=generator)
             action = torch.cat([(box + self.noise * noise).clamp(-1, 1), action[:, layout.continuous :]], dim=-1)
         return action, found
+
+    def objective(self) -> Objective:
+        """Return what plans are judged by: the discounted return that the model promises."""
+        discount, termination = self.config.discount, self.config.termination
+        return partial(discounted_return, discount=discount, value=self.value, termination=termination)
 
 
 class _ActorGuide:

@@ -51,8 +51,9 @@ class TrainConfig:
         envs: environments stepped side by side.
         mode: "sync" steps them in this process, "async" in others.
         behaviour: "inline" learns behaviour after each update of the world model, "process" beside it, on one core,
-            in a process of its own and one update behind (on a CPU; elsewhere it is inline).
+            in a process of its own and one update behind (on a CPU; elsewhere it is inline), "none" learns none.
         explore: the agent that collects.
+        persistence: probability that uniform play takes its last action once more (with explore=random).
         replay_bytes: size of the replay on disk.
         log_every: updates between two lines of metrics.jsonl.
         film_every: updates between two dream films in TensorBoard.
@@ -69,8 +70,9 @@ class TrainConfig:
     length: int = 32
     envs: int = 1
     mode: str = setting("sync", choices=["sync", "async"])
-    behaviour: str = setting("inline", choices=["inline", "process"])
-    explore: str = setting("actor", choices=["actor", *PLANNERS])
+    behaviour: str = setting("inline", choices=["inline", "process", "none"])
+    explore: str = setting("actor", choices=AGENTS)
+    persistence: float = 0.0
     replay_bytes: int = 1_000_000_000
     log_every: int = 25
     film_every: int = 500
@@ -86,6 +88,10 @@ class TrainConfig:
         for name in ("prefill", "pretrain", "updates", "eval_episodes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} cannot be negative")
+        if not 0 <= self.persistence < 1:
+            raise ValueError(f"persistence={self.persistence} is not a probability below 1")
+        if self.persistence and self.explore != "random":
+            raise ValueError(f"persistence={self.persistence} is of uniform play: it needs explore=random")
         if not 0 <= self.ratio < math.inf:
             raise ValueError(f"ratio={self.ratio} is not a number of updates per decision, such as 0.5")
 

@@ -140,7 +140,8 @@ class Trainer:
             UserError: If the environment fails.
         """
         config = self.run.config
-        uniform, explorer = RandomAgent(self.pool.action_layout), self.run.make_agent(config.train.explore)
+        uniform = RandomAgent(self.pool.action_layout, config.train.persistence)
+        explorer = uniform if config.train.explore == uniform.name else self.run.make_agent(config.train.explore)
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         repeat = config.env.action_repeat
         with (

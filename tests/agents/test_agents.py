@@ -1,5 +1,6 @@
 """Agents act within bounds on a fresh model, filter as the model does, and forget at every reset."""
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -75,6 +76,20 @@ def test_every_agent_acts_within_bounds_on_a_fresh_model(
     assert agent.name == name
     again, _ = play(agent, make_batch(model, 3, 4), explore=explore)
     assert all(torch.equal(a, b) for a, b in zip(actions, again, strict=True))
+
+
+def test_a_persistent_random_agent_is_uniform_and_takes_most_actions_again() -> None:
+    agent, size, generator = RandomAgent(ActionLayout(1), 0.8), 20_000, torch.Generator().manual_seed(0)
+    nothing, first = Observation(vector=torch.zeros(size, 1)), torch.ones(size, dtype=torch.bool)
+    action, carry = agent.act(nothing, first, None, generator)
+    for _ in range(3):
+        begins = torch.arange(size) < size // 2  # half of the episodes begin anew: nothing is taken over there
+        following, carry = agent.act(nothing, begins, carry, generator)
+        again = (following == action).flatten()
+        assert not bool(again[begins].any())
+        assert float(again[~begins].float().mean()) == pytest.approx(0.8, abs=4 * math.sqrt(0.16 / (size // 2)))
+        assert float(following.square().mean()) == pytest.approx(1 / 3, abs=0.02)
+        action = following
 
 
 def test_the_random_agent_is_uniform_and_remembers_nothing() -> None:

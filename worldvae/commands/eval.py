@@ -10,6 +10,7 @@ import typer
 from worldvae.agents import Agent, PlannerAgent
 from worldvae.allocator import keep_freed_memory
 from worldvae.commands.eval_diagnose import diagnose as print_diagnosis
+from worldvae.commands.eval_goals import eval_goals
 from worldvae.errors import UserError
 from worldvae.evaluation import Evaluation, evaluate_all
 from worldvae.film import film
@@ -35,6 +36,7 @@ def eval_(
     inference: Annotated[
         bool, typer.Option("--inference/--no-inference", help="Of --diagnose: what better inference would gain (slow).")
     ] = True,
+    goals: Annotated[bool, typer.Option("--goals", help="Plan towards goal images (--episodes: pairs).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Play held-out episodes with agents on a trained world model."""
@@ -44,6 +46,11 @@ def eval_(
     opened = load(run)
     opened.change_planners(settings or [])
     opened.check_env()
+    if goals:
+        if diagnose or plan_film:
+            raise UserError("--goals is an evaluation of its own: leave --diagnose and --plan-film out.")
+        eval_goals(opened, agent, episodes, seed, as_json)
+        return
     agents = _agents(opened, agent)
     if diagnose:
         if len(agents) > 1 or plan_film:

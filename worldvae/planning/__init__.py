@@ -5,6 +5,7 @@ from worldvae.planning.core import Plan, PlanConfig, SearchConfig
 from worldvae.planning.discrete import discrete_actions
 from worldvae.planning.draws import Draws
 from worldvae.planning.ensemble import SimulatorEnsemble
+from worldvae.planning.goals import GOALS, goal_probability, goal_state, latent_distance, state_distance
 from worldvae.planning.gradient import GradientConfig
 from worldvae.planning.guided import GuidedConfig
 from worldvae.planning.icem import ICEMConfig
@@ -28,6 +29,7 @@ from worldvae.planning.simulator import (
 from worldvae.planning.tree import TreeConfig
 
 __all__ = [
+    "GOALS",
     "PLANNERS",
     "CEMConfig",
     "Draws",
@@ -55,7 +57,11 @@ __all__ = [
     "discounted_return",
     "discrete_actions",
     "first_steps",
+    "goal_probability",
+    "goal_state",
+    "latent_distance",
     "plan",
     "planner_name",
+    "state_distance",
     "uniform_actions",
 ]

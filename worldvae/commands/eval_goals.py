@@ -1,0 +1,106 @@
+"""`worldvae eval RUN --goals`: how often does planning towards an image lead to what it shows?"""
+
+import json
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from worldvae.errors import UserError, near_miss
+from worldvae.film import film, towards_goals
+from worldvae.goals import GoalSuite, Reached
+from worldvae.planning import GOALS
+from worldvae.run import PLANNERS, Run
+
+GOAL_PLANNERS = tuple(name for name in PLANNERS if name not in ("guided", "tree"))
+"""Planners that no policy guides: the actor of a run has learnt to earn, not to reach what it is shown."""
+
+FILMED = 6
+
+
+def eval_goals(run: Run, agents: str, pairs: int, seed: int, as_json: bool) -> None:
+    """Plan towards held-out goals and print how many were reached, between the floor and the ceiling.
+
+    Args:
+        run: whose world model plans.
+        agents: planners, separated by commas; "actor", which knows no goals, stands for icem.
+        pairs: of start and goal.
+        seed: of the pairs and of the planners.
+        as_json: print one object in place of a table.
+
+    Raises:
+        UserError: If an agent is no planner, or no goals are known of the environment.
+    """
+    names = _planners(agents)
+    suite = GoalSuite(run.config.env, pairs, seed)
+    results, films = [suite.random()], []
+    for name in names:
+        for objective in GOALS:
+            found = suite.model(run, name, objective, FILMED)
+            results.append(found)
+            if found.frames is not None and suite.goals.pixels is not None:
+                arrived = torch.from_numpy(found.distances[:FILMED] <= found.tolerance).cummax(dim=1).values
+                path = run.folder / "goals" / f"{name}_{objective}_seed{seed}.gif"
+                films.append(str(film(path, towards_goals(suite.goals.pixels[:FILMED], found.frames, arrived))))
+        results.append(suite.oracle(getattr(run.config, name)))
+    if as_json:
+        print(json.dumps(_object(suite, results, films), allow_nan=False))
+    else:
+        _print(suite, results, films)
+
+
+def _planners(agents: str) -> list[str]:
+    names = [name for name in dict.fromkeys(agents.split(",")) if name != "random"]  # which is always the floor
+    names = ["icem"] if names in ([], ["actor"]) else names
+    for name in names:
+        if name not in GOAL_PLANNERS:
+            raise UserError(
+                f"--goals with the agent {name!r}: goals are planned for, by one or more of "
+                f"{', '.join(GOAL_PLANNERS)}.{near_miss(name, GOAL_PLANNERS)}"
+            )
+    return names
+
+
+def _object(suite: GoalSuite, results: list[Reached], films: list[str]) -> dict[str, object]:
+    return {
+        "env_id": suite.env.id,
+        "pairs": len(suite.pairs),
+        "solved_starts_left_out": suite.pairs.solved,
+        "seed": suite.seed,
+        "decisions": suite.budget,
+        "reached": suite.world.reached,
+        "goals": [found.as_json() for found in results],
+        "films": films,
+    }
+
+
+def _print(suite: GoalSuite, results: list[Reached], films: list[str]) -> None:
+    console = Console()
+    console.print(
+        f"{suite.env.id}, {len(suite.pairs)} held-out pairs, seed {suite.seed}; {suite.pairs.solved} solved from the "
+        f"start were left out\nreached: {suite.world.reached}, after one of {suite.budget} decisions",
+        markup=False,
+    )
+    table = Table()
+    kinds = sorted(set(suite.pairs.kinds))
+    for title in ("agent", "plans by", "reached", "95 % interval", *kinds, "at the end", "decisions", "per second"):
+        table.add_column(title, justify="left" if title in ("agent", "plans by") else "right")
+    words = {"none": "(the floor)", "true": "the true state", "distance": "latent distance", "probability": "log q"}
+    for found in results:
+        entry = found.as_json()
+        low, high = entry["ci95"]
+        groups = (f"{entry['groups'][kind]['success']:.0%} of {entry['groups'][kind]['pairs']}" for kind in kinds)
+        median = entry["median_decisions"]
+        table.add_row(
+            f"{found.agent}, oracle" if found.objective == "true" else found.agent,
+            words[found.objective],
+            f"{entry['success']:.0%}",
+            f"{low:.0%} to {high:.0%}",
+            *groups,
+            f"{entry['held']:.0%}",
+            "" if median is None else f"{median:.0f}",
+            f"{entry['decisions_per_second']:.0f}",
+        )
+    console.print(table)
+    for path in films:
+        console.print(f"The film is in {path}", markup=False)
