@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worldvae.agents.agent import Agent, Carry
 from worldvae.agents.planner import PlannerAgent
-from worldvae.planning import GOALS, Objective, PlanConfig, Simulator, plan, planner_name, state_distance
+from worldvae.planning import Objective, PlanConfig, Simulator, plan, planner_name, state_distance
 from worldvae.types import ActionLayout, Observation, State
 from worldvae.world_model import WorldModel
 
@@ -20,18 +20,15 @@ class GoalAgent(PlannerAgent):
     Args:
         model: the world model.
         config: numbers of the planner; its discount and its critic are for rewards, and not used.
-        goal: what each environment should come to show, `[batch]`.
-        objective: one of `planning.GOALS`.
+        objective: knows the goal of each environment, as those of `planning.GOALS` and `planning.geodesic_distance`.
 
     Raises:
-        ValueError: If there is no such objective, or the planner needs an actor.
+        ValueError: If the planner needs an actor.
     """
 
-    def __init__(self, model: WorldModel, config: PlanConfig, goal: Observation, objective: str = "distance") -> None:
+    def __init__(self, model: WorldModel, config: PlanConfig, objective: Objective) -> None:
         super().__init__(model, replace(config, value=False))
-        if objective not in GOALS:
-            raise ValueError(f"objective={objective!r} is not a way to reach a goal: take one of {', '.join(GOALS)}")
-        self._objective = GOALS[objective](model, goal)
+        self._objective = objective
 
     def objective(self) -> Objective:
         """Return what plans are judged by: how soon and how well they reach the goal."""

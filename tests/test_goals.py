@@ -1,6 +1,7 @@
 """The evaluation of goals: its pairs, its floor and its ceiling, and that the oracle's dynamics are the true ones."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -112,9 +113,19 @@ def test_eval_prints_one_object_and_films_what_was_played(run: Path, capsys: pyt
     assert call("eval", str(run), "--goals", "--agent", "icem", "--episodes", "3", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["env_id"], found["pairs"], found["decisions"]) == ("worldvae/TwoRooms-v0", 3, 8)
-    assert [entry["objective"] for entry in found["goals"]] == ["none", "distance", "probability", "true"]
+    assert [entry["objective"] for entry in found["goals"]] == ["none", "geodesic", "distance", "probability", "true"]
     assert all(0 <= entry["success"] <= 1 and entry["pairs"] == 3 for entry in found["goals"])
-    assert len(found["films"]) == 2 and all(Path(path).read_bytes().startswith(b"GIF8") for path in found["films"])
+    assert len(found["films"]) == 3 and all(Path(path).read_bytes().startswith(b"GIF8") for path in found["films"])
+
+
+def test_without_what_was_seen_the_others_still_plan(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("replay"))
+    assert call("eval", str(tmp_path / "run"), "--goals", "--episodes", "1", "--json") == 0
+    captured = capsys.readouterr()
+    assert [entry["objective"] for entry in json.loads(captured.out)["goals"]][1:3] == ["distance", "probability"]
+    assert "left out: the replay in" in captured.err
 
 
 def test_mistakes_are_one_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,16 +12,22 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
+from worldvae import checkpoint
 from worldvae.agents import Agent, GoalAgent, OracleAgent, RandomAgent
 from worldvae.collector import HELD_OUT, episode_seed
 from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.envs.goals import GoalWorld, TrueDynamics, goal_world
-from worldvae.planning import PlanConfig
+from worldvae.lock import Lock
+from worldvae.planning import GOALS, Landmarks, Objective, PlanConfig, geodesic_distance, goal_state
+from worldvae.replay import Replay
 from worldvae.run import Run
 from worldvae.seeds import check_seed
 from worldvae.types import Observation
 
 SIDE_BY_SIDE = 32
+LANDMARKS = 1024
+OBJECTIVES = ("geodesic", *GOALS)
+"""What plans towards goals can be judged by."""
 DRAWS = 1000
 """Pairs drawn for each that is wanted, at most: where nearly all are solved already there is nothing to evaluate."""
 
@@ -76,7 +82,7 @@ class Reached:
 
     Attributes:
         agent: what planned.
-        objective: what plans were judged by: one of `planning.GOALS`, "true" for the oracle, "none" for random play.
+        objective: what plans were judged by: one of `OBJECTIVES`, "true" for the oracle, "none" for random play.
         distances: from the goal, before the first decision and after each, by the true state.
         tolerance: up to which distance a goal is reached.
         kinds: the group of each pair.
@@ -140,6 +146,21 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
+@torch.no_grad()
+def seen_landmarks(run: Run, seed: int = 0) -> Landmarks:
+    """Return the latents of `LANDMARKS` rows that a run was trained on, each inferred from its frame alone.
+
+    Raises:
+        UserError: If the replay is gone, or a training is writing to it.
+    """
+    path = checkpoint.latest(run.folder / "checkpoints")
+    assert path is not None, "a run that was loaded has a checkpoint"
+    with closing(Lock(run.folder)):
+        replay = Replay.open(run.folder / "replay", checkpoint.load(path)["replay"])
+        rows = replay.sample(LANDMARKS // 8, 8, torch.Generator().manual_seed(seed))
+    return Landmarks(goal_state(run.model, rows.observation.flatten()).latent)
+
+
 class GoalSuite:
     """Held-out pairs of start and goal in one environment, and the agents that are tried on them.
 
@@ -154,6 +175,7 @@ class GoalSuite:
 
     def __init__(self, env: EnvConfig, pairs: int, seed: int = 0) -> None:
         self.env, self.seed = env, seed
+        self._landmarks: Landmarks | None = None
         with closing(make_from(env)) as made:
             self.world = goal_world(made.env, env.id)
             self.layout = made.action_layout
@@ -176,13 +198,25 @@ class GoalSuite:
         return self._play(None, "true", make, truth=True)
 
     def model(self, run: Run, name: str, objective: str, film: int = 0) -> Reached:
-        """Try the planner `name` of a run on its world model, which is shown the goals' frames; film some pairs."""
+        """Try the planner `name` of a run on its world model, which is shown the goals' frames; film some pairs.
+
+        Raises:
+            UserError: If the objective is "geodesic", and the replay of the run cannot be read.
+        """
         config: PlanConfig = getattr(run.config, name)
 
         def make(part: slice) -> Agent:
-            return GoalAgent(run.model, config, self.goals[part], objective)
+            return GoalAgent(run.model, config, self._objective(run, objective, part))
 
         return self._play(name, objective, make, film=film)
+
+    def _objective(self, run: Run, name: str, part: slice) -> Objective:
+        goals = self.goals[part]
+        if name in GOALS:
+            return GOALS[name](run.model, goals)
+        if self._landmarks is None:
+            self._landmarks = seen_landmarks(run, self.seed)
+        return geodesic_distance(self._landmarks, goal_state(run.model, goals))
 
     @torch.no_grad()
     def _play(

@@ -21,6 +21,6 @@ def test_goal_images_are_reached_in_two_rooms(tmp_path: Path) -> None:
     assert trainer.train()
     trainer.close()
     suite = GoalSuite(trainer.run.config.env, 32, seed=1)
-    found = suite.model(trainer.run, "icem", "distance").as_json()
+    found = suite.model(trainer.run, "icem", "geodesic").as_json()
     assert suite.random().reached.mean() <= FLOOR
     assert found["success"] >= BAR, found

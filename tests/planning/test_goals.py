@@ -7,11 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldvae.agents import GoalAgent
 from worldvae.planning import (
     GOALS,
     CEMConfig,
     GradientConfig,
+    Landmarks,
+    geodesic_distance,
     goal_probability,
     goal_state,
     latent_distance,
@@ -122,7 +123,42 @@ def test_goals_can_be_climbed_to(make_model: Callable[..., WorldModel], objectiv
     assert bool((values[1] > values[0]).all())
 
 
-def test_an_unknown_objective_is_refused(make_model: Callable[..., WorldModel]) -> None:
-    model = make_model()
-    with pytest.raises(ValueError, match="objective='nearness' is not a way to reach a goal: take one of distance"):
-        GoalAgent(model, CEMConfig(), frames(model, 1), "nearness")
+def horseshoe(number: int = 200) -> Tensor:
+    """Return points on three quarters of the unit circle, whose ends are sqrt(2) apart and 3 pi / 2 by the way."""
+    angle = 1.5 * torch.pi * torch.linspace(0, 1, number)
+    return torch.stack([angle.cos(), angle.sin()], dim=1)
+
+
+def test_ways_follow_what_was_seen() -> None:
+    landmarks = Landmarks(horseshoe(), neighbours=4)
+    assert landmarks.reach < 0.1
+    ends = landmarks.latents[[0, -1]]
+    ways = landmarks.ways(ends)
+    arc = 1.5 * torch.pi * torch.linspace(0, 1, 200)
+    assert torch.allclose(ways, torch.stack([arc, arc.flip(0)]), atol=0.03)
+    assert landmarks.nearest(0.9 * ends).tolist() == [0, 199]
+
+
+def test_planning_along_what_was_seen_takes_the_long_way_and_not_the_gap() -> None:
+    goal = State(torch.zeros(1, 1), horseshoe()[-1:])
+    latent = horseshoe()[[0, 20, 100, 198]].unsqueeze(1)  # one step each, nearer and nearer by the way
+    along = geodesic_distance(Landmarks(horseshoe(), 4), goal)(dream(latent))
+    assert bool((along.diff() > 0).all())
+    assert not bool((latent_distance(goal)(dream(latent)).diff() > 0).all())
+    assert float(along[0]) == pytest.approx(-1.5 * torch.pi, abs=0.03)
+    straight = (latent[3, 0] - goal.latent[0]).norm()
+    assert float(along[3]) == pytest.approx(-float(straight), abs=1e-3)
+
+
+def test_each_goal_has_its_own_ways_and_none_is_infinite() -> None:
+    apart = torch.cat([horseshoe(), horseshoe() + 10.0])  # no way leads from one horseshoe to the other
+    landmarks = Landmarks(apart, 4)
+    assert bool(landmarks.ways(apart[:1])[0, 200:].isinf().all())
+    goals = State(torch.zeros(2, 1), apart[[0, 399]])
+    found = geodesic_distance(landmarks, goals)(dream(apart[[199, 300, 399, 0]].unsqueeze(1)))
+    assert found.tolist() == pytest.approx([-1.5 * torch.pi, -3 * torch.pi, 0.0, -3 * torch.pi], abs=0.05)
+
+
+def test_too_few_landmarks_are_refused() -> None:
+    with pytest.raises(ValueError, match="8 landmarks cannot have 8 neighbours each"):
+        Landmarks(torch.zeros(8, 2))

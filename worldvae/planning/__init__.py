@@ -5,6 +5,7 @@ from worldvae.planning.core import Plan, PlanConfig, SearchConfig
 from worldvae.planning.discrete import discrete_actions
 from worldvae.planning.draws import Draws
 from worldvae.planning.ensemble import SimulatorEnsemble
+from worldvae.planning.geodesic import Landmarks, geodesic_distance
 from worldvae.planning.goals import GOALS, goal_probability, goal_state, latent_distance, state_distance
 from worldvae.planning.gradient import GradientConfig
 from worldvae.planning.guided import GuidedConfig
@@ -38,6 +39,7 @@ __all__ = [
     "GuideWithLogits",
     "GuidedConfig",
     "ICEMConfig",
+    "Landmarks",
     "MPPIConfig",
     "Objective",
     "Plan",
@@ -57,6 +59,7 @@ __all__ = [
     "discounted_return",
     "discrete_actions",
     "first_steps",
+    "geodesic_distance",
     "goal_probability",
     "goal_state",
     "latent_distance",

@@ -100,7 +100,7 @@ GOALS: dict[str, Callable[[WorldModel, Observation], Objective]] = {
     "distance": lambda model, goal: latent_distance(goal_state(model, goal)),
     "probability": goal_probability,
 }
-"""How a world model is asked to reach an observation, by name."""
+"""How a world model is asked to reach an observation, by name, where nothing else is known."""
 
 
 def _embedding(model: WorldModel, goal: Observation) -> Float[Tensor, "batch embedding"]:
