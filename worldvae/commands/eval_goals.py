@@ -99,12 +99,6 @@ def _print(suite: GoalSuite, results: list[Reached], films: list[str]) -> None:
         "probability": "log q",
         "true": "the true state",
     }
-        "none": "(the floor)",
-        "true": "the true state",
-        "geodesic": "the way",
-        "distance": "latent distance",
-        "probability": "log q",
-    }
     for found in results:
         entry = found.as_json()
         low, high = entry["ci95"]
