@@ -57,7 +57,9 @@ def eval_goals(run: Run, agents: str, pairs: int, seed: int, as_json: bool) -> N
 
 
 def _planners(agents: str) -> list[str]:
-    names = [name for name in dict.fromkeys(agents.split(",")) if name != "random"]  # which is always the floor
+    names = [
+        name for name in dict.fromkeys(name.strip() for name in agents.split(",")) if name != "random"
+    ]  # which is always the floor
     names = ["icem"] if names in ([], ["actor"]) else names
     for name in names:
         if name not in GOAL_PLANNERS:
@@ -83,6 +85,8 @@ def _object(suite: GoalSuite, results: list[Reached], films: list[str]) -> dict[
 
 def _print(suite: GoalSuite, results: list[Reached], films: list[str]) -> None:
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)  # a pipe has no edge
     console.print(
         f"{suite.env.id}, {len(suite.pairs)} held-out pairs, seed {suite.seed}; {suite.pairs.solved} solved from the "
         f"start were left out\nreached: {suite.world.reached}, after one of {suite.budget} decisions",
