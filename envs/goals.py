@@ -177,6 +177,8 @@ def goal_world(env: gym.Env[Any, Any], id: str) -> GoalWorld:
     if isinstance(inner, TwoRoomsEnv):
         return TwoRoomsGoals(inner)
     if isinstance(inner, PendulumEnv):
+        if inner.g != 10.0:
+            raise UserError(f"goals of {id} are known for its own gravity of 10, and env.kwargs.g is {inner.g}.")
         return PendulumGoals()
     if hasattr(inner, "goals"):
         return cast(GoalWorld, inner.goals)

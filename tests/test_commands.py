@@ -237,6 +237,7 @@ def test_wrong_places(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "cannot be given here" in complain(capsys, "eval", str(run), "model.latent=3")
     assert "Did you mean 'cem.candidates'" in complain(capsys, "eval", str(run), "cem.candidats=3")
     assert "elites=4" in complain(capsys, "eval", str(run), "cem.candidates=3")
+    assert "would not be used" in complain(capsys, "eval", str(run), "cem.discount=0.5")
     assert ".avi" in complain(capsys, "dream", str(run), "--out", str(tmp_path / "film.avi"))
     assert "positive" in complain(capsys, "eval", str(run), "--episodes", "0")
 

@@ -1,11 +1,12 @@
 """Evaluations: the same episodes for every agent, intervals, and what a decision costs."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
-from worldvae.agents import RandomAgent
+from worldvae.agents import PlannerAgent, RandomAgent
 from worldvae.config import load_config
 from worldvae.envs import EnvConfig, EnvPool
 from worldvae.evaluation import ALONE, Evaluation, bootstrap, evaluate, evaluate_all, play
@@ -69,6 +70,19 @@ def test_agents_meet_the_same_episodes_together_and_one_by_one(run: Run) -> None
         cem.model_steps_per_decision == 160 and actor.model_steps_per_decision == uniform.model_steps_per_decision == 0
     )
     assert all(0 < one.latency_ms[0] <= one.latency_ms[1] <= one.latency_ms[2] for one in (cem, uniform, actor))
+
+
+def test_a_planner_with_a_limit_of_time_plays_its_episodes_one_by_one(run: Run) -> None:
+    """And the same ones: with all the time there is, it does what it does without a limit."""
+    cem = run.config.cem
+    free = evaluate(PlannerAgent(run.model, replace(cem, value=False)), TINY, 3)
+    limited = evaluate(PlannerAgent(run.model, replace(cem, value=False, max_ms=1e9)), TINY, 3)
+    assert limited.returns[0] == pytest.approx(free.returns[0], abs=1e-3)
+    assert len(limited.returns) == 3 and limited.model_steps_per_decision == free.model_steps_per_decision
+    uniform = RandomAgent(run.model.action_layout)
+    together, alone = (play(uniform, TINY, n, 0, limit=0, keep_rows=True, first=f) for n, f in ((3, 0), (1, 2)))
+    assert together.rows is not None and alone.rows is not None
+    assert torch.equal(together.rows.observation.pixels[2:], alone.rows.observation.pixels)
 
 
 def test_latencies_are_of_one_environment(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

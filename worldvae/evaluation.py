@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from worldvae.agents import Agent, Carry, RandomAgent
+from worldvae.agents import Agent, Carry, PlannerAgent, RandomAgent
 from worldvae.collector import HELD_OUT, episode_seed
 from worldvae.envs import EnvConfig, EnvPool
 from worldvae.seeds import check_seed
@@ -53,6 +53,7 @@ def play(
     explore: bool = False,
     limit: int | None = None,
     keep_rows: bool = False,
+    first: int = 0,
 ) -> Episodes:
     """Play held-out episodes, whose seeds no training episode has.
 
@@ -64,6 +65,7 @@ def play(
         explore: whether the agent acts to learn.
         limit: stop after so many decisions.
         keep_rows: whether to return every row, and what the agent remembered there.
+        first: number of the first episode among those of the seed.
 
     Raises:
         UserError: If the environment fails, or the seed is negative.
@@ -71,7 +73,7 @@ def play(
     check_seed(seed)
     generator = torch.Generator(agent.device).manual_seed(seed)
     with EnvPool([env] * episodes) as pool:
-        observation = pool.reset([episode_seed(seed, HELD_OUT, i) for i in range(episodes)])
+        observation = pool.reset([episode_seed(seed, HELD_OUT, first + i) for i in range(episodes)])
         active = torch.ones(episodes, dtype=torch.bool)
         returns, lengths = torch.zeros(episodes), torch.zeros(episodes, dtype=torch.int64)
         is_first, carry, model_steps = active.clone(), None, 0
@@ -228,7 +230,14 @@ def _returns(parts: Sequence[Episodes]) -> list[float]:
 
 
 def in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int, *, keep_rows: bool = False) -> list[Episodes]:
-    """Play at most `SIDE_BY_SIDE` episodes at a time; the first part keeps `seed`, the others have their own."""
+    """Play at most `SIDE_BY_SIDE` episodes at a time; the first part keeps `seed`, the others have their own.
+
+    A planner with a limit of time gets it for every decision: its episodes are played one by one.
+    """
     sizes = [min(SIDE_BY_SIDE, episodes - done) for done in range(0, episodes, SIDE_BY_SIDE)]
     seeds = [seed, *(episode_seed(seed, HELD_OUT + part, 0) for part in range(1, len(sizes)))]
-    return [play(agent, env, size, one, keep_rows=keep_rows) for size, one in zip(sizes, seeds, strict=True)]
+    parts = list(zip(sizes, seeds, strict=True))
+    if isinstance(agent, PlannerAgent) and agent.config.max_ms:
+        one_by_one = [(one, i) for size, one in parts for i in range(size)]
+        return [play(agent, env, 1, one, keep_rows=keep_rows, first=i) for one, i in one_by_one]
+    return [play(agent, env, size, one, keep_rows=keep_rows) for size, one in parts]

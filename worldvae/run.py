@@ -88,6 +88,8 @@ class TrainConfig:
         for name in ("prefill", "pretrain", "updates", "eval_episodes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} cannot be negative")
+        if self.behaviour == "none" and self.explore in ("actor", "guided"):
+            raise ValueError(f"explore={self.explore} acts by a policy, and behaviour=none learns none: explore=random")
         if not 0 <= self.persistence < 1:
             raise ValueError(f"persistence={self.persistence} is not a probability below 1")
         if self.persistence and self.explore != "random":
@@ -203,19 +205,31 @@ class Run:
 
     @property
     def agent(self) -> Agent:
-        """The policy learnt in imagination."""
-        return self.make_agent("actor")
+        """The policy learnt in imagination; where none is learnt, what explores."""
+        train = self.config.train
+        if train.behaviour != "none":
+            return self.make_agent("actor")
+        if train.explore == "random":
+            return RandomAgent(self.model.action_layout, train.persistence)
+        return self.make_agent(train.explore)
 
     def make_agent(self, name: str) -> Agent:
         """Return the agent `name` (one of `AGENTS`), acting on this run's world model.
 
         Raises:
-            UserError: If there is no agent of that name, or it cannot plan such actions.
+            UserError: If there is no agent of that name, it cannot plan such actions, or has learnt nothing.
         """
+        learnt = self.config.train.behaviour != "none"
+        if name in ("actor", "guided") and not learnt:
+            raise UserError(
+                f"the agent {name!r} acts by a policy, and this run learnt none (train.behaviour=none): plan with icem."
+            )
         if name == "actor":
             return ActorAgent(self.model, self.actor_critic.actor)
         if name in PLANNERS:
             config: PlanConfig = getattr(self.config, name)
+            if not learnt:
+                config = replace(config, value=False)
             if config.value:  # the critic's values are of rewards discounted as it learnt them
                 config = replace(config, discount=self.config.actor_critic.discount)
             try:
@@ -239,8 +253,15 @@ class Run:
                     f"{override!r} cannot be given here: a trained run takes settings of its planners "
                     f"({', '.join(PLANNERS)}), such as cem.candidates=1000."
                 )
-        if overrides:
-            self.config = load_config(RunConfig, [self.folder / "config.yaml"], overrides)
+        if not overrides:
+            return
+        self.config = load_config(RunConfig, [self.folder / "config.yaml"], overrides)
+        for name in PLANNERS:
+            if getattr(self.config, name).value and any(one.startswith(f"{name}.discount=") for one in overrides):
+                raise UserError(
+                    f"{name}.discount would not be used: with {name}.value=true an agent takes the critic's discount "
+                    f"({self.config.actor_critic.discount}); give {name}.value=false, too."
+                )
 
     def make_env(self) -> WorldEnv:
         """Return a fresh environment of the kind the run was trained on."""

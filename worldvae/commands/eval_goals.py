@@ -52,7 +52,8 @@ def eval_goals(run: Run, agents: str, pairs: int, seed: int, as_json: bool) -> N
 
 
 def _planners(agents: str) -> list[str]:
-    names = [name for name in dict.fromkeys(agents.split(",")) if name != "random"]  # which is always the floor
+    given = dict.fromkeys(name.strip() for name in agents.split(","))
+    names = [name for name in given if name != "random"]  # which is always the floor
     names = ["icem"] if names in ([], ["actor"]) else names
     for name in names:
         if name not in GOAL_PLANNERS:

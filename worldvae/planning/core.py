@@ -1,6 +1,7 @@
 """What every planner returns, and the numbers that every planner has."""
 
 from dataclasses import dataclass, field
+from math import inf
 
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -11,10 +12,11 @@ from worldvae.types import TensorTree
 
 @dataclass(frozen=True)
 class Plan(TensorTree):
-    """A planned action sequence per problem, and the return the model promises for it.
+    """A planned action sequence per problem, and the return the model promises.
 
-    `elites` are further sequences that the planner wants to see again at the next step; `steps` says how many steps
-    the model imagined for each problem.
+    `value` is that of the plan itself where it was imagined; CEM, MPPI and `guided` return the centre of the elites,
+    and with it the (weighted) mean of what these earn. `elites` are further sequences that the planner wants to see
+    again at the next step; `steps` says how many steps the model imagined for each problem.
     """
 
     actions: Float[Tensor, "batch horizon action"]
@@ -32,12 +34,14 @@ class PlanConfig:
         repeat: steps for which a planned action is held, the last one for what is left: a longer look with a smaller
             search. (Who plans anew at every step may still turn at every step.)
         iterations: rounds of imagining and improving.
-        discount: of future rewards.
+        discount: of future rewards. It is an agent that builds its objective by `discount`, `value` and `termination`;
+            `plan` is given an objective, and reads `discount` for what disagreement costs alone.
         value: whether the critic says what comes after the horizon; a run's agents then take the critic's discount.
         termination: whether a predicted termination ends what a plan earns, as it should; without it plans are judged
             as if the episode went on.
-        max_ms: milliseconds after which the best plan so far is returned, though no sooner than after one iteration
-            (0: no limit). With a limit, how far a planner gets depends on the machine, and so does its plan.
+        max_ms: milliseconds, for all problems of a batch together, after which a planner returns what it has come to,
+            though no sooner than after one iteration (0: no limit). With a limit, how far a planner gets depends on
+            the machine, and so does its plan.
         risk: how what the model is not sure of is judged.
     """
 
@@ -93,6 +97,11 @@ class SearchConfig(PlanConfig):
         super().__post_init__()
         if not 1 <= self.elites <= self.candidates:
             raise ValueError(f"elites={self.elites} must lie between 1 and candidates={self.candidates}")
+        for name in ("std", "min_std"):
+            if not 0 <= getattr(self, name) < inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be a standard deviation, at least 0 and finite")
+        if not 0 <= self.smoothing <= 1:
+            raise ValueError(f"smoothing={self.smoothing} must lie between 0 and 1")
 
     @property
     def breadth(self) -> int:

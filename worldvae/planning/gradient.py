@@ -1,6 +1,7 @@
 """Planning by gradients: several plans climb the return through the model, and the best of them is taken."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float
@@ -35,8 +36,10 @@ class GradientConfig(PlanConfig):
         super().__post_init__()
         if self.restarts < 1:
             raise ValueError(f"restarts={self.restarts} must be at least 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
+        if not 0 < self.learning_rate < inf:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and finite")
+        if not 0 <= self.std < inf:
+            raise ValueError(f"std={self.std} must be a standard deviation, at least 0 and finite")
 
     @property
     def breadth(self) -> int:
@@ -66,7 +69,7 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     with torch.enable_grad():
         raw = raw.detach().requires_grad_()
         adam = _Adam(config.learning_rate)
-        for _ in problems.clock.rounds(config.iterations):
+        for _ in problems.clock.rounds(config.iterations, reserve=1):  # for the last look
             actions = bounded(raw, problems.layout)
             returns = problems.returns(actions)
             better = returns.detach() > record

@@ -1,6 +1,7 @@
 """The improved cross-entropy method: a tenth of the samples of CEM, by seven tricks."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float
@@ -37,6 +38,8 @@ class ICEMConfig(SearchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.colour < inf:
+            raise ValueError(f"colour={self.colour} must be at least 0 and finite")
         if not self.decay >= 1:
             raise ValueError(f"decay={self.decay} must be at least 1")
         if not 0 <= self.kept <= 1:
@@ -90,6 +93,6 @@ def _moved_on(problems: Problems, config: ICEMConfig) -> Float[Tensor, "batch el
     before = None if problems.previous is None else problems.previous.elites
     if before is None:
         return fresh
-    left = problems.moved_on(before)
+    left = problems.moved_on(before)[:, :, : config.moves]
     moved = torch.cat([left, fresh[:, :, left.shape[2] :]], dim=2)
     return torch.where(problems.keep.bool().view(-1, 1, 1, 1), moved, fresh)

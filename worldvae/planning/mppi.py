@@ -1,6 +1,7 @@
 """Model-predictive path integral control: sample plans, weigh each by how well it does, repeat."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float
@@ -31,8 +32,8 @@ class MPPIConfig(SearchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} must be above 0")
+        if not 0 < self.temperature < inf:
+            raise ValueError(f"temperature={self.temperature} must be above 0 and finite")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum={self.momentum} must be at least 0 and below 1")
 

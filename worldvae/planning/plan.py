@@ -90,6 +90,8 @@ def plan(
     if layout is None:
         raise ValueError(f"{type(model).__name__} has no action_layout: give plan(..., layout=ActionLayout(...))")
     like = state.memory
+    if len(like) == 0:
+        raise ValueError("there is no problem to plan: state holds 0 rows, give at least one")
     if keep is None:
         keep = torch.ones(len(like), device=like.device)
     draws, clock = Draws(len(like), like, generator, keys), Clock(config.max_ms, like.device)

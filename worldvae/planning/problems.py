@@ -79,7 +79,7 @@ class Problems:
     def imagine(self, starts: State, actions: Float[Tensor, "row horizon action"]) -> Dream:
         """Roll forward from the same number of rows for each problem, with noise that is each problem's own."""
         self._imagined.append(actions.shape[0] // self.draws.batch * actions.shape[1])
-        if not isinstance(self.model, Stochastic):
+        if not (isinstance(self.model, Stochastic) and callable(self.model.noise)):  # (not a number of that name)
             return self.model.imagine(starts, actions, generator=self.draws.generator)
         shape, draw = (actions.shape[1], len(actions) // self.draws.batch), self.model.noise
         noise = self.draws.each(lambda generator: draw(shape, generator), dim=1)

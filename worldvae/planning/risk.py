@@ -77,7 +77,8 @@ def dreams_of(model: Simulator, risk: RiskConfig) -> int:
             f"{asked} is about the model's disagreement, which {type(model).__name__} does not know: give it a method "
             "disagreement(states), or take a WorldModel with model.ensemble=5 or a SimulatorEnsemble"
         )
-    return risk.dreams(model.members if isinstance(model, Plural) else 1)
+    members = model.members if isinstance(model, Plural) else 1
+    return risk.dreams(members if isinstance(members, int) else 1)  # (not a list of that name)
 
 
 def judged(
