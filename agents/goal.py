@@ -1,4 +1,4 @@
-"""Agents that are shown where to go: one plans in the world model, one with the true dynamics as its ceiling."""
+"""Agents that are shown where to go: one plans in the world model, one with the true dynamics beside it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -36,7 +36,9 @@ class GoalAgent(PlannerAgent):
 
 
 class OracleAgent(Agent):
-    """Plans with the true dynamics from the true state: the ceiling of what a model of the world could do.
+    """Plans with the true dynamics from the true state, by the straight distance to the goal.
+
+    No model of the world can be more right; but an objective that knows the way can be better than the straight line.
 
     Args:
         simulator: the true dynamics, on states whose memory is the true state.

@@ -124,6 +124,9 @@ def test_without_what_was_seen_the_others_still_plan(
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("replay"))
     assert call("eval", str(tmp_path / "run"), "--goals", "--episodes", "1", "--json") == 0
     captured = capsys.readouterr()
+    assert call("eval", str(tmp_path / "run"), "--goals", "--episodes", "1") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[3:7]] == ["random", "icem", "icem", "icem,"] and "oracle" in lines[6]
     assert [entry["objective"] for entry in json.loads(captured.out)["goals"]][1:3] == ["distance", "probability"]
     assert "left out: the replay in" in captured.err
 

@@ -188,7 +188,7 @@ class GoalSuite:
         return self._play("random", "none", lambda part: RandomAgent(self.layout))
 
     def oracle(self, config: PlanConfig) -> Reached:
-        """Try a planner that has the true dynamics and is told the true states: the ceiling."""
+        """Try a planner that has the true dynamics, the true states and their distance: the ceiling."""
         dynamics = TrueDynamics(self.world, self.env.action_repeat)
         config = replace(config, value=False, risk=RiskConfig())  # there is nothing to doubt
         goals = torch.from_numpy(self.pairs.goals).float()

@@ -3,8 +3,6 @@
 import json
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from worldvae.errors import UserError, near_miss
 from worldvae.film import film, towards_goals
@@ -50,10 +48,7 @@ def eval_goals(run: Run, agents: str, pairs: int, seed: int, as_json: bool) -> N
                 path = run.folder / "goals" / f"{name}_{objective}_seed{seed}.gif"
                 films.append(str(film(path, towards_goals(suite.goals.pixels[:FILMED], found.frames, arrived))))
         results.append(suite.oracle(getattr(run.config, name)))
-    if as_json:
-        print(json.dumps(_object(suite, results, films), allow_nan=False))
-    else:
-        _print(suite, results, films)
+    print(json.dumps(_object(suite, results, films), allow_nan=False) if as_json else _table(suite, results, films))
 
 
 def _planners(agents: str) -> list[str]:
@@ -82,41 +77,34 @@ def _object(suite: GoalSuite, results: list[Reached], films: list[str]) -> dict[
     }
 
 
-def _print(suite: GoalSuite, results: list[Reached], films: list[str]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)  # a pipe has no edge
-    console.print(
-        f"{suite.env.id}, {len(suite.pairs)} held-out pairs, seed {suite.seed}; {suite.pairs.solved} solved from the "
-        f"start were left out\nreached: {suite.world.reached}, after one of {suite.budget} decisions",
-        markup=False,
-    )
-    table = Table()
+WORDS = {
+    "none": "",
+    "geodesic": "the way along what was seen",
+    "distance": "the distance of latents",
+    "probability": "log q given the goal's frame",
+    "true": "the distance of true states",
+}
+"""What plans are judged by, in words."""
+
+
+def _table(suite: GoalSuite, results: list[Reached], films: list[str]) -> str:
     kinds = sorted(set(suite.pairs.kinds))
-    for title in ("agent", "plans by", "reached", "95 % interval", *kinds, "at the end", "decisions", "per second"):
-        table.add_column(title, justify="left" if title in ("agent", "plans by") else "right")
-    words = {
-        "none": "(the floor)",
-        "geodesic": "way along what was seen",
-        "distance": "latent distance",
-        "probability": "log q",
-        "true": "the true state",
-    }
+    groups = "".join(f"{kind:>12}" for kind in kinds)
+    lines = [
+        f"{suite.env.id}, {len(suite.pairs)} held-out pairs, seed {suite.seed} ({suite.pairs.solved} more were solved "
+        "from the start, and left out)",
+        f"reached: {suite.world.reached}, after one of {suite.budget} decisions",
+        f"{'agent':16}{'plans by':30}{'reached':>8}{'95 % interval':>15}{groups}{'at the end':>12}{'decisions':>11}"
+        f"{'a second':>10}",
+    ]
     for found in results:
         entry = found.as_json()
         low, high = entry["ci95"]
-        groups = (f"{entry['groups'][kind]['success']:.0%} of {entry['groups'][kind]['pairs']}" for kind in kinds)
-        median = entry["median_decisions"]
-        table.add_row(
-            f"{found.agent}, oracle" if found.objective == "true" else found.agent,
-            words[found.objective],
-            f"{entry['success']:.0%}",
-            f"{low:.0%} to {high:.0%}",
-            *groups,
-            f"{entry['held']:.0%}",
-            "" if median is None else f"{median:.0f}",
-            f"{entry['decisions_per_second']:.0f}",
+        shares = "".join(f"{entry['groups'][kind]['success']:12.0%}" for kind in kinds)
+        median = "" if entry["median_decisions"] is None else f"{entry['median_decisions']:.0f}"
+        name = f"{found.agent}, oracle" if found.objective == "true" else found.agent
+        lines.append(
+            f"{name:16}{WORDS[found.objective]:30}{entry['success']:8.0%}{f'{low:.0%} to {high:.0%}':>15}{shares}"
+            f"{entry['held']:12.0%}{median:>11}{entry['decisions_per_second']:10.0f}"
         )
-    console.print(table)
-    for path in films:
-        console.print(f"The film is in {path}", markup=False)
+    return "\n".join([*lines, *(f"The film is in {path}" for path in films)])
