@@ -15,7 +15,7 @@ from worldvae.run import PLANNERS, Run, RunConfig
 from worldvae.types import ActionLayout, ObservationLayout
 
 SMALL = ["tiny", "train.batch=2", "train.length=8", "actor_critic.starts=8", "cem.candidates=10"]
-SMALL += ["icem.candidates=10", "mppi.candidates=64", "guided.candidates=64", "gradient.iterations=2"]
+SMALL += ["icem.candidates=10", "icem.elites=4", "mppi.candidates=64", "guided.candidates=64", "gradient.iterations=2"]
 HERE = [name for name in PLANNERS if name != "tree"]  # which is for discrete actions, and those of tiny are not
 
 
