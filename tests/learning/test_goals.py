@@ -10,8 +10,8 @@ from worldvae.run import RunConfig
 from worldvae.trainer import Trainer
 
 BAR, FLOOR = 0.8, 0.25
-"""Of held-out goals, which must not come by themselves. What is claimed is 0.9, on 100 pairs; here are 32 (0.9 was passed
-when this was written), and another machine's rounding should not decide."""
+"""Of held-out goals, which must not come by themselves. What is claimed is 0.9, on 100 pairs; here are 32 (0.9 was
+passed when this was written), and another machine's rounding should not decide."""
 
 
 @pytest.mark.gate
