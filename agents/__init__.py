@@ -5,6 +5,7 @@ if __name__ != "worldvae.agents":
 
 from worldvae.agents.actor_critic import ActorAgent, ActorCritic, ActorCriticConfig
 from worldvae.agents.agent import Agent, Carry, ModelAgent
+from worldvae.agents.goal import GoalAgent, OracleAgent
 from worldvae.agents.planner import PlannerAgent
 from worldvae.agents.policy import ActionDistribution, Actor
 from worldvae.agents.random import RandomAgent
@@ -17,7 +18,9 @@ __all__ = [
     "ActorCriticConfig",
     "Agent",
     "Carry",
+    "GoalAgent",
     "ModelAgent",
+    "OracleAgent",
     "PlannerAgent",
     "RandomAgent",
 ]

@@ -88,7 +88,7 @@ class ModelAgent(Agent):
         generator: torch.Generator | None = None,
         explore: bool = False,
     ) -> tuple[Float[Tensor, "batch action"], Carry | None]:
-        """Filter one row, then decide."""
+        """Filter one row (along the mode of q, or along draws when exploring), then decide."""
         size, is_first = is_first.shape[0], is_first.to(self.device)
         if carry is None:
             carry = Carry(
@@ -103,6 +103,7 @@ class ModelAgent(Agent):
             torch.zeros_like(is_first).unsqueeze(1),
             is_first.unsqueeze(1),
         )
-        state = self.model.observe(row, carry.state, carry.action, generator).posterior[:, 0]
+        # To score, the mode of q: an action is then a function of what was seen, whoever else is playing.
+        state = self.model.observe(row, carry.state, carry.action, generator, mode=not explore).posterior[:, 0]
         action, plan = self.decide(state, (~is_first).float(), carry.plan, generator, explore)
         return action, Carry(state, action, plan)

@@ -1,5 +1,6 @@
 """Model-predictive control: plan, take the first action, look, plan again."""
 
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -12,10 +13,13 @@ from worldvae.planning import (
     CEMConfig,
     Draws,
     GuidedConfig,
+    Objective,
     Plan,
     PlanConfig,
+    TreeConfig,
     Value,
     discounted_return,
+    discrete_actions,
     plan,
     planner_name,
 )
@@ -33,10 +37,12 @@ class PlannerAgent(ModelAgent):
         config: numbers of the planner, whose type says which one it is.
         value: of the states at the end of a plan; used where `config.value` is set.
         noise: standard deviation of Gaussian noise on continuous actions when exploring.
-        actor: the policy whose roll-outs are among the candidates of the planner `guided`.
+        actor: the policy whose roll-outs are among the candidates of the planner `guided`, and whose probabilities
+            the planner `tree` begins with.
 
     Raises:
-        ValueError: If `config.value` is set and there is no value, or the planner needs an actor and there is none.
+        ValueError: If `config.value` is set and there is no value, the planner needs an actor and there is none, or it
+            is a tree search and the actions are not discrete.
     """
 
     def __init__(
@@ -54,9 +60,11 @@ class PlannerAgent(ModelAgent):
             raise ValueError(f"{self.config} asks for the value of states, and no value was given")
         if isinstance(self.config, GuidedConfig) and actor is None:
             raise ValueError(f"{self.config} asks for the roll-outs of an actor, and no actor was given")
+        if isinstance(self.config, TreeConfig):
+            discrete_actions(model.action_layout)
         self.value = value if self.config.value else None
         self.noise = noise
-        self.actor = actor
+        self.guide = None if actor is None else _ActorGuide(actor)
 
     def decide(
         self,
@@ -66,20 +74,22 @@ class PlannerAgent(ModelAgent):
         generator: torch.Generator | None,
         explore: bool,
     ) -> tuple[Float[Tensor, "batch action"], Plan | None]:
-        """Return the first action of a fresh plan, and the plan."""
+        """Return the first action of a fresh plan, and the plan; a tree search draws no actions unless it explores."""
         layout = self.model.action_layout
-        objective = partial(discounted_return, discount=self.config.discount, value=self.value)
+        config = self.config
+        if isinstance(config, TreeConfig) and not explore:
+            config = replace(config, gumbel=0.0)
         with self.model.autocast():
             found = plan(
                 self.model,
                 state,
-                objective,
-                self.config,
+                self.objective(),
+                config,
                 generator,
                 previous=previous,
                 keep=keep,
                 keys=range(len(keep)),
-                guide=None if self.actor is None else self._guide,
+                guide=self.guide,
             )
         action = found.actions[:, 0]
         if explore and layout.continuous:
@@ -88,9 +98,26 @@ class PlannerAgent(ModelAgent):
             action = torch.cat([(box + self.noise * noise).clamp(-1, 1), action[:, layout.continuous :]], dim=-1)
         return action, found
 
-    def _guide(self, state: State, draws: Draws) -> Float[Tensor, "row action"]:
-        assert self.actor is not None
+    def objective(self) -> Objective:
+        """Return what plans are judged by: the discounted return that the model promises."""
+        discount, termination = self.config.discount, self.config.termination
+        return partial(discounted_return, discount=discount, value=self.value, termination=termination)
+
+
+class _ActorGuide:
+    """An actor as the guide of a planner."""
+
+    def __init__(self, actor: Actor) -> None:
+        self.actor = actor
+
+    def __call__(self, state: State, draws: Draws) -> Float[Tensor, "row action"]:
+        """Draw an action."""
         policy: ActionDistribution = self.actor(state.features)
         rows = len(state.memory) // draws.batch
         normal = draws.normal(rows, policy.layout.continuous).flatten(0, 1)
         return policy.draw_from(normal, [draws.uniform(rows).flatten() for _ in policy.layout.categorical])
+
+    def logits(self, state: State) -> Float[Tensor, "row class_"]:
+        """Return the log-probability of every class of every block."""
+        policy: ActionDistribution = self.actor(state.features)
+        return torch.cat([block.mean for block in policy.blocks], dim=-1).log()

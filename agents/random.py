@@ -6,16 +6,22 @@ from torch import Tensor
 
 from worldvae.agents.agent import Agent, Carry
 from worldvae.planning import uniform_actions
-from worldvae.types import ActionLayout, Observation
+from worldvae.types import ActionLayout, Observation, State
 
 
 class RandomAgent(Agent):
-    """Draws every action uniformly."""
+    """Draws every action uniformly.
+
+    Args:
+        layout: shape of the action vector.
+        persistence: probability that an action is taken once more instead. Each action is uniform all the same, but who
+            goes on gets further than who turns at every step, and learns what it is to push against a wall.
+    """
 
     name = "random"
 
-    def __init__(self, layout: ActionLayout) -> None:
-        self.layout = layout
+    def __init__(self, layout: ActionLayout, persistence: float = 0.0) -> None:
+        self.layout, self.persistence = layout, persistence
 
     def act(
         self,
@@ -25,6 +31,13 @@ class RandomAgent(Agent):
         generator: torch.Generator | None = None,
         explore: bool = False,
     ) -> tuple[Float[Tensor, "batch action"], Carry | None]:
-        """Return uniform actions; nothing is looked at or remembered."""
-        device = is_first.device if generator is None else generator.device
-        return uniform_actions(self.layout, tuple(is_first.shape), device, generator), None
+        """Return uniform actions; nothing is looked at, and nothing remembered but the action before."""
+        size, device = len(is_first), is_first.device if generator is None else generator.device
+        action = uniform_actions(self.layout, (size,), device, generator)
+        if not self.persistence:
+            return action, None
+        if carry is not None:
+            again = torch.rand(size, device=device, generator=generator) < self.persistence
+            again &= ~is_first.to(device)
+            action = torch.where(again.unsqueeze(1), carry.action.to(device), action)
+        return action, Carry(State(action[:, :0], action[:, :0]), action)

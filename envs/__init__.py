@@ -3,7 +3,7 @@
 if __name__ != "worldvae.envs":
     raise ImportError(f"this folder was imported as {__name__!r}: import it as 'worldvae.envs'")
 
-from worldvae.envs import linear, tiny
+from worldvae.envs import linear, tiny, two_rooms
 from worldvae.envs.make import EnvConfig, make, make_from, wrap
 from worldvae.envs.observations import ObservationCodec
 from worldvae.envs.pixels import shrink
@@ -23,8 +23,10 @@ __all__ = [
     "make_from",
     "shrink",
     "tiny",
+    "two_rooms",
     "wrap",
 ]
 
 linear.register()
 tiny.register()
+two_rooms.register()

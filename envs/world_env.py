@@ -115,7 +115,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         result = self._guard("reset", lambda: self.env.reset(seed=seed, options=options))
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self._fault("reset() did not return (observation, info) as Gymnasium's API asks")
-        observation = self._show(result[0])
+        observation = self.show(result[0])
         self._playing = True
         return observation, result[1]
 
@@ -141,7 +141,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
             if terminated or truncated:
                 self._playing = False
                 break
-        return self._show(result[0]), total, terminated, truncated, result[4]
+        return self.show(result[0]), total, terminated, truncated, result[4]
 
     def render(self) -> Any:
         """Return the environment's own rendering, in its own size."""
@@ -151,7 +151,12 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         """Close the environment."""
         self.env.close()
 
-    def _show(self, observation: Any) -> dict[str, np.ndarray]:
+    def show(self, observation: Any) -> dict[str, np.ndarray]:
+        """Return what the world model sees of the present state, for the environment's own observation of it.
+
+        Raises:
+            UserError: If that is not what the space promises.
+        """
         shown: dict[str, np.ndarray] = {}
         try:
             if self.view.native:

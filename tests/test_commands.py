@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +15,10 @@ from worldvae.commands.cli import main
 from worldvae.config import load_config
 from worldvae.diagnostics import Effort
 from worldvae.dream import OpenLoop
+from worldvae.envs import make_from
+from worldvae.evaluation import evaluate
 from worldvae.replay import Replay
-from worldvae.run import RunConfig
+from worldvae.run import RunConfig, create
 from worldvae.trainer import Trainer
 
 SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
@@ -76,6 +79,38 @@ def test_eval_prints_one_object(run: Path, agent: str, capsys: pytest.CaptureFix
     assert json.loads(capsys.readouterr().out)["returns"] == out["returns"]
 
 
+def test_eval_holds_agents_against_the_first(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    several = ["eval", str(run), "cem.candidates=8", "--agent", "cem,actor,random", "--episodes", "3", "--seed", "5"]
+    assert call(*several, "--json", "--plan-film") == 0
+    out = json.loads(capsys.readouterr().out)
+    assert [one["agent"] for one in out["agents"]] == ["cem", "actor", "random"] and out["episodes"] == 3
+    cem, actor, uniform = out["agents"]
+    assert cem["model_steps_per_decision"] == 8 * 2 * 5 and uniform["mean"] == out["random_mean"]
+    assert actor["better_than"] == "cem" and actor["difference"] == pytest.approx(actor["mean"] - cem["mean"], abs=1e-4)
+    assert actor["difference_ci95"][0] <= actor["difference"] <= actor["difference_ci95"][1]
+    assert actor["latency_ms"]["p50"] <= actor["latency_ms"]["p95"] <= actor["latency_ms"]["p99"]
+    with Image.open(cem["plan_film"]) as film:
+        assert film.n_frames == 3 + 5  # rows before a decision, and the horizon
+    assert call("eval", str(run), "--agent", "random", "--episodes", "3", "--seed", "5", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["returns"] == uniform["returns"]
+    assert call(*several) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 5
+
+
+def test_a_tree_search_is_for_discrete_actions(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sentence = complain(capsys, "eval", str(run), "--agent", "tree")
+    assert "'tree'" in sentence and "discrete" in sentence and "plan with cem, icem" in sentence
+    explore = ["--out", str(tmp_path / "run"), *QUICK, "train.explore=tree"]
+    assert "plan with cem, icem" in complain(capsys, "train", "tiny", *explore)
+    assert not (tmp_path / "run" / "config.yaml").exists()
+    env = {"id": "worldvae/TinyDiscrete-v0", "obs": "state"}
+    config = load_config(RunConfig, [{"env": env}], [*SMALL, "tree.iterations=4", "train.explore=tree"])
+    with closing(make_from(config.env)) as world:
+        discrete = create(tmp_path / "run", config, world.observation_layout, world.action_layout)
+    found = evaluate(discrete.make_agent("tree"), config.env, 1)
+    assert found.agent == "tree" and 0 < found.mean <= 50
+
+
 def test_eval_diagnoses_the_model_with_a_page_of_plots(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     assert call("eval", str(run), "--episodes", "4", "--diagnose", "--no-inference", "--json") == 0
@@ -93,7 +128,7 @@ def test_eval_says_what_better_inference_would_gain(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = Effort(slices=2, length=4, steps=2, samples=2, rows=4, refinements=(2,), draws=20)
-    monkeypatch.setattr("worldvae.commands.eval.EFFORT", few)
+    monkeypatch.setattr("worldvae.commands.eval_diagnose.EFFORT", few)
     capsys.readouterr()
     assert call("eval", str(run), "--episodes", "1", "--diagnose") == 0
     printed = capsys.readouterr().out
@@ -195,6 +230,14 @@ def test_wrong_places(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     for extra in (["tiny"], ["--out", "elsewhere"], ["--seed", "3"]):
         assert "leave it out" in complain(capsys, "train", *extra, "--resume", str(run))
     assert "no agent 'actr'" in complain(capsys, "eval", str(run), "--agent", "actr")
+    assert "no agent 'actr'" in complain(capsys, "eval", str(run), "--agent", "cem,actr")
+    assert "names cem twice" in complain(capsys, "eval", str(run), "--agent", "cem,cem")
+    assert "needs an agent that plans" in complain(capsys, "eval", str(run), "--plan-film")
+    assert "one agent" in complain(capsys, "eval", str(run), "--agent", "cem,actor", "--diagnose")
+    assert "cannot be given here" in complain(capsys, "eval", str(run), "model.latent=3")
+    assert "Did you mean 'cem.candidates'" in complain(capsys, "eval", str(run), "cem.candidats=3")
+    assert "elites=4" in complain(capsys, "eval", str(run), "cem.candidates=3")
+    assert "would not be used" in complain(capsys, "eval", str(run), "cem.discount=0.5")
     assert ".avi" in complain(capsys, "dream", str(run), "--out", str(tmp_path / "film.avi"))
     assert "positive" in complain(capsys, "eval", str(run), "--episodes", "0")
 
@@ -231,6 +274,7 @@ def test_a_run_that_could_not_begin_leaves_the_folder_free(tmp_path: Path, capsy
     assert "too small" in complain(capsys, "train", "tiny", "train.replay_bytes=10", *out)
     assert not (tmp_path / "run" / "config.yaml").exists()
     assert call("train", "tiny", *out, *QUICK, "train.steps=20", "train.eval_episodes=0") == 0
+    assert "Nothing will be learned" in capsys.readouterr().err
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -73,6 +73,30 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, behaviour: str) 
     second.close()
 
 
+def test_a_world_is_learned_by_persistent_random_play_alone(tmp_path: Path) -> None:
+    """Interrupted or not; no behaviour is learnt beside it."""
+    alone = config("train.explore=random", "train.persistence=0.8", "train.behaviour=none", "train.steps=260")
+    whole = Trainer(alone, tmp_path / "whole")
+    before = {name: value.clone() for name, value in whole.run.actor_critic.state_dict().items()}
+    assert whole.train()
+    first = Trainer(alone, tmp_path / "parts")
+    stop_after(first, 190)
+    assert not first.train()
+    first.close()
+    second = Trainer.resume(tmp_path / "parts")
+    assert second.train()
+    assert second.updates == whole.updates > 5
+    for name, tensor in weights(whole).items():
+        assert torch.equal(tensor, weights(second)[name]), name
+    for name, value in whole.run.actor_critic.state_dict().items():
+        assert torch.equal(value, before[name])
+    rows = whole.replay.sample(8, 8, torch.Generator().manual_seed(0))
+    again = (rows.action[:, 1:] == rows.action[:, :-1]).all(dim=-1)
+    assert 0.6 < float(again.float().mean()) < 0.95
+    whole.close()
+    second.close()
+
+
 def test_a_run_whose_process_dies_is_saved_and_goes_on(tmp_path: Path) -> None:
     trainer = Trainer(config("train.behaviour=process"), tmp_path / "run")
     finish = trainer.collector.finish

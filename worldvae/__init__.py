@@ -8,6 +8,7 @@ from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationL
 
 if TYPE_CHECKING:
     from worldvae.parts import WorldModelConfig
+    from worldvae.planning import plan
     from worldvae.run import Run, RunConfig, load
     from worldvae.trainer import Trainer
     from worldvae.vae import VAE
@@ -23,6 +24,7 @@ _LAZY = {
     "WorldModelConfig": "worldvae.parts",
     "envs": "worldvae.envs",
     "agents": "worldvae.agents",
+    "plan": "worldvae.planning",
     "planning": "worldvae.planning",
 }
 
@@ -41,6 +43,7 @@ __all__ = [
     "WorldModel",
     "WorldModelConfig",
     "load",
+    "plan",
 ]
 
 

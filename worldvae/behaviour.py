@@ -88,6 +88,30 @@ class Inline:
         """Nothing was started."""
 
 
+class Nowhere:
+    """Learns nothing: for worlds that are only to be modelled."""
+
+    kind, threads = "none", 0
+
+    def update(self, states: State, progress: float) -> Tensors:
+        """Learn nothing."""
+        return {}
+
+    def finish(self) -> Tensors:
+        """Nothing is ever under way."""
+        return {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """There is no state."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """There is no state."""
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
 class Beside:
     """Learns in a process of its own, while the world model makes its next update, and always one update behind.
 
@@ -189,6 +213,8 @@ def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
         UserError: If its process cannot be started.
     """
     config = run.config
+    if config.train.behaviour == "none":
+        return Nowhere()
     if config.train.behaviour == "inline" or run.device.type != "cpu":
         return Inline(run.actor_critic, noise)
     rows = config.train.batch * config.train.length

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldvae.curves import curves
 from worldvae.film import side_by_side
-from worldvae.types import Batch, State
+from worldvae.types import Batch, Observation, State
 from worldvae.world_model import WorldModel, unit
 
 
@@ -107,26 +107,33 @@ def open_loop(
     actions = rows.action[:, context - 1 : -1]
     imagined = model.imagine(seen[:, -1], actions, mode=True)
     states = State.cat([seen, imagined.states], dim=1)
-    observation = rows.observation
-    if observation.pixels is not None:
-        truth, dream = unit(observation.pixels), model.decode(states, "pixels").mean
-    else:
-        assert observation.vector is not None
-        truth, dream = model.squash(observation.vector), model.decode(states, "vector").mean
-        offset, scale = model.likelihood("vector").offset, model.likelihood("vector").scale
-        truth, dream = (truth - offset) / scale, (dream - offset) / scale
+    truth, dream = seen_and_decoded(model, rows.observation, states)
     rendered = None
-    if render and observation.pixels is not None:
+    if render and rows.observation.pixels is not None:
         noise = torch.Generator(model.device).manual_seed(seed)
         rendered = model.render(states, render, noise).float().clamp(0, 1).cpu()
     steps = torch.arange(context, context + horizon)
     return OpenLoop(
         context,
-        truth.float().cpu(),
-        dream.float().clamp(0, 1).cpu() if observation.pixels is not None else dream.float().cpu(),
+        truth,
+        dream,
         rows.reward[:, context:].cpu(),
         imagined.rewards.cpu(),
         steps <= lengths.cpu().unsqueeze(1),
-        observation.pixels is not None,
+        rows.observation.pixels is not None,
         rendered,
     )
+
+
+def seen_and_decoded(
+    model: WorldModel, observation: Observation, states: State
+) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
+    """Return what was seen and what states decode to, in the same units: frames in 0..1, or standardised vectors."""
+    if observation.pixels is not None:
+        dream = model.decode(states, "pixels").mean.float().clamp(0, 1)
+        return unit(observation.pixels).cpu(), dream.cpu()
+    assert observation.vector is not None
+    vector = model.likelihood("vector")
+    both = model.squash(observation.vector), model.decode(states, "vector").mean
+    truth, dream = (((x - vector.offset) / vector.scale).float().cpu() for x in both)
+    return truth, dream

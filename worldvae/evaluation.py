@@ -1,24 +1,26 @@
-"""Plays whole episodes with an agent and says how it did, with an interval."""
+"""Plays whole episodes with agents and says how they did, with intervals, on the same episodes."""
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from worldvae.agents import Agent, Carry, RandomAgent
+from worldvae.agents import Agent, Carry, PlannerAgent, RandomAgent
 from worldvae.collector import HELD_OUT, episode_seed
-from worldvae.dream import OpenLoop, open_loop
 from worldvae.envs import EnvConfig, EnvPool
-from worldvae.errors import UserError
-from worldvae.run import Run
 from worldvae.seeds import check_seed
-from worldvae.types import Batch, Observation
+from worldvae.types import Batch
 
 SIDE_BY_SIDE = 32
+ALONE = 100
+"""Decisions that are timed one by one."""
+
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -28,12 +30,18 @@ class Episodes:
     Attributes:
         returns: sum of rewards, per episode.
         lengths: decisions, per episode; the episode has one row more.
+        model_steps: steps that were imagined to decide, in all episodes together.
+        seconds: how long the agent took for each row of all environments together.
         rows: `[episode, time]` of the longest episode; what lies behind the end of a shorter one is filler.
+        carries: what the agent remembered at each row, with the plan that it had just made.
     """
 
     returns: Float[torch.Tensor, " episode"]
     lengths: Int[torch.Tensor, " episode"]
-    rows: Batch | None
+    model_steps: int
+    seconds: list[float]
+    rows: Batch | None = None
+    carries: list[Carry] | None = None
 
 
 def play(
@@ -45,6 +53,7 @@ def play(
     explore: bool = False,
     limit: int | None = None,
     keep_rows: bool = False,
+    first: int = 0,
 ) -> Episodes:
     """Play held-out episodes, whose seeds no training episode has.
 
@@ -55,7 +64,8 @@ def play(
         seed: of the episodes and of the agent's randomness.
         explore: whether the agent acts to learn.
         limit: stop after so many decisions.
-        keep_rows: whether to return every row.
+        keep_rows: whether to return every row, and what the agent remembered there.
+        first: number of the first episode among those of the seed.
 
     Raises:
         UserError: If the environment fails, or the seed is negative.
@@ -63,29 +73,46 @@ def play(
     check_seed(seed)
     generator = torch.Generator(agent.device).manual_seed(seed)
     with EnvPool([env] * episodes) as pool:
-        observation = pool.reset([episode_seed(seed, HELD_OUT, i) for i in range(episodes)])
+        observation = pool.reset([episode_seed(seed, HELD_OUT, first + i) for i in range(episodes)])
         active = torch.ones(episodes, dtype=torch.bool)
         returns, lengths = torch.zeros(episodes), torch.zeros(episodes, dtype=torch.int64)
-        is_first, carry, rows = active.clone(), None, []
+        is_first, carry, model_steps = active.clone(), None, 0
+        rows, carries, seconds = [], [], []
         reward, termination = torch.zeros(episodes), torch.zeros(episodes, dtype=torch.bool)
         for decisions in count():
+            start = time.perf_counter()
             action, carry = agent.act(observation, is_first, carry, generator, explore)
-            action = action.cpu()
+            action = action.cpu()  # (which waits for what a GPU has been asked for)
+            seconds.append(time.perf_counter() - start)
             if keep_rows:
                 rows.append(Batch(observation, action, reward, termination, is_first))
+                if carry is not None:
+                    carries.append(carry)
             if not bool(active.any()) or decisions == limit:
                 break
+            if carry is not None and carry.plan is not None and carry.plan.steps is not None:
+                model_steps += int(carry.plan.steps.cpu()[active].sum())
             step = pool.step(action, active)
             returns, lengths = returns + step.reward, lengths + active
             observation, reward, termination = step.observation, step.reward, step.terminated
             active = active & ~step.done
             is_first = torch.zeros_like(is_first)
-    return Episodes(returns, lengths, Batch.stack(rows, dim=1) if keep_rows else None)
+    if not keep_rows:
+        return Episodes(returns, lengths, model_steps, seconds)
+    return Episodes(returns, lengths, model_steps, seconds, Batch.stack(rows, dim=1), carries)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How an agent did; `as_json` is the contract of `worldvae eval --json`."""
+    """How an agent did; `as_json` is the contract of `worldvae eval --json`.
+
+    Attributes:
+        returns: of every episode.
+        random_mean: mean return of uniform actions in the same episodes.
+        decisions_per_second: episodes side by side, environment included.
+        model_steps_per_decision: steps that were imagined for each decision.
+        latency_ms: of a decision in one environment alone: its 50th, 95th and 99th percentiles.
+    """
 
     env_id: str
     agent: str
@@ -93,6 +120,8 @@ class Evaluation:
     returns: list[float]
     random_mean: float
     decisions_per_second: float
+    model_steps_per_decision: float
+    latency_ms: tuple[float, float, float]
 
     @property
     def mean(self) -> float:
@@ -100,12 +129,24 @@ class Evaluation:
         return float(np.mean(self.returns))
 
     @property
-    def ci95(self) -> tuple[float, float]:
-        """95 % bootstrap interval of the mean (10 000 resamples, seeded)."""
-        rng = np.random.default_rng(0)
-        returns = np.asarray(self.returns)
-        means = rng.choice(returns, (10_000, len(returns))).mean(axis=1)
-        return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
+    def ci95(self) -> Interval:
+        """95 % bootstrap interval of the mean."""
+        return bootstrap(self.returns)
+
+    def better(self, other: "Evaluation") -> tuple[float, Interval]:
+        """Return by how much the mean return exceeds another agent's in the same episodes, and its interval.
+
+        What makes one episode easier than another then makes no difference.
+
+        Raises:
+            ValueError: If they have not played the same episodes.
+        """
+        if (self.env_id, self.seed, len(self.returns)) != (other.env_id, other.seed, len(other.returns)):
+            raise ValueError(
+                "agents are compared on the same episodes: give both the same environment, seed and number"
+            )
+        differences = [mine - theirs for mine, theirs in zip(self.returns, other.returns, strict=True)]
+        return float(np.mean(differences)), bootstrap(differences)
 
     def as_json(self) -> dict[str, Any]:
         """Return the object that `--json` prints."""
@@ -119,7 +160,17 @@ class Evaluation:
             "ci95": list(self.ci95),
             "random_mean": self.random_mean,
             "decisions_per_second": self.decisions_per_second,
+            "model_steps_per_decision": self.model_steps_per_decision,
+            "latency_ms": dict(zip(("p50", "p95", "p99"), self.latency_ms, strict=True)),
         }
+
+
+def bootstrap(values: Sequence[float]) -> Interval:
+    """Return the 95 % interval of the mean, of 10 000 seeded resamples."""
+    rng = np.random.default_rng(0)
+    drawn = np.asarray(values)
+    means = rng.choice(drawn, (10_000, len(drawn))).mean(axis=1)
+    return float(np.quantile(means, 0.025)), float(np.quantile(means, 0.975))
 
 
 def evaluate(agent: Agent, env: EnvConfig, episodes: int, seed: int = 0) -> Evaluation:
@@ -128,118 +179,65 @@ def evaluate(agent: Agent, env: EnvConfig, episodes: int, seed: int = 0) -> Eval
     Raises:
         UserError: If the environment fails.
     """
-    start, decisions = time.perf_counter(), 0
-    returns: list[float] = []
-    for played in _in_parts(agent, env, episodes, seed):
-        returns += played.returns.tolist()
-        decisions += int(played.lengths.sum())
-    seconds = time.perf_counter() - start
-    if isinstance(agent, RandomAgent):
-        floor = returns
-    else:
+    return evaluate_all([agent], env, episodes, seed)[0]
+
+
+def evaluate_all(
+    agents: Sequence[Agent],
+    env: EnvConfig,
+    episodes: int,
+    seed: int = 0,
+    tell: Callable[[str], None] = lambda text: None,
+) -> list[Evaluation]:
+    """Play the same episodes with every agent, and with uniform actions; `tell` is told how it goes.
+
+    Raises:
+        UserError: If the environment fails.
+    """
+    found = []
+    for agent in agents:
+        found.append(_score(agent, env, episodes, seed))
+        tell(f"{agent.name}: {found[-1].mean:.1f}")
+    floor = next((one.mean for one in found if one.agent == RandomAgent.name), None)
+    if floor is None:
         with EnvPool([env]) as pool:
             uniform = RandomAgent(pool.action_layout)
-        floor = [value for part in _in_parts(uniform, env, episodes, seed) for value in part.returns.tolist()]
-    return Evaluation(env.id, agent.name, seed, returns, float(np.mean(floor)), decisions / seconds)
+        floor = float(np.mean(_returns(in_parts(uniform, env, episodes, seed))))
+    return [replace(one, random_mean=floor) for one in found]
 
 
-def _in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int, *, keep_rows: bool = False) -> list[Episodes]:
-    """Play at most `SIDE_BY_SIDE` episodes at a time; the first part keeps `seed`, the others have their own."""
+def _score(agent: Agent, env: EnvConfig, episodes: int, seed: int) -> Evaluation:
+    start = time.perf_counter()
+    played = in_parts(agent, env, episodes, seed)
+    seconds = time.perf_counter() - start
+    alone = 1e3 * np.asarray(play(agent, env, 1, seed, limit=ALONE).seconds)
+    low, high, highest = (float(value) for value in np.percentile(alone, (50, 95, 99)))
+    decisions = sum(int(part.lengths.sum()) for part in played)
+    return Evaluation(
+        env.id,
+        agent.name,
+        seed,
+        _returns(played),
+        float("nan"),
+        decisions / seconds,
+        sum(part.model_steps for part in played) / decisions,
+        (low, high, highest),
+    )
+
+
+def _returns(parts: Sequence[Episodes]) -> list[float]:
+    return [value for part in parts for value in part.returns.tolist()]
+
+
+def in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int, *, keep_rows: bool = False) -> list[Episodes]:
+    """Play at most `SIDE_BY_SIDE` episodes at a time; the first part keeps `seed`, the others have their own.
+
+    A planner with a limit of time gets it for every decision: its episodes are played one by one.
+    """
     sizes = [min(SIDE_BY_SIDE, episodes - done) for done in range(0, episodes, SIDE_BY_SIDE)]
     seeds = [seed, *(episode_seed(seed, HELD_OUT + part, 0) for part in range(1, len(sizes)))]
-    return [play(agent, env, size, one, keep_rows=keep_rows) for size, one in zip(sizes, seeds, strict=True)]
-
-
-class _Blindfold(Agent):
-    """An agent that is shown no vector, although the environment shows one."""
-
-    def __init__(self, agent: Agent) -> None:
-        self.agent, self.name = agent, agent.name
-
-    @property
-    def device(self) -> torch.device:
-        """That of the agent."""
-        return self.agent.device
-
-    def act(
-        self,
-        observation: Observation,
-        is_first: Bool[torch.Tensor, "batch"],
-        carry: Carry | None,
-        generator: torch.Generator | None = None,
-        explore: bool = False,
-    ) -> tuple[Float[torch.Tensor, "batch action"], Carry | None]:
-        """Act on the frames alone."""
-        return self.agent.act(Observation(pixels=observation.pixels), is_first, carry, generator, explore)
-
-
-@dataclass(frozen=True)
-class Witnessed:
-    """Episodes and, where the environment has a vector, that vector for every row."""
-
-    rows: Batch
-    valid: Bool[torch.Tensor, "episode time"]
-    truth: Float[torch.Tensor, "episode time state"] | None
-
-
-def witness(run: Run, agent: Agent, episodes: int, seed: int = 0) -> Witnessed:
-    """Play held-out episodes and keep their rows; of a world that is shown as frames, its vector beside them.
-
-    Raises:
-        UserError: If the environment fails.
-    """
-    env, blind = run.config.env, run.model.observation_layout.vector is None
-    if blind:
-        try:
-            with EnvPool([replace(env, obs="both")]):
-                env, agent = replace(env, obs="both"), _Blindfold(agent)
-        except UserError:  # it has no vector
-            blind = False
-    parts = _in_parts(agent, env, episodes, seed, keep_rows=True)
-    longest = max(part.rows.reward.shape[1] for part in parts if part.rows is not None)
-    rows = Batch.cat([_padded(part.rows, longest) for part in parts if part.rows is not None], dim=0)
-    truth = rows.observation.vector
-    if blind:
-        rows = replace(rows, observation=Observation(pixels=rows.observation.pixels))
-    valid = torch.arange(longest) <= torch.cat([part.lengths for part in parts]).unsqueeze(1)
-    return Witnessed(rows, valid, truth)
-
-
-def held_out_rows(run: Run, length: int, episodes: int, seed: int = 0) -> tuple[Batch, Int[torch.Tensor, " episode"]]:
-    """Play the beginning of held-out episodes with the exploring actor.
-
-    Args:
-        run: whose actor plays.
-        length: rows of each episode; the last one of an episode that ended sooner is repeated.
-        episodes: how many.
-        seed: of the episodes.
-
-    Returns:
-        The rows, `[episode, length]`, and the decisions of each episode: row t exists for t <= decisions.
-
-    Raises:
-        UserError: If the environment fails.
-    """
-    played = play(run.agent, run.config.env, episodes, seed, explore=True, limit=length - 1, keep_rows=True)
-    assert played.rows is not None
-    return _padded(played.rows, length), played.lengths
-
-
-def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0, render: int = 0) -> OpenLoop:
-    """Play held-out episodes with the exploring actor, show the model their first rows and let it dream the rest.
-
-    Episodes that end sooner count as far as they go, and the dream is no longer than the longest of them.
-    With `render`, frames are rendered in so many strides, too.
-
-    Raises:
-        UserError: If the environment fails.
-    """
-    rows, lengths = held_out_rows(run, context + horizon, episodes, seed)
-    horizon = max(1, min(horizon, int(lengths.max()) + 1 - context))
-    return open_loop(run.model, rows[:, : context + horizon], lengths, context, horizon, render, seed)
-
-
-def _padded(rows: Batch, length: int) -> Batch:
-    """Repeat the last row until there are `length` of them."""
-    missing = length - rows.reward.shape[1]
-    return Batch.cat([rows, *[rows[:, -1:]] * missing], dim=1)
+    parts = list(zip(sizes, seeds, strict=True))
+    if isinstance(agent, PlannerAgent) and agent.config.max_ms:
+        one_by_one = [(one, i) for size, one in parts for i in range(size)]
+        return [play(agent, env, 1, one, keep_rows=keep_rows, first=i) for one, i in one_by_one]
+    return [play(agent, env, size, one, keep_rows=keep_rows) for size, one in parts]

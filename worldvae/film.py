@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -124,6 +124,40 @@ def side_by_side(
             tile = band[:, : step_y - _GAP, gutter + b * step_x : gutter + (b + 1) * step_x - _GAP]
             tile[:context] = torch.tensor(_WATCHING if dreamt else _TRUE, dtype=torch.uint8)
             tile[context:] = torch.tensor(_DREAMING if dreamt else _TRUE, dtype=torch.uint8)
+            tile[:, _BORDER:-_BORDER, _BORDER:-_BORDER] = large[b]
+    return pages
+
+
+def towards_goals(
+    goals: UInt8[Tensor, "batch channel height width"],
+    played: UInt8[Tensor, "batch time channel height width"],
+    arrived: Bool[Tensor, "batch time"],
+) -> UInt8[Tensor, "time filmheight filmwidth 3"]:
+    """Compose a film of what was played below the goals: a column for each goal, bordered green once it was reached.
+
+    Args:
+        goals: Frames, with 1 or 3 channels.
+        played: Frames before the first decision and after each.
+        arrived: Whether the goal was reached by then.
+    """
+    batch, time, _, height, width = played.shape
+    repeat = max(1, round(_TILE / min(height, width)))
+    gutter, strip = int(_font().getlength("played")) + 3 * _GAP, _FONT + 2 * _GAP
+    step_x, step_y = width * repeat + 2 * _BORDER + _GAP, height * repeat + 2 * _BORDER + _GAP
+    pages = torch.empty(time, strip + 2 * step_y, gutter + batch * step_x, 3, dtype=torch.uint8)
+    pages[:] = torch.tensor(_PAPER, dtype=torch.uint8)
+    borders = torch.where(arrived[..., None], torch.tensor(_WATCHING), torch.tensor(_TRUE)).to(torch.uint8)
+    for t in range(time):
+        pages[t] = _write(pages[t], f"decision {t} of {time - 1}", (_GAP, _GAP), _INK)
+    for i, (label, frames) in enumerate({"goal": goals.unsqueeze(1).expand_as(played), "played": played}.items()):
+        band = pages[:, strip + i * step_y : strip + (i + 1) * step_y]
+        for t in range(time):
+            band[t] = _write(band[t], label, (_GAP, (step_y - _GAP - _FONT) // 2), _INK)
+        large = (255 * _rgb(frames)).round().to(torch.uint8)
+        large = large.repeat_interleave(repeat, dim=2).repeat_interleave(repeat, dim=3)
+        for b in range(batch):
+            tile = band[:, : step_y - _GAP, gutter + b * step_x : gutter + (b + 1) * step_x - _GAP]
+            tile[:] = borders[b, :, None, None] if i else torch.tensor(_TRUE, dtype=torch.uint8)
             tile[:, _BORDER:-_BORDER, _BORDER:-_BORDER] = large[b]
     return pages
 

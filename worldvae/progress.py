@@ -13,6 +13,11 @@ from rich.text import Text
 EVERY_SECONDS = 30.0
 
 
+def say(text: str) -> None:
+    """Tell the user how it goes, apart from what a command prints for programs."""
+    print(text, file=sys.stderr, flush=True)
+
+
 class Progress:
     """Shows return, updates, frames per second and the time that is left, on stderr.
 
@@ -51,7 +56,7 @@ class Progress:
                 self._live.update(Text(self.line(step, updates, returns, now)))
         elif now - self._last > EVERY_SECONDS:
             self._last = now
-            print(self.line(step, updates, returns, now), file=sys.stderr, flush=True)
+            say(self.line(step, updates, returns, now))
 
     def line(self, step: int, updates: int, returns: Sequence[float], now: float) -> str:
         """Return the progress as one line."""

@@ -16,12 +16,21 @@ from worldvae.errors import UserError, near_miss
 from worldvae.learner import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.parts import WorldModelConfig
-from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, MPPIConfig, PlanConfig
+from worldvae.planning import (
+    CEMConfig,
+    GradientConfig,
+    GuidedConfig,
+    ICEMConfig,
+    MPPIConfig,
+    PlanConfig,
+    RiskConfig,
+    TreeConfig,
+)
 from worldvae.seeds import check_seed
 from worldvae.types import ActionLayout, ObservationLayout
 from worldvae.world_model import WorldModel
 
-PLANNERS = ("cem", "icem", "mppi", "gradient", "guided")
+PLANNERS = ("cem", "icem", "mppi", "gradient", "guided", "tree")
 """The planners that a run has a section of its config for, by its name."""
 
 AGENTS = ("actor", *PLANNERS, "random")
@@ -42,8 +51,9 @@ class TrainConfig:
         envs: environments stepped side by side.
         mode: "sync" steps them in this process, "async" in others.
         behaviour: "inline" learns behaviour after each update of the world model, "process" beside it, on one core,
-            in a process of its own and one update behind (on a CPU; elsewhere it is inline).
+            in a process of its own and one update behind (on a CPU; elsewhere it is inline), "none" learns none.
         explore: the agent that collects.
+        persistence: probability that uniform play takes its last action once more (with explore=random).
         replay_bytes: size of the replay on disk.
         log_every: updates between two lines of metrics.jsonl.
         film_every: updates between two dream films in TensorBoard.
@@ -60,8 +70,9 @@ class TrainConfig:
     length: int = 32
     envs: int = 1
     mode: str = setting("sync", choices=["sync", "async"])
-    behaviour: str = setting("inline", choices=["inline", "process"])
-    explore: str = setting("actor", choices=["actor", *PLANNERS])
+    behaviour: str = setting("inline", choices=["inline", "process", "none"])
+    explore: str = setting("actor", choices=AGENTS)
+    persistence: float = 0.0
     replay_bytes: int = 1_000_000_000
     log_every: int = 25
     film_every: int = 500
@@ -77,6 +88,12 @@ class TrainConfig:
         for name in ("prefill", "pretrain", "updates", "eval_episodes"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name}={getattr(self, name)} cannot be negative")
+        if self.behaviour == "none" and self.explore in ("actor", "guided"):
+            raise ValueError(f"explore={self.explore} acts by a policy, and behaviour=none learns none: explore=random")
+        if not 0 <= self.persistence < 1:
+            raise ValueError(f"persistence={self.persistence} is not a probability below 1")
+        if self.persistence and self.explore != "random":
+            raise ValueError(f"persistence={self.persistence} is of uniform play: it needs explore=random")
         if not 0 <= self.ratio < math.inf:
             raise ValueError(f"ratio={self.ratio} is not a number of updates per decision, such as 0.5")
 
@@ -90,17 +107,26 @@ class RunConfig:
     objective: ELBOConfig = field(default_factory=ELBOConfig)
     optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-3, final=0.1))
     actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
-    cem: CEMConfig = field(default_factory=CEMConfig)
-    icem: ICEMConfig = field(default_factory=ICEMConfig)
+    cem: CEMConfig = field(default_factory=lambda: CEMConfig(value=True))
+    icem: ICEMConfig = field(default_factory=lambda: ICEMConfig(value=True))
     mppi: MPPIConfig = field(default_factory=MPPIConfig)
     gradient: GradientConfig = field(default_factory=GradientConfig)
     guided: GuidedConfig = field(default_factory=GuidedConfig)
+    tree: TreeConfig = field(default_factory=TreeConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     seed: int = 0
     device: str = setting("auto", choices=["auto", "cpu", "cuda", "mps"])
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        for name in PLANNERS:
+            risk: RiskConfig = getattr(self, name).risk
+            try:
+                risk.dreams()
+            except ValueError as error:
+                raise ValueError(f"{name}.risk: {error}") from None
+            if risk.asks_disagreement and not self.model.ensemble:
+                raise ValueError(f"{name}.risk: a model with model.ensemble=0 cannot disagree: take model.ensemble=5")
 
 
 def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
@@ -179,25 +205,63 @@ class Run:
 
     @property
     def agent(self) -> Agent:
-        """The policy learnt in imagination."""
-        return self.make_agent("actor")
+        """The policy learnt in imagination; where none is learnt, what explores."""
+        train = self.config.train
+        if train.behaviour != "none":
+            return self.make_agent("actor")
+        if train.explore == "random":
+            return RandomAgent(self.model.action_layout, train.persistence)
+        return self.make_agent(train.explore)
 
     def make_agent(self, name: str) -> Agent:
         """Return the agent `name` (one of `AGENTS`), acting on this run's world model.
 
         Raises:
-            UserError: If there is no agent of that name.
+            UserError: If there is no agent of that name, it cannot plan such actions, or has learnt nothing.
         """
+        learnt = self.config.train.behaviour != "none"
+        if name in ("actor", "guided") and not learnt:
+            raise UserError(
+                f"the agent {name!r} acts by a policy, and this run learnt none (train.behaviour=none): plan with icem."
+            )
         if name == "actor":
             return ActorAgent(self.model, self.actor_critic.actor)
         if name in PLANNERS:
             config: PlanConfig = getattr(self.config, name)
+            if not learnt:
+                config = replace(config, value=False)
             if config.value:  # the critic's values are of rewards discounted as it learnt them
                 config = replace(config, discount=self.config.actor_critic.discount)
-            return PlannerAgent(self.model, config, self.actor_critic.value, actor=self.actor_critic.actor)
+            try:
+                return PlannerAgent(self.model, config, self.actor_critic.value, actor=self.actor_critic.actor)
+            except ValueError as error:  # a tree search for actions that are not discrete
+                raise UserError(f"the agent {name!r} is not for this run: {error}.") from error
         if name == "random":
             return RandomAgent(self.model.action_layout)
         raise UserError(f"there is no agent {name!r}; there are {', '.join(AGENTS)}.{near_miss(name, AGENTS)}")
+
+    def change_planners(self, overrides: Sequence[str]) -> None:
+        """Change settings of planners, given as `cem.candidates=1000`; all else was decided when the run was trained.
+
+        Raises:
+            UserError: If one is not a planner's, or does not exist or fit.
+        """
+        for override in overrides:
+            section, dot, _ = override.partition(".")
+            if section not in PLANNERS or not dot:
+                raise UserError(
+                    f"{override!r} cannot be given here: a trained run takes settings of its planners "
+                    f"({', '.join(PLANNERS)}), such as cem.candidates=1000."
+                )
+        if not overrides:
+            return
+        self.config = load_config(RunConfig, [self.folder / "config.yaml"], overrides)
+        for name in PLANNERS:
+            if getattr(self.config, name).value and any(one.startswith(f"{name}.discount=") for one in overrides):
+                raise UserError(
+                    f"{name}.discount would not be used: with {name}.value=true an agent takes the critic's discount "
+                    f"({self.config.actor_critic.discount}); give {name}.value=false, too."
+                )
 
     def make_env(self) -> WorldEnv:
         """Return a fresh environment of the kind the run was trained on."""
@@ -251,6 +315,7 @@ def create(folder: Path, config: RunConfig, observation: ObservationLayout, acti
     device = pick_device(config.device)
     try:
         run = Run(folder, config, observation, action, device)
+        run.make_agent(config.train.explore)
     except ValueError as error:  # settings that are possible one by one, but not together
         raise UserError(str(error)) from error
     try:

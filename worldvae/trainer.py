@@ -20,7 +20,7 @@ from worldvae.collector import Collector, Finished
 from worldvae.dream import OpenLoop
 from worldvae.envs import EnvPool
 from worldvae.errors import UserError
-from worldvae.evaluation import held_out_dream
+from worldvae.held_out import held_out_dream
 from worldvae.learner import Learner
 from worldvae.lock import Lock
 from worldvae.logger import Logger
@@ -140,7 +140,8 @@ class Trainer:
             UserError: If the environment fails.
         """
         config = self.run.config
-        uniform, explorer = RandomAgent(self.pool.action_layout), self.run.make_agent(config.train.explore)
+        uniform = RandomAgent(self.pool.action_layout, config.train.persistence)
+        explorer = uniform if config.train.explore == uniform.name else self.run.make_agent(config.train.explore)
         deadline = None if minutes is None else time.monotonic() + 60 * minutes
         repeat = config.env.action_repeat
         with (

@@ -1,6 +1,8 @@
 """Agents act within bounds on a fresh model, filter as the model does, and forget at every reset."""
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,7 +10,7 @@ from torch import Tensor
 
 from worldvae.agents import ActorAgent, Agent, Carry, ModelAgent, PlannerAgent, RandomAgent
 from worldvae.agents.policy import Actor
-from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, PlanConfig
+from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, PlanConfig, TreeConfig
 from worldvae.types import ActionLayout, Batch, Observation
 from worldvae.world_model import WorldModel
 
@@ -76,6 +78,20 @@ def test_every_agent_acts_within_bounds_on_a_fresh_model(
     assert all(torch.equal(a, b) for a, b in zip(actions, again, strict=True))
 
 
+def test_a_persistent_random_agent_is_uniform_and_takes_most_actions_again() -> None:
+    agent, size, generator = RandomAgent(ActionLayout(1), 0.8), 20_000, torch.Generator().manual_seed(0)
+    nothing, first = Observation(vector=torch.zeros(size, 1)), torch.ones(size, dtype=torch.bool)
+    action, carry = agent.act(nothing, first, None, generator)
+    for _ in range(3):
+        begins = torch.arange(size) < size // 2  # half of the episodes begin anew: nothing is taken over there
+        following, carry = agent.act(nothing, begins, carry, generator)
+        again = (following == action).flatten()
+        assert not bool(again[begins].any())
+        assert float(again[~begins].float().mean()) == pytest.approx(0.8, abs=4 * math.sqrt(0.16 / (size // 2)))
+        assert float(following.square().mean()) == pytest.approx(1 / 3, abs=0.02)
+        action = following
+
+
 def test_the_random_agent_is_uniform_and_remembers_nothing() -> None:
     agent, first = RandomAgent(ActionLayout(1)), torch.zeros(20_000, dtype=torch.bool)
     action, carry = agent.act(Observation(), first, None, seeded(0))
@@ -107,21 +123,35 @@ def test_the_carry_is_forgotten_at_a_reset(
 
 
 @names
-def test_acting_filters_as_observe_does(make_model: Maker, make_batch: Rows, feed_noise: Feed, name: str) -> None:
+@pytest.mark.parametrize("explore", [False, True])
+def test_acting_filters_as_observe_does(
+    make_model: Maker, make_batch: Rows, feed_noise: Feed, name: str, explore: bool
+) -> None:
     """Row by row, with its own actions carried along, an agent is in the states that `observe` gives for the rows."""
     model = make_model(action=ActionLayout(2))
     agent = make_agent(name, model)
     rows = make_batch(model, 2, 5, firsts=(0, 3))
     noise = torch.randn(5, 2, 4, generator=seeded(0))
     imagined = [torch.zeros(CEM.horizon, CEM.candidates, 4)] * (2 * CEM.iterations) if name == "cem" else []
-    feed_noise(model, [x for t in range(5) for x in (noise[t : t + 1], *imagined)] + [noise])
-    actions, carries = play(agent, rows)
+    drawn = [noise] if explore else []  # else the mode is followed
+    feed_noise(model, [x for t in range(5) for x in (*[n[t : t + 1] for n in drawn], *imagined)] + drawn)
+    actions, carries = play(agent, rows, explore=explore)
     taken = Batch(rows.observation, torch.stack(actions, 1), rows.reward, rows.termination, rows.is_first)
-    states = model.observe(taken).posterior
+    states = model.observe(taken, mode=not explore).posterior
     for t, carry in enumerate(carries):
         assert carry is not None
         assert torch.allclose(carry.state.features, states.features[:, t], atol=1e-5)
         assert torch.equal(carry.action, actions[t])
+
+
+@pytest.mark.parametrize("name", ["actor", *CONFIGS])
+def test_an_agent_that_scores_acts_alone_as_among_others(make_model: Maker, make_batch: Rows, name: str) -> None:
+    model = make_model(action=ActionLayout(1, (3,)))
+    rows = make_batch(model, 5, 3)
+    together, _ = play(make_agent(name, model), rows)
+    alone, _ = play(make_agent(name, model), rows[:1])
+    for one, among in zip(alone, together, strict=True):
+        torch.testing.assert_close(one, among[:1], atol=1e-4, rtol=0.0)
 
 
 def test_the_planner_starts_from_the_plan_of_the_step_before(make_model: Maker, make_batch: Rows) -> None:
@@ -143,13 +173,43 @@ def test_a_guided_planner_needs_an_actor_and_a_value_where_it_asks_for_one(make_
         PlannerAgent(make_model(), GuidedConfig(), actor=make_agent("actor", make_model()).actor)  # type: ignore[attr-defined]
 
 
+@pytest.mark.parametrize("layout", [ActionLayout(0, (3,)), ActionLayout(0, (3, 2))], ids=repr)
+def test_a_tree_search_follows_the_actor_and_draws_only_to_explore(
+    make_model: Maker, make_batch: Rows, layout: ActionLayout
+) -> None:
+    model = make_model(action=layout)
+    actor = make_agent("actor", model).actor  # type: ignore[attr-defined]
+    config = TreeConfig(horizon=3, iterations=8, value=False)
+    row = make_batch(model, 6, 1)[:, 0]
+
+    def act(config: TreeConfig, seed: int = 0, explore: bool = False) -> tuple[Tensor, Tensor]:
+        agent = PlannerAgent(model, config, actor=actor)
+        action, carry = agent.act(row.observation, row.is_first, None, seeded(seed), explore)
+        assert agent.name == "tree" and carry is not None and carry.plan is not None
+        assert valid(action, layout) and torch.equal(action, carry.plan.actions[:, 0])
+        return action, actor(carry.state.features).mode
+
+    action, preferred = act(replace(config, scale=0.0))  # values do not count: the actor's preference is left
+    assert torch.equal(action, preferred)
+    explored = [act(replace(config, scale=0.0), seed, explore=True)[0] for seed in range(3)]
+    assert any(not torch.equal(other, preferred) for other in explored)
+    assert torch.equal(act(config)[0], act(config)[0])
+    unguided = [act(replace(config, scale=0.0, guided=False))[0]]
+    assert not torch.equal(unguided[0], preferred)
+
+
+def test_a_tree_search_is_refused_where_actions_are_continuous(make_model: Maker) -> None:
+    with pytest.raises(ValueError, match="tree search is for discrete actions"):
+        PlannerAgent(make_model(action=ActionLayout(1, (3,))), TreeConfig(value=False))
+
+
 def test_exploring_adds_noise_to_the_planned_action_and_remembers_what_was_done(
     make_model: Maker, make_batch: Rows
 ) -> None:
     layout = ActionLayout(1, (3,))
     model = make_model(action=layout)
     rows = make_batch(model, 400, 1)[:, 0]
-    quiet, carry = make_agent("cem", model).act(rows.observation, rows.is_first, None, seeded(0))
+    quiet, carry = make_agent("cem", model, noise=0.0).act(rows.observation, rows.is_first, None, seeded(0), True)
     noisy, noisy_carry = make_agent("cem", model, noise=0.1).act(rows.observation, rows.is_first, None, seeded(0), True)
     assert carry is not None and carry.plan is not None and noisy_carry is not None
     assert torch.equal(quiet, carry.plan.actions[:, 0])

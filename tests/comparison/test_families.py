@@ -16,7 +16,7 @@ from tests.test_commands import SMALL, call, complain
 from worldvae.comparison import families
 from worldvae.comparison.families import bound, bound_kind
 from worldvae.comparison.training import Trainings, minutes_of
-from worldvae.evaluation import held_out_rows
+from worldvae.held_out import held_out_rows
 from worldvae.parts import WorldModelConfig
 from worldvae.run import Run, load
 from worldvae.types import ActionLayout, ObservationLayout

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from worldvae.config import find_config, load_config
-from worldvae.evaluation import evaluate, held_out_dream
+from worldvae.evaluation import evaluate
+from worldvae.held_out import held_out_dream
 from worldvae.run import RunConfig
 from worldvae.trainer import Trainer
 

@@ -83,7 +83,7 @@ def test_warm_start_shifts_by_one_step_and_is_reset_where_an_episode_began() -> 
     wide = Proposal.wide(layout, 2, 3, 0.5, CPU)
     assert wide.mean[0].tolist() == [[0.0, 0.5, 0.5]] * 3
     actions = torch.tensor([[[0.1, 1.0, 0.0], [0.2, 0.0, 1.0], [0.3, 1.0, 0.0]]]).expand(2, 3, 3)
-    warm = wide.warm(actions, torch.tensor([1.0, 0.0]), trust=0.8)
+    warm = wide.warm(actions[:, 1:], torch.tensor([1.0, 0.0]), trust=0.8)
     expected = torch.tensor([[0.2, 0.1, 0.9], [0.3, 0.9, 0.1], [0.0, 0.5, 0.5]])
     assert torch.allclose(warm.mean[0], expected)
     assert torch.equal(warm.mean[1], wide.mean[1])
@@ -96,7 +96,7 @@ def test_a_warm_proposal_still_holds_probabilities(numbers: Numbers, horizon: in
     layout = ActionLayout(*numbers)
     generator = torch.Generator().manual_seed(seed)
     previous = uniform_actions(layout, (2, horizon), CPU, generator)
-    warm = Proposal.wide(layout, 2, horizon, 0.5, CPU).warm(previous, torch.ones(2))
+    warm = Proposal.wide(layout, 2, horizon, 0.5, CPU).warm(previous[:, 1:], torch.ones(2))
     for block in layout.blocks:
         assert torch.allclose(warm.mean[..., block].sum(-1), torch.ones(2, horizon), atol=1e-5)
     assert valid(warm.sample(3, Draws(2, torch.zeros(2), generator)), layout)
@@ -109,6 +109,8 @@ def test_known_return_with_terminations() -> None:
         0.5,
     )
     assert found.tolist() == [1 + 1 + 1, 1 + 1, 1 + 0.5 * 1 + 0.25 * 1]  # the last reward before the end still counts
+    blind = discounted_return(dream([[1.0, 2.0, 4.0]] * 3, ends), 0.5, lambda states: torch.full((3,), 8.0), False)
+    assert blind.tolist() == [1 + 1 + 1 + 1] * 3
 
 
 @given(rewards=st.lists(st.floats(-10, 10, width=32), min_size=1, max_size=6), end=st.integers(0, 5))

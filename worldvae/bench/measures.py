@@ -173,11 +173,15 @@ class Bench:
         configs: dict[str, PlanConfig] = {name: getattr(self.config, name) for name in PLANNERS}
         configs["cem_1000x10x12"] = CEMConfig(candidates=1000, elites=100, iterations=10, horizon=12)
         for name, config in configs.items():
-            agent = PlannerAgent(run.model, config, run.actor_critic.value, actor=run.actor_critic.actor)
+            try:
+                agent = PlannerAgent(run.model, config, run.actor_critic.value, actor=run.actor_critic.actor)
+            except ValueError:  # a tree search, and the actions are not discrete
+                continue
             work = torch.no_grad()(partial(agent.decide, start, keep, None, self.generator, False))
             seconds = self._seconds(work)
             share = flops(work) / seconds / self._peak_rate(limits)
-            words = f"one plan: {config.breadth} candidates, {config.iterations} iterations, {config.horizon} steps"
+            number = f"{config.breadth} candidate{'s' * (config.breadth > 1)}"
+            words = f"one plan: {number}, {config.iterations} iterations, {config.horizon} steps"
             yield Measure(f"plan.{name}", words + ", value" * config.value, 1e3 * seconds, "ms", share)
 
     def _acting(self) -> Iterator[Measure]:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from worldvae.commands.compare_known import KNOWN
-from worldvae.commands.train import INTERRUPTED, find_or_make, say
+from worldvae.commands.train import INTERRUPTED, find_or_make
 from worldvae.comparison import Comparison, FamilyRow, Trainings, compare_families
 from worldvae.comparison.families import HORIZONS
 from worldvae.comparison.training import cores
@@ -17,6 +17,7 @@ from worldvae.config import config_names
 from worldvae.envs import make_from
 from worldvae.errors import UserError, near_miss
 from worldvae.plain import write_json
+from worldvae.progress import say
 from worldvae.run import RunConfig, configure, pick_device
 
 OWN = ("family=", "seed=", "train.eval_episodes=")

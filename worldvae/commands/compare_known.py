@@ -7,12 +7,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from worldvae.commands.train import say
 from worldvae.diagnostics.linear_control import PLANNERS, LinearControlResult, control, control_table
 from worldvae.diagnostics.linear_training import learn_to_control
 from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
 from worldvae.errors import UserError
 from worldvae.plain import write_json
+from worldvae.progress import say
 from worldvae.seeds import check_seed
 
 

@@ -9,8 +9,8 @@ import typer
 
 from worldvae.dream import OpenLoop
 from worldvae.errors import UserError
-from worldvae.evaluation import held_out_dream
 from worldvae.film import check_film_name, film
+from worldvae.held_out import held_out_dream
 from worldvae.run import Run, load
 
 

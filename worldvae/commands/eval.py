@@ -1,112 +1,134 @@
-"""`worldvae eval RUN`: how well does an agent do on a trained model?"""
+"""`worldvae eval RUN`: how well do agents do on a trained model?"""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-import torch
 import typer
 
+from worldvae.agents import Agent, PlannerAgent
 from worldvae.allocator import keep_freed_memory
-from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
-from worldvae.diagnostics import diagnose as examine
+from worldvae.commands.eval_diagnose import diagnose as print_diagnosis
+from worldvae.commands.eval_goals import eval_goals
 from worldvae.errors import UserError
-from worldvae.evaluation import Evaluation, evaluate, witness
+from worldvae.evaluation import Evaluation, evaluate_all
+from worldvae.film import film
+from worldvae.plan_film import film_plans
+from worldvae.progress import say
 from worldvae.run import AGENTS, Run, load
-
-EFFORT = Effort()
 
 
 def eval_(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)],
-    agent: Annotated[str, typer.Option(help=f"What acts: {', '.join(AGENTS)}.")] = "actor",
-    episodes: Annotated[int, typer.Option(help="Held-out episodes.")] = 20,
-    seed: Annotated[int, typer.Option(help="Of the episodes and of the agent.")] = 0,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of planners, e.g. cem.candidates=1000.")
+    ] = None,
+    agent: Annotated[
+        str, typer.Option(help=f"What acts: {', '.join(AGENTS)}; or several: cem,actor.", metavar="NAME[,NAME]...")
+    ] = "actor",
+    episodes: Annotated[int, typer.Option(help="Held-out episodes, the same for every agent.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the episodes and of the agents.")] = 0,
+    plan_film: Annotated[
+        bool, typer.Option("--plan-film", help="Film some plans of an episode beside what then happened.")
+    ] = False,
     diagnose: Annotated[bool, typer.Option("--diagnose", help="Examine the world model, with plots.")] = False,
     inference: Annotated[
         bool, typer.Option("--inference/--no-inference", help="Of --diagnose: what better inference would gain (slow).")
     ] = True,
+    goals: Annotated[bool, typer.Option("--goals", help="Plan towards goal images (--episodes: pairs).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
-    """Play held-out episodes with an agent on a trained world model."""
+    """Play held-out episodes with agents on a trained world model."""
     if episodes < 1:
         raise UserError(f"--episodes {episodes} is not a positive number of episodes.")
     keep_freed_memory()
     opened = load(run)
+    opened.change_planners(settings or [])
     opened.check_env()
-    if diagnose:
-        _diagnose(opened, agent, episodes, seed, EFFORT if inference else None, as_json)
+    if goals:
+        if diagnose or plan_film:
+            raise UserError("--goals is an evaluation of its own: leave --diagnose and --plan-film out.")
+        eval_goals(opened, agent, episodes, seed, as_json)
         return
-    result = evaluate(opened.make_agent(agent), opened.config.env, episodes, seed)
-    print(json.dumps(result.as_json()) if as_json else _table(result))
+    agents = _agents(opened, agent)
+    if diagnose:
+        if len(agents) > 1 or plan_film:
+            raise UserError(f"--diagnose looks at episodes of one agent, without --plan-film; --agent is {agent!r}.")
+        print_diagnosis(opened, agent, episodes, seed, inference, as_json)
+        return
+    planners = [one for one in agents if isinstance(one, PlannerAgent)]
+    if plan_film and not planners:
+        raise UserError(f"--plan-film needs an agent that plans, and --agent is {agent!r}: take --agent cem.")
+    found = evaluate_all(agents, opened.config.env, episodes, seed, say if len(agents) > 1 else lambda text: None)
+    films = {one.name: _film(opened, one, seed) for one in planners} if plan_film else {}
+    if as_json:
+        print(json.dumps(_object(found, films)))
+        return
+    print(_table(found[0]) if len(found) == 1 else _comparison(found))
+    for name, path in films.items():
+        print(f"Plans of {name} beside what then happened: {path}")
 
 
-def _diagnose(run: Run, agent: str, episodes: int, seed: int, effort: Effort | None, as_json: bool) -> None:
-    """Print and draw what the diagnostics say of the model on episodes that `agent` plays."""
-    check_plotting()
-    folder = run.folder / "diagnosis"
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write to {folder} ({error.strerror}): a diagnosis is kept there.") from None
-    seen = witness(run, run.make_agent(agent), episodes, seed)
-    try:
-        generator = torch.Generator().manual_seed(seed)
-        found = examine(run.model, seen.rows, seen.valid, generator, seen.truth, effort=effort)
-    except ValueError as error:
-        raise UserError(f"{error}.") from None
-    page, numbers = folder / f"{agent}_seed{seed}.png", folder / f"{agent}_seed{seed}.json"
-    title = f"{run.folder.name}: {run.config.env.id}, {episodes} episodes of {agent}"
-    head = {"env_id": run.config.env.id, "agent": agent, "episodes": episodes, "seed": seed}
-    whole = head | found.as_json() | {"file": str(page)}
-    numbers.write_text(json.dumps(whole, allow_nan=False))
-    draw_page(found, page, title)
-    print(json.dumps(whole) if as_json else _findings(found, page, numbers))
+def _agents(run: Run, names: str) -> list[Agent]:
+    given = [name.strip() for name in names.split(",")]
+    if twice := sorted({name for name in given if given.count(name) > 1}):
+        raise UserError(f"--agent {names} names {', '.join(twice)} twice: name each agent once.")
+    return [run.make_agent(name) for name in given]
 
 
-def _findings(found: Diagnosis, page: Path, numbers: Path) -> str:
-    lines = [
-        f"latents              {found.collapse.verdict}: {found.collapse.active:.0%} of z active, "
-        f"KL {found.collapse.kl:.2f} nats per row (prior: {found.prior_kind})",
-        f"prior hole           log-ratio {found.hole['log_ratio']:.3f} nats, MMD\u00b2 {found.hole['mmd']:.4f}; "
-        f"given the memory {found.conditional_hole:.3f} nats (estimates; 0: what is imagined is what is inferred)",
-    ]
-    c = found.calibration
-    for h in [] if c is None else [h for h in (1, 5, 15) if h <= len(c.coverage)]:
-        assert c is not None
-        lines.append(
-            f"{h:2d} steps ahead       {c.coverage[h - 1]:.0%} inside the {c.level:.0%} interval, "
-            f"spread {c.spread[h - 1]:.3f}, error {c.skill[h - 1]:.3f}, CRPS {c.crps[h - 1]:.3f}"
-        )
-    if found.probe is not None:
-        lines.append("its vector, linear   R\u00b2 " + ", ".join(f"{value:.2f}" for value in found.probe))
-    lines += _inference(found)
-    return "\n".join([*lines, f"The plots are in {page}, the numbers in {numbers}"])
+def _film(run: Run, agent: PlannerAgent, seed: int) -> str:
+    found = film_plans(agent, run.config.env, seed=seed)
+    return str(film(run.folder / "plans" / f"{agent.name}_seed{seed}.gif", found.film(), fps=5))
 
 
-def _inference(found: Diagnosis) -> list[str]:
-    lines = []
-    if found.gaps is not None:
-        g = found.gaps
-        lines.append(
-            f"the bound lacks      {g.amortisation:.3f} by amortisation, {g.conditioning:.3f} by conditioning, "
-            f"{g.approximation:.3f} by approximation (estimates, nats per row, of {g.slices} slices of {g.rows} rows)"
-        )
-    lines += [
-        f"one row inferred     {way.gap:.3f} nats below log p, {way.milliseconds:.2f} ms, "
-        f"{way.decoder_calls} decoded: {way.name}"
-        for way in found.inference or []
-    ]
-    reasons = [f"{name}: {why}" for name, why in found.left_out.items() if why != "not asked"]
-    return [*lines, *(f"left out             {reason}" for reason in reasons)]
+def _object(found: Sequence[Evaluation], films: dict[str, str]) -> dict[str, Any]:
+    """Return the object of one agent, or one with a list of them, each held against the first."""
+    objects: list[dict[str, Any]] = [one.as_json() for one in found]
+    for one, as_object in zip(found, objects, strict=True):
+        if one.agent in films:
+            as_object["plan_film"] = films[one.agent]
+    if len(found) == 1:
+        return objects[0]
+    first = found[0]
+    for one, as_object in zip(found[1:], objects[1:], strict=True):
+        mean, interval = one.better(first)
+        as_object |= {"better_than": first.agent, "difference": mean, "difference_ci95": list(interval)}
+    shared = {"env_id": first.env_id, "episodes": len(first.returns), "seed": first.seed}
+    return shared | {"random_mean": first.random_mean, "agents": objects}
 
 
 def _table(result: Evaluation) -> str:
     low, high = result.ci95
+    p50, p95, p99 = result.latency_ms
     return (
         f"{result.env_id}, agent {result.agent}, {len(result.returns)} episodes, seed {result.seed}\n"
         f"  mean return          {result.mean:10.1f}   (95 % interval {low:.1f} to {high:.1f})\n"
         f"  worst and best       {min(result.returns):10.1f} {max(result.returns):10.1f}\n"
         f"  uniform actions      {result.random_mean:10.1f}   (the same episodes)\n"
-        f"  decisions per second {result.decisions_per_second:10.0f}"
+        f"  decisions per second {result.decisions_per_second:10.0f}   (episodes side by side, environment included)\n"
+        f"  model steps          {result.model_steps_per_decision:10.0f}   (imagined for each decision)\n"
+        f"  latency              {p50:10.1f} ms, p95 {p95:.1f}, p99 {p99:.1f}   (of a decision alone)"
     )
+
+
+def _comparison(found: Sequence[Evaluation]) -> str:
+    first = found[0]
+    lines = [
+        f"{first.env_id}, {len(first.returns)} episodes, seed {first.seed}, the same for every agent; uniform actions: "
+        f"{first.random_mean:.1f}",
+        f"{'agent':9} {'return':>8} {'95 % interval':>20} {'minus ' + first.agent:>13} {'95 % interval':>20} "
+        f"{'decisions/s':>11} {'model steps':>11} {'p50':>7} {'p95':>7} {'p99':>7} ms",
+    ]
+    for one in found:
+        mean, interval = one.better(first)
+        minus = f"{'':13} {'':20}" if one is first else f"{mean:+13.1f} {_interval(interval):>20}"
+        lines.append(
+            f"{one.agent:9} {one.mean:8.1f} {_interval(one.ci95):>20} {minus} {one.decisions_per_second:11.1f} "
+            f"{one.model_steps_per_decision:11.0f} " + " ".join(f"{value:7.1f}" for value in one.latency_ms)
+        )
+    return "\n".join(lines)
+
+
+def _interval(interval: tuple[float, float]) -> str:
+    return f"[{interval[0]:.1f}, {interval[1]:.1f}]"

@@ -1,6 +1,5 @@
 """`worldvae train CONFIG`: learn a world, and to act in it."""
 
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from worldvae.config import config_names, find_config
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation import evaluate
 from worldvae.film import film
+from worldvae.progress import say
 from worldvae.run import configure
 from worldvae.trainer import Trainer
 
@@ -41,6 +41,9 @@ def train(
     trainer = _resumed(resume, arguments, out, seed) if resume is not None else _new(arguments or [], out, seed)
     run = trainer.run
     say(f"{run}\ntraining on {run.device}; Ctrl-C saves. Everything is written to {run.folder}")
+    settings = run.config.train
+    if settings.steps <= settings.prefill:
+        say(f"Nothing will be learned: train.steps={settings.steps} ends within train.prefill={settings.prefill}.")
     try:
         done = trainer.train(minutes)
         if not done:
@@ -135,8 +138,3 @@ def _finish(trainer: Trainer, minutes: float) -> None:
         f"Next: worldvae eval {run.folder} --episodes 20, or worldvae dream {run.folder}",
     ]
     say("\n".join(lines))
-
-
-def say(text: str) -> None:
-    """Tell the user how it goes, apart from what a command prints for programs."""
-    print(text, file=sys.stderr, flush=True)

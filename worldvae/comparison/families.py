@@ -16,8 +16,9 @@ from worldvae.bench.timing import median_seconds
 from worldvae.comparison.training import Trainings, minutes_of
 from worldvae.dream import OpenLoop, open_loop
 from worldvae.errors import UserError
-from worldvae.evaluation import evaluate, held_out_rows
+from worldvae.evaluation import evaluate
 from worldvae.film import film, side_by_side
+from worldvae.held_out import held_out_rows
 from worldvae.objectives import elbo
 from worldvae.plain import plain, write_json
 from worldvae.run import Run, RunConfig, load_with_state

@@ -2,37 +2,69 @@
 
 from worldvae.planning.cem import CEMConfig
 from worldvae.planning.core import Plan, PlanConfig, SearchConfig
+from worldvae.planning.discrete import discrete_actions
 from worldvae.planning.draws import Draws
+from worldvae.planning.ensemble import SimulatorEnsemble
+from worldvae.planning.geodesic import Landmarks, geodesic_distance
+from worldvae.planning.goals import GOALS, goal_probability, goal_state, latent_distance, state_distance
 from worldvae.planning.gradient import GradientConfig
 from worldvae.planning.guided import GuidedConfig
 from worldvae.planning.icem import ICEMConfig
 from worldvae.planning.mppi import MPPIConfig
 from worldvae.planning.plan import PLANNERS, plan, planner_name
 from worldvae.planning.proposal import Proposal, coloured, uniform_actions
+from worldvae.planning.risk import RiskConfig
 from worldvae.planning.shooting import ShootingConfig
-from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic, Value, discounted_return
+from worldvae.planning.simulator import (
+    Guide,
+    GuideWithLogits,
+    Objective,
+    Plural,
+    Simulator,
+    Stochastic,
+    Uncertain,
+    Value,
+    discounted_return,
+    first_steps,
+)
+from worldvae.planning.tree import TreeConfig
 
 __all__ = [
+    "GOALS",
     "PLANNERS",
     "CEMConfig",
     "Draws",
     "GradientConfig",
     "Guide",
+    "GuideWithLogits",
     "GuidedConfig",
     "ICEMConfig",
+    "Landmarks",
     "MPPIConfig",
     "Objective",
     "Plan",
     "PlanConfig",
+    "Plural",
     "Proposal",
+    "RiskConfig",
     "SearchConfig",
     "ShootingConfig",
     "Simulator",
+    "SimulatorEnsemble",
     "Stochastic",
+    "TreeConfig",
+    "Uncertain",
     "Value",
     "coloured",
     "discounted_return",
+    "discrete_actions",
+    "first_steps",
+    "geodesic_distance",
+    "goal_probability",
+    "goal_state",
+    "latent_distance",
     "plan",
     "planner_name",
+    "state_distance",
     "uniform_actions",
 ]

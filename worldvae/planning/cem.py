@@ -5,8 +5,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from worldvae.planning.core import Plan, Problems, SearchConfig, best_of, fit_elites, search
+from worldvae.planning.core import Plan, SearchConfig
+from worldvae.planning.problems import Problems
 from worldvae.planning.proposal import Proposal
+from worldvae.planning.search import best_of, fit_elites, search
 
 
 @dataclass(frozen=True)

@@ -18,12 +18,17 @@ class Clock:
         self.limit, self.device = max_ms / 1e3, device
         self.begin = self._now()
 
-    def rounds(self, number: int) -> Iterator[int]:
-        """Yield 0 .. number - 1: the first in any case, the others while one as long as the longest still fits."""
+    def rounds(self, number: int, reserve: int = 0) -> Iterator[int]:
+        """Yield 0 .. number - 1: the first in any case, the others while one as long as the longest still fits.
+
+        Args:
+            number: of rounds, at most.
+            reserve: of further rounds that are to fit behind them.
+        """
         longest = 0.0
         for done in range(number):
             start = self._now()
-            if done and self.limit and start - self.begin + longest > self.limit:
+            if done and self.limit and start - self.begin + (1 + reserve) * longest > self.limit:
                 return
             yield done
             longest = max(longest, self._now() - start)

@@ -1,13 +1,16 @@
 """Planning by gradients: several plans climb the return through the model, and the best of them is taken."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.planning.core import Plan, PlanConfig, Problems, best_of
+from worldvae.planning.core import Plan, PlanConfig
+from worldvae.planning.problems import Problems
+from worldvae.planning.search import best_of
 from worldvae.types import ActionLayout
 
 INSIDE = 0.99  # where plans start that lie on the bound: at the bound itself, a tanh has no gradient
@@ -26,15 +29,17 @@ class GradientConfig(PlanConfig):
 
     iterations: int = 20
     restarts: int = 8
-    learning_rate: float = 0.1
+    learning_rate: float = 0.3
     std: float = 0.8
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.restarts < 1:
             raise ValueError(f"restarts={self.restarts} must be at least 1")
-        if not self.learning_rate > 0:
-            raise ValueError(f"learning_rate={self.learning_rate} must be above 0")
+        if not 0 < self.learning_rate < inf:
+            raise ValueError(f"learning_rate={self.learning_rate} must be above 0 and finite")
+        if not 0 <= self.std < inf:
+            raise ValueError(f"std={self.std} must be a standard deviation, at least 0 and finite")
 
     @property
     def breadth(self) -> int:
@@ -56,7 +61,7 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     Reference: Henaff et al. 2017, "Model-Based Planning with Discrete and Continuous Actions"; Bengio et al. 2013,
     "Estimating or Propagating Gradients Through Stochastic Neurons", for straight-through.
     """
-    proposal = problems.warm(config.horizon, config.std)
+    proposal = problems.warm(config.std)
     drawn = proposal.sample(config.restarts - 1, problems.draws)
     raw = unbounded(torch.cat([proposal.mode().unsqueeze(1), drawn], dim=1), problems.layout)
     best = bounded(raw, problems.layout)
@@ -64,7 +69,7 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     with torch.enable_grad():
         raw = raw.detach().requires_grad_()
         adam = _Adam(config.learning_rate)
-        for _ in problems.clock.rounds(config.iterations):
+        for _ in problems.clock.rounds(config.iterations, reserve=1):  # for the last look
             actions = bounded(raw, problems.layout)
             returns = problems.returns(actions)
             better = returns.detach() > record
@@ -74,7 +79,7 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     with torch.no_grad():
         finalists = torch.cat([best, bounded(raw.detach(), problems.layout)], dim=1)
         plan, value = best_of(finalists, problems.returns(finalists), 1)
-    return Plan(plan[:, 0], value[:, 0])
+    return Plan(problems.held(plan[:, 0]), value[:, 0])
 
 
 class _Adam:

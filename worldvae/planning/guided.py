@@ -2,18 +2,23 @@
 
 from dataclasses import dataclass
 
-from worldvae.planning.core import Plan, Problems
+from worldvae.planning.core import Plan
 from worldvae.planning.mppi import MPPIConfig, mppi
+from worldvae.planning.problems import Problems
 
 
 @dataclass(frozen=True)
 class GuidedConfig(MPPIConfig):
-    """Numbers of the planner; those of `MPPIConfig`, and one more.
+    """Numbers of the planner; those of `MPPIConfig`, fewer of them, and one more.
 
     Attributes:
         proposals: how many of the candidates are roll-outs of the policy.
     """
 
+    horizon: int = 8
+    candidates: int = 128
+    elites: int = 16
+    iterations: int = 3
     proposals: int = 24
 
     def __post_init__(self) -> None:
@@ -31,4 +36,4 @@ def guided(problems: Problems, config: GuidedConfig) -> Plan:
     Reference: Hansen et al. 2024, "TD-MPC2: Scalable, Robust World Models for Continuous Control", appendix on
     planning.
     """
-    return mppi(problems, config, problems.guided(config.proposals, config.horizon))
+    return mppi(problems, config, problems.guided(config.proposals))

@@ -1,13 +1,16 @@
 """The improved cross-entropy method: a tenth of the samples of CEM, by seven tricks."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.planning.core import Plan, Problems, SearchConfig, best_of, fit_elites
+from worldvae.planning.core import Plan, SearchConfig
+from worldvae.planning.problems import Problems
 from worldvae.planning.proposal import coloured
+from worldvae.planning.search import best_of, fit_elites
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class ICEMConfig(SearchConfig):
         momentum: weight of the proposal before in the refitted one.
     """
 
-    candidates: int = 64
+    candidates: int = 128
+    elites: int = 20
     iterations: int = 4
     colour: float = 1.0
     decay: float = 1.25
@@ -34,6 +38,8 @@ class ICEMConfig(SearchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not 0 <= self.colour < inf:
+            raise ValueError(f"colour={self.colour} must be at least 0 and finite")
         if not self.decay >= 1:
             raise ValueError(f"decay={self.decay} must be at least 1")
         if not 0 <= self.kept <= 1:
@@ -64,8 +70,8 @@ def icem(problems: Problems, config: ICEMConfig) -> Plan:
     Reference: Pinneri et al. 2020, "Sample-efficient Cross-Entropy Method for Real-time Planning", algorithm 1.
     """
     draws, kept = problems.draws, config.kept_elites
-    proposal = problems.warm(config.horizon, config.std)
-    colour = coloured(config.horizon, config.colour, proposal.mean)
+    proposal = problems.warm(config.std)
+    colour = coloured(config.moves, config.colour, proposal.mean)
     again = _moved_on(problems, config)
     for i in problems.clock.rounds(config.iterations):
         candidates = torch.cat([again, proposal.sample(config.sampled(i), draws, colour)], dim=1)
@@ -75,17 +81,18 @@ def icem(problems: Problems, config: ICEMConfig) -> Plan:
         equal = torch.full_like(best, 1 / config.elites)
         proposal = proposal.blend(fit_elites(elites, equal, problems, config), config.momentum)
         again = elites[:, :kept]
-    return Plan(elites[:, 0], best[:, 0], again)
+    return Plan(problems.held(elites[:, 0]), best[:, 0], problems.held(again))
 
 
-def _moved_on(problems: Problems, config: ICEMConfig) -> Float[Tensor, "batch elite horizon action"]:
+def _moved_on(problems: Problems, config: ICEMConfig) -> Float[Tensor, "batch elite move action"]:
     """Return the elites of the decision before, without their first action and with a fresh one at the end.
 
     Where there are none, as many fresh plans: a problem that begins anew is then planned as if all did.
     """
-    fresh = problems.wide(config.horizon, config.std).sample(config.kept_elites, problems.draws)
+    fresh = problems.wide(config.std).sample(config.kept_elites, problems.draws)
     before = None if problems.previous is None else problems.previous.elites
     if before is None:
         return fresh
-    moved: Tensor = torch.cat([before[:, :, 1:], fresh[:, :, -1:]], dim=2)
+    left = problems.moved_on(before)[:, :, : config.moves]
+    moved = torch.cat([left, fresh[:, :, left.shape[2] :]], dim=2)
     return torch.where(problems.keep.bool().view(-1, 1, 1, 1), moved, fresh)

@@ -1,13 +1,16 @@
 """Model-predictive path integral control: sample plans, weigh each by how well it does, repeat."""
 
 from dataclasses import dataclass
+from math import inf
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.planning.core import Plan, Problems, SearchConfig, best_of, fit_elites, search
+from worldvae.planning.core import Plan, SearchConfig
+from worldvae.planning.problems import Problems
 from worldvae.planning.proposal import Proposal
+from worldvae.planning.search import best_of, fit_elites, search
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,8 @@ class MPPIConfig(SearchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.temperature > 0:
-            raise ValueError(f"temperature={self.temperature} must be above 0")
+        if not 0 < self.temperature < inf:
+            raise ValueError(f"temperature={self.temperature} must be above 0 and finite")
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum={self.momentum} must be at least 0 and below 1")
 
@@ -38,7 +41,7 @@ class MPPIConfig(SearchConfig):
 def mppi(
     problems: Problems,
     config: MPPIConfig,
-    fixed: Float[Tensor, "batch sample horizon action"] | None = None,
+    fixed: Float[Tensor, "batch sample move action"] | None = None,
 ) -> Plan:
     """Plan by weighing the elites; `fixed` candidates take part in every iteration.
 

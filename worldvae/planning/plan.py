@@ -1,6 +1,7 @@
 """One function for all planners; which one plans is said by the type of the config."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -9,14 +10,16 @@ from torch import Tensor
 
 from worldvae.planning.cem import CEMConfig, cem
 from worldvae.planning.clock import Clock
-from worldvae.planning.core import Plan, PlanConfig, Problems
+from worldvae.planning.core import Plan, PlanConfig
 from worldvae.planning.draws import Draws
 from worldvae.planning.gradient import GradientConfig, gradient
 from worldvae.planning.guided import GuidedConfig, guided
 from worldvae.planning.icem import ICEMConfig, icem
 from worldvae.planning.mppi import MPPIConfig, mppi
+from worldvae.planning.problems import Problems
 from worldvae.planning.shooting import ShootingConfig, shooting
 from worldvae.planning.simulator import Guide, Objective, Simulator
+from worldvae.planning.tree import TreeConfig, tree
 from worldvae.types import ActionLayout, State
 
 PLANNERS: dict[str, tuple[type[PlanConfig], Callable[[Problems, Any], Plan]]] = {
@@ -26,6 +29,7 @@ PLANNERS: dict[str, tuple[type[PlanConfig], Callable[[Problems, Any], Plan]]] = 
     "mppi": (MPPIConfig, mppi),
     "gradient": (GradientConfig, gradient),
     "guided": (GuidedConfig, guided),
+    "tree": (TreeConfig, tree),
 }
 """Every planner by its name: the type of its config, and what plans."""
 
@@ -76,18 +80,21 @@ def plan(
         guide: a policy, for the planners that are guided.
 
     Returns:
-        Action sequences within the bounds, and what the model promises for them.
+        Action sequences within the bounds, what the model promises for them, and how many steps it imagined.
 
     Raises:
-        ValueError: If there is no planner for `config`, no layout, or what the planner needs is missing.
+        ValueError: If there is no planner for `config`, no layout, or what the planner or its risk needs is missing.
     """
     name = planner_name(config)
     layout = layout or getattr(model, "action_layout", None)
     if layout is None:
         raise ValueError(f"{type(model).__name__} has no action_layout: give plan(..., layout=ActionLayout(...))")
     like = state.memory
+    if len(like) == 0:
+        raise ValueError("there is no problem to plan: state holds 0 rows, give at least one")
     if keep is None:
         keep = torch.ones(len(like), device=like.device)
     draws, clock = Draws(len(like), like, generator, keys), Clock(config.max_ms, like.device)
-    found = Problems(model, state, objective, layout, draws, clock, previous, keep, guide)
-    return PLANNERS[name][1](found, config)
+    found = Problems(model, state, objective, config, layout, draws, clock, previous, keep, guide)
+    solved = PLANNERS[name][1](found, config)
+    return replace(solved, steps=torch.full((len(like),), found.steps, device=like.device))

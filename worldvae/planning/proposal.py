@@ -61,18 +61,19 @@ class Proposal:
 
     def warm(
         self,
-        actions: Float[Tensor, "batch horizon action"],
+        actions: Float[Tensor, "batch left action"],
         keep: Float[Tensor, "batch"],
         trust: float = 0.8,
     ) -> "Proposal":
-        """Start from the plan of the step before, moved on by one step.
+        """Start from what is left of the plan of the step before.
 
         Args:
-            actions: the last plan of the same problems.
+            actions: the last plan of the same problems, without what has been done.
             keep: 1 where it still holds, 0 where an episode began since.
             trust: weight of the previous classes against uniform ones in one-hot blocks.
         """
-        shifted = torch.cat([actions[:, 1:], self.mean[:, -1:]], dim=1)
+        horizon = self.mean.shape[1]
+        shifted = torch.cat([actions, self.mean[:, actions.shape[1] :]], dim=1)[:, :horizon]
         mean = self.mean.clone()
         size = self.layout.continuous
         mean[..., :size] = shifted[..., :size]

@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 import torch
 
-from worldvae.planning.core import Plan, PlanConfig, Problems, best_of
+from worldvae.planning.core import Plan, PlanConfig
+from worldvae.planning.problems import Problems
 from worldvae.planning.proposal import uniform_actions
+from worldvae.planning.search import best_of
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,16 @@ def shooting(problems: Problems, config: ShootingConfig) -> Plan:
     Reference: Nagabandi et al. 2018, "Neural Network Dynamics for Model-Based Deep Reinforcement Learning", section
     IV.
     """
-    draws, shape = problems.draws, (config.candidates, config.horizon)
+    draws, shape = problems.draws, (config.candidates, config.moves)
     best, value = None, None
     for _ in problems.clock.rounds(config.iterations):
         candidates = draws.each(lambda g: uniform_actions(problems.layout, shape, draws.device, g, draws.dtype))
         if best is None:
-            left = problems.warm(config.horizon, 0.0).mode().unsqueeze(1)
+            left = problems.warm(0.0).mode().unsqueeze(1)
             candidates = torch.cat([left, candidates], dim=1)
         found, earned = best_of(candidates, problems.returns(candidates), 1)
         if best is not None and value is not None:
             found, earned = best_of(torch.cat([best, found], dim=1), torch.cat([value, earned], dim=1), 1)
         best, value = found, earned
     assert best is not None and value is not None
-    return Plan(best[:, 0], value[:, 0])
+    return Plan(problems.held(best[:, 0]), value[:, 0])

@@ -54,6 +54,26 @@ class Stochastic(Protocol):
         ...
 
 
+@runtime_checkable
+class Uncertain(Protocol):
+    """A simulator that knows how far it disagrees with itself about a state: where it has not learnt enough."""
+
+    def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
+        """Return how far apart several models are about what led to each of `states`; not negative, in any unit."""
+        ...
+
+
+@runtime_checkable
+class Plural(Protocol):
+    """A simulator of several members. A planner has each member dream of every candidate.
+
+    Of the rows that belong to one problem, row i is dreamed by member i mod `members`: the dreams of a candidate follow
+    one another.
+    """
+
+    members: int
+
+
 Objective = Callable[[Dream], Float[Tensor, "batch"]]
 """From a dream to its return; higher is better, NaN counts as worst."""
 
@@ -64,7 +84,30 @@ Guide = Callable[[State, Draws], Float[Tensor, "row action"]]
 """A policy that proposes actions: from states (the same number of rows for each problem) to action vectors."""
 
 
-def discounted_return(dream: Dream, discount: float, value: Value | None = None) -> Float[Tensor, "batch"]:
+@runtime_checkable
+class GuideWithLogits(Protocol):
+    """A guide that also says how likely it finds each class: the tree search begins with what it finds likely."""
+
+    def __call__(self, state: State, draws: Draws) -> Float[Tensor, "row action"]:
+        """Propose actions."""
+        ...
+
+    def logits(self, state: State) -> Float[Tensor, "row class_"]:
+        """Return a logit for every class of every one-hot block, in the order of the action vector."""
+        ...
+
+
+def first_steps(dream: Dream, steps: int) -> Dream:
+    """Return the beginning of a dream."""
+    if steps == dream.rewards.shape[1]:
+        return dream
+    cut = (slice(None), slice(steps))
+    return Dream(dream.start, dream.states[cut], dream.actions[cut], dream.rewards[cut], dream.continuations[cut])
+
+
+def discounted_return(
+    dream: Dream, discount: float, value: Value | None = None, termination: bool = True
+) -> Float[Tensor, "batch"]:
     """Return sum_k discount^k (prod_{j<k} c_j) r_k: after a predicted termination nothing more is earned.
 
     The reward that arrives with the terminal state itself still counts.
@@ -73,8 +116,10 @@ def discounted_return(dream: Dream, discount: float, value: Value | None = None)
         dream: `[batch, horizon]`.
         discount: of future rewards.
         value: what is earned after the dream's last state; default: nothing.
+        termination: False takes every c_j for 1.
     """
-    reached = torch.cumprod(discount * dream.continuations, dim=1)
+    continuations = dream.continuations if termination else torch.ones_like(dream.continuations)
+    reached = torch.cumprod(discount * continuations, dim=1)
     weights = torch.cat([torch.ones_like(reached[:, :1]), reached[:, :-1]], dim=1)
     total = (dream.rewards * weights).sum(dim=1)
     return total if value is None else total + reached[:, -1] * value(dream.states[:, -1])

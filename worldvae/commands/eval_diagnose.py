@@ -1,0 +1,74 @@
+"""`worldvae eval RUN --diagnose`: what is there to say of the world model itself?"""
+
+import json
+from pathlib import Path
+
+import torch
+
+from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
+from worldvae.diagnostics import diagnose as examine
+from worldvae.errors import UserError
+from worldvae.held_out import witness
+from worldvae.run import Run
+
+EFFORT = Effort()
+
+
+def diagnose(run: Run, agent: str, episodes: int, seed: int, inference: bool, as_json: bool) -> None:
+    """Print and draw what the diagnostics say of the model on episodes that `agent` plays."""
+    check_plotting()
+    folder = run.folder / "diagnosis"
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write to {folder} ({error.strerror}): a diagnosis is kept there.") from None
+    seen = witness(run, run.make_agent(agent), episodes, seed)
+    try:
+        generator = torch.Generator().manual_seed(seed)
+        found = examine(run.model, seen.rows, seen.valid, generator, seen.truth, effort=EFFORT if inference else None)
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
+    page, numbers = folder / f"{agent}_seed{seed}.png", folder / f"{agent}_seed{seed}.json"
+    title = f"{run.folder.name}: {run.config.env.id}, {episodes} episodes of {agent}"
+    head = {"env_id": run.config.env.id, "agent": agent, "episodes": episodes, "seed": seed}
+    whole = head | found.as_json() | {"file": str(page)}
+    numbers.write_text(json.dumps(whole, allow_nan=False))
+    draw_page(found, page, title)
+    print(json.dumps(whole) if as_json else _findings(found, page, numbers))
+
+
+def _findings(found: Diagnosis, page: Path, numbers: Path) -> str:
+    lines = [
+        f"latents              {found.collapse.verdict}: {found.collapse.active:.0%} of z active, "
+        f"KL {found.collapse.kl:.2f} nats per row (prior: {found.prior_kind})",
+        f"prior hole           log-ratio {found.hole['log_ratio']:.3f} nats, MMD\u00b2 {found.hole['mmd']:.4f}; "
+        f"given the memory {found.conditional_hole:.3f} nats (estimates; 0: what is imagined is what is inferred)",
+    ]
+    c = found.calibration
+    for h in [] if c is None else [h for h in (1, 5, 15) if h <= len(c.coverage)]:
+        assert c is not None
+        lines.append(
+            f"{h:2d} steps ahead       {c.coverage[h - 1]:.0%} inside the {c.level:.0%} interval, "
+            f"spread {c.spread[h - 1]:.3f}, error {c.skill[h - 1]:.3f}, CRPS {c.crps[h - 1]:.3f}"
+        )
+    if found.probe is not None:
+        lines.append("its vector, linear   R\u00b2 " + ", ".join(f"{value:.2f}" for value in found.probe))
+    lines += _inference(found)
+    return "\n".join([*lines, f"The plots are in {page}, the numbers in {numbers}"])
+
+
+def _inference(found: Diagnosis) -> list[str]:
+    lines = []
+    if found.gaps is not None:
+        g = found.gaps
+        lines.append(
+            f"the bound lacks      {g.amortisation:.3f} by amortisation, {g.conditioning:.3f} by conditioning, "
+            f"{g.approximation:.3f} by approximation (estimates, nats per row, of {g.slices} slices of {g.rows} rows)"
+        )
+    lines += [
+        f"one row inferred     {way.gap:.3f} nats below log p, {way.milliseconds:.2f} ms, "
+        f"{way.decoder_calls} decoded: {way.name}"
+        for way in found.inference or []
+    ]
+    reasons = [f"{name}: {why}" for name, why in found.left_out.items() if why != "not asked"]
+    return [*lines, *(f"left out             {reason}" for reason in reasons)]

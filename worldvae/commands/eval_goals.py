@@ -1,0 +1,110 @@
+"""`worldvae eval RUN --goals`: how often does planning towards an image lead to what it shows?"""
+
+import json
+
+import torch
+
+from worldvae.errors import UserError, near_miss
+from worldvae.film import film, towards_goals
+from worldvae.goals import OBJECTIVES, GoalSuite, Reached
+from worldvae.planning import GOALS
+from worldvae.progress import say
+from worldvae.run import PLANNERS, Run
+
+GOAL_PLANNERS = tuple(name for name in PLANNERS if name not in ("guided", "tree"))
+"""Planners that no policy guides: the actor of a run has learnt to earn, not to reach what it is shown."""
+
+FILMED = 6
+
+
+def eval_goals(run: Run, agents: str, pairs: int, seed: int, as_json: bool) -> None:
+    """Plan towards held-out goals and print how many were reached, between the floor and the ceiling.
+
+    Args:
+        run: whose world model plans.
+        agents: planners, separated by commas; "actor", which knows no goals, stands for icem.
+        pairs: of start and goal.
+        seed: of the pairs and of the planners.
+        as_json: print one object in place of a table.
+
+    Raises:
+        UserError: If an agent is no planner, or no goals are known of the environment.
+    """
+    names = _planners(agents)
+    suite = GoalSuite(run.config.env, pairs, seed)
+    results, films = [suite.random()], []
+    for name in names:
+        for objective in OBJECTIVES:
+            try:
+                found = suite.model(run, name, objective, FILMED)
+            except UserError as error:
+                if objective in GOALS:
+                    raise
+                say(f"Planning along what was seen is left out: {error}")
+                continue
+            results.append(found)
+            if found.frames is not None and suite.goals.pixels is not None:
+                arrived = torch.from_numpy(found.distances[:FILMED] <= found.tolerance).cummax(dim=1).values
+                path = run.folder / "goals" / f"{name}_{objective}_seed{seed}.gif"
+                films.append(str(film(path, towards_goals(suite.goals.pixels[:FILMED], found.frames, arrived))))
+        results.append(suite.oracle(getattr(run.config, name)))
+    print(json.dumps(_object(suite, results, films), allow_nan=False) if as_json else _table(suite, results, films))
+
+
+def _planners(agents: str) -> list[str]:
+    given = dict.fromkeys(name.strip() for name in agents.split(","))
+    names = [name for name in given if name != "random"]  # which is always the floor
+    names = ["icem"] if names in ([], ["actor"]) else names
+    for name in names:
+        if name not in GOAL_PLANNERS:
+            raise UserError(
+                f"--goals with the agent {name!r}: goals are planned for, by one or more of "
+                f"{', '.join(GOAL_PLANNERS)}.{near_miss(name, GOAL_PLANNERS)}"
+            )
+    return names
+
+
+def _object(suite: GoalSuite, results: list[Reached], films: list[str]) -> dict[str, object]:
+    return {
+        "env_id": suite.env.id,
+        "pairs": len(suite.pairs),
+        "solved_starts_left_out": suite.pairs.solved,
+        "seed": suite.seed,
+        "decisions": suite.budget,
+        "reached": suite.world.reached,
+        "goals": [found.as_json() for found in results],
+        "films": films,
+    }
+
+
+WORDS = {
+    "none": "",
+    "geodesic": "the way along what was seen",
+    "distance": "the distance of latents",
+    "probability": "log q given the goal's frame",
+    "true": "the distance of true states",
+}
+"""What plans are judged by, in words."""
+
+
+def _table(suite: GoalSuite, results: list[Reached], films: list[str]) -> str:
+    kinds = sorted(set(suite.pairs.kinds))
+    groups = "".join(f"{kind:>12}" for kind in kinds)
+    lines = [
+        f"{suite.env.id}, {len(suite.pairs)} held-out pairs, seed {suite.seed} ({suite.pairs.solved} more were solved "
+        "from the start, and left out)",
+        f"reached: {suite.world.reached}, after one of {suite.budget} decisions",
+        f"{'agent':16}{'plans by':30}{'reached':>8}{'95 % interval':>15}{groups}{'at the end':>12}{'decisions':>11}"
+        f"{'a second':>10}",
+    ]
+    for found in results:
+        entry = found.as_json()
+        low, high = entry["ci95"]
+        shares = "".join(f"{entry['groups'][kind]['success']:12.0%}" for kind in kinds)
+        median = "" if entry["median_decisions"] is None else f"{entry['median_decisions']:.0f}"
+        name = f"{found.agent}, oracle" if found.objective == "true" else found.agent
+        lines.append(
+            f"{name:16}{WORDS[found.objective]:30}{entry['success']:8.0%}{f'{low:.0%} to {high:.0%}':>15}{shares}"
+            f"{entry['held']:12.0%}{median:>11}{entry['decisions_per_second']:10.0f}"
+        )
+    return "\n".join([*lines, *(f"The film is in {path}" for path in films)])

@@ -1,0 +1,69 @@
+"""Plans beside what then happened: what an agent had in mind at some decisions of an episode, and what came of it."""
+
+import torch
+
+from worldvae.agents import ModelAgent
+from worldvae.dream import OpenLoop, seen_and_decoded
+from worldvae.envs import EnvConfig
+from worldvae.errors import UserError
+from worldvae.evaluation import Episodes, play
+from worldvae.types import Batch, State
+from worldvae.world_model import WorldModel
+
+CONTEXT = 3
+"""Rows that are shown of what came before a decision."""
+
+
+def film_plans(agent: ModelAgent, env: EnvConfig, decisions: int = 4, seed: int = 0) -> OpenLoop:
+    """Play one held-out episode and hold some of the agent's plans beside what then happened.
+
+    Args:
+        agent: one that plans.
+        env: the environment.
+        decisions: how many of them are shown, evenly spread over the episode but for its end, where little follows.
+        seed: of the episode and of the agent's randomness.
+
+    Raises:
+        UserError: If the agent does not plan, the episode is over at once, or the environment fails.
+    """
+    played = play(agent, env, 1, seed, keep_rows=True)
+    if not played.carries or played.carries[0].plan is None:
+        raise UserError(f"there is nothing to film of {agent.name}: it acts without a plan.")
+    first, last = CONTEXT - 1, int(played.lengths[0]) - 1
+    if last < first:
+        raise UserError(f"the episode of seed {seed} was over after {last + 1} decisions: choose another --seed.")
+    last = max(first, last - played.carries[0].plan.actions.shape[1])
+    at = torch.linspace(first, last, min(decisions, last - first + 1)).round().long().tolist()
+    return plans_and_outcomes(agent.model, played, at)
+
+
+@torch.no_grad()
+def plans_and_outcomes(model: WorldModel, played: Episodes, at: list[int]) -> OpenLoop:
+    """Return, for each decision in `at`, the plan that was made there and the rows that followed.
+
+    The plan is imagined from the state in which it was made, along the mode of the prior. What followed was decided
+    anew at every step, so the two may part without the model being wrong.
+
+    Args:
+        model: the world model that was planned on.
+        played: one episode, with its rows and carries.
+        at: decisions, none of them before row `CONTEXT - 1`.
+    """
+    assert played.rows is not None and played.carries is not None
+    carries, length = played.carries, int(played.lengths[0])
+    plans = [carries[t].plan for t in at]
+    actions = torch.cat([plan.actions for plan in plans if plan is not None])
+    horizon = actions.shape[1]
+    dreamt = model.imagine(State.cat([carries[t].state for t in at], dim=0), actions, mode=True)
+    seen = State.stack([State.cat([carries[t - k].state for t in at], dim=0) for k in reversed(range(CONTEXT))], dim=1)
+    rows = Batch.cat([_window(played.rows, t - CONTEXT + 1, CONTEXT + horizon) for t in at], dim=0).to(model.device)
+    truth, shown = seen_and_decoded(model, rows.observation, State.cat([seen, dreamt.states], dim=1))
+    valid = torch.tensor(at).unsqueeze(1) + torch.arange(1, horizon + 1) <= length
+    pixels = rows.observation.pixels is not None
+    return OpenLoop(CONTEXT, truth, shown, rows.reward[:, CONTEXT:].cpu(), dreamt.rewards.cpu(), valid, pixels)
+
+
+def _window(rows: Batch, start: int, length: int) -> Batch:
+    """Return rows of the only episode; behind its end, the last one again."""
+    found = rows[:, start : start + length]
+    return Batch.cat([found, *[found[:, -1:]] * (length - found.reward.shape[1])], dim=1)
