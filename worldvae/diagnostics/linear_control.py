@@ -234,7 +234,7 @@ def control(
     world: str = "stiff",
     planner: str = "cem",
     *,
-    episodes: int = 48,
+    episodes: int = 128,
     burn_in: int = 50,
     steps: int = 50,
     seed: int = 0,
