@@ -1,12 +1,12 @@
-"""The block GRU against a written-out formula, and its block maps against a block-diagonal matrix."""
+"""The GRU against torch's; the block GRU against a written-out formula, its maps against a block-diagonal matrix."""
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
+from torch import Tensor, nn
 
-from worldvae.networks import BlockGRUCell
+from worldvae.networks import BlockGRUCell, GRUCell
 from worldvae.networks.recurrent import BlockLinear
 
 
@@ -19,6 +19,30 @@ def awake(cell: BlockGRUCell) -> BlockGRUCell:
 
 def layer_norm(x: Tensor, gain: Tensor, bias: Tensor) -> Tensor:
     return (x - x.mean(-1, keepdim=True)) / (x.var(-1, correction=0, keepdim=True) + 1e-3).sqrt() * gain + bias
+
+
+def test_the_gru_is_torchs() -> None:
+    """The same next memory and the same gradients, for the same weights."""
+    torch.manual_seed(0)
+    ours, torchs = GRUCell(5, 7).double(), nn.GRUCell(5, 7).double()
+    torchs.load_state_dict(ours.state_dict())
+    found = []
+    for cell in (ours, torchs):
+        x, memory = torch.linspace(-2, 2, 15).double().view(3, 5), torch.linspace(-1, 1, 21).double().view(3, 7)
+        inputs = [x.requires_grad_(), memory.requires_grad_()]
+        after = cell(*inputs)
+        found.append([after, *torch.autograd.grad(after.square().sum(), [*inputs, *cell.parameters()])])
+    for a, b in zip(*found, strict=True):
+        assert torch.allclose(a, b, rtol=1e-12, atol=1e-14)
+
+
+def test_the_gru_keeps_its_memory_in_float32() -> None:
+    torch.manual_seed(0)
+    cell, x, memory = GRUCell(5, 7).requires_grad_(False), torch.randn(3, 5), torch.randn(3, 7)
+    plain = cell(x, memory)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cell(x, memory)
+    assert found.dtype == torch.float32 and 0 < float((found - plain).abs().max()) < 0.02
 
 
 few = st.integers(1, 3)

@@ -1,10 +1,10 @@
 """A gated recurrent memory."""
 
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from worldvae.memory.memory import Memory
-from worldvae.networks import JointMLP
+from worldvae.networks import GRUCell, JointMLP
 from worldvae.types import State
 
 
@@ -24,7 +24,7 @@ class GRUMemory(Memory):
     def __init__(self, latent: int, action: int, size: int, hidden: int, *, bypass: bool = False) -> None:
         super().__init__(size)
         self.mix = JointMLP(latent, action, hidden, 1, bypass=bypass)
-        self.cell = nn.GRUCell(hidden, size)
+        self.cell = GRUCell(hidden, size)
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:
         """Return what of a step does not wait for the state: the action's share of the input layer."""

@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from worldvae.memory.memory import Memory
-from worldvae.networks import MLP, JointMLP
+from worldvae.networks import MLP, JointMLP, LayerNorm
 from worldvae.types import State
 
 
@@ -28,11 +28,11 @@ class WindowAttention(nn.Module):
     def __init__(self, size: int, heads: int, window: int) -> None:
         super().__init__()
         self.heads = heads
-        self.norm = nn.LayerNorm(size, eps=1e-3)
+        self.norm = LayerNorm(size, eps=1e-3)
         self.queries_keys_values = nn.Linear(size, 3 * size, bias=False)
         self.out = nn.Linear(size, size, bias=False)
         self.age = nn.Parameter(torch.zeros(heads, window))
-        self.feed = nn.Sequential(nn.LayerNorm(size, eps=1e-3), MLP(size, 2 * size, 1, size))
+        self.feed = nn.Sequential(LayerNorm(size, eps=1e-3), MLP(size, 2 * size, 1, size))
 
     def forward(
         self,
@@ -85,7 +85,7 @@ class TransformerMemory(Memory):
         super().__init__(size, (window - 1) + math.prod(self.shape))
         self.token = JointMLP(latent, action, size, 1)
         self.layers = nn.ModuleList(WindowAttention(size, heads, window) for _ in range(layers))
-        self.norm = nn.LayerNorm(size, eps=1e-3)
+        self.norm = LayerNorm(size, eps=1e-3)
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch size"]:
         """Return the action's share of the token."""

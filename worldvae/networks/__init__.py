@@ -4,7 +4,8 @@ from worldvae.networks.conv import ConvDecoder, ConvEncoder
 from worldvae.networks.denoiser import Denoiser
 from worldvae.networks.haste import by_haste, hasten
 from worldvae.networks.mlp import MLP, BypassedMLP, JointMLP, perceptron
-from worldvae.networks.recurrent import BlockGRUCell
+from worldvae.networks.norm import LayerNorm
+from worldvae.networks.recurrent import BlockGRUCell, GRUCell
 from worldvae.networks.strided import TRUNKS, StridedDecoder, StridedEncoder
 
 __all__ = [
@@ -15,7 +16,9 @@ __all__ = [
     "ConvDecoder",
     "ConvEncoder",
     "Denoiser",
+    "GRUCell",
     "JointMLP",
+    "LayerNorm",
     "StridedDecoder",
     "StridedEncoder",
     "by_haste",

@@ -13,17 +13,10 @@ from jaxtyping import Float, Shaped, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from worldvae.networks.norm import ChannelNorm
 from worldvae.networks.upsample import Shuffle, paint
 
 PATCH = 4
-
-
-class ChannelNorm(nn.LayerNorm):
-    """LayerNorm over the channel axis of an image tensor."""
-
-    def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel height width"]:
-        """Normalise each pixel's channels (a view for channels-last tensors)."""
-        return super().forward(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
 
 
 def _grid(shape: tuple[int, int, int], stages: int) -> tuple[int, int]:

@@ -8,8 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldvae.networks.conv import PATCH, ChannelNorm, compute_dtype
+from worldvae.networks.conv import PATCH, compute_dtype
 from worldvae.networks.mlp import MLP
+from worldvae.networks.norm import ChannelNorm
 from worldvae.networks.upsample import paint
 
 HARMONICS = 4

@@ -7,6 +7,8 @@ and of a single number little more than its sign. Where magnitudes matter, a lin
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldvae.networks.norm import LayerNorm
+
 
 class Linear(nn.Linear):
     """torch's Linear, for inputs of length 0 too: the memory of a static VAE."""
@@ -34,7 +36,7 @@ class MLP(nn.Sequential):
         modules: list[nn.Module] = []
         width = features
         for _ in range(layers):
-            modules += [Linear(width, hidden, bias=False), nn.LayerNorm(hidden, eps=1e-3), nn.SiLU()]
+            modules += [Linear(width, hidden, bias=False), LayerNorm(hidden, eps=1e-3), nn.SiLU()]
             width = hidden
         if out is not None:
             last = Linear(width, out)
@@ -113,7 +115,7 @@ class JointMLP(nn.Module):
             nn.init.uniform_(part.weight, -bound, bound)
         self.rest: nn.Module = nn.Identity()
         if layers:
-            self.rest = nn.Sequential(nn.LayerNorm(hidden, eps=1e-3), nn.SiLU(), MLP(hidden, hidden, layers - 1, out))
+            self.rest = nn.Sequential(LayerNorm(hidden, eps=1e-3), nn.SiLU(), MLP(hidden, hidden, layers - 1, out))
         self.bypass = Linear(hidden, out or hidden, bias=False) if bypass and layers else None
 
     def forward(

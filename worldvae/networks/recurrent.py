@@ -1,9 +1,28 @@
-"""Recurrent cells that torch does not have."""
+"""Recurrent cells: torch's own in fewer operations, and one that it does not have."""
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from worldvae.networks.norm import LayerNorm
+
+
+class GRUCell(nn.GRUCell):
+    """`nn.GRUCell`, with the two gates computed as one and the memory mixed in one step.
+
+    r, u = sigmoid(W x + V h),  n = tanh(W' x + r * V' h),  h' = u * h + (1 - u) * n.
+    """
+
+    def forward(  # type: ignore[override]  # torch's batch and memory may be missing
+        self, x: Float[Tensor, "batch features"], memory: Float[Tensor, "batch memory"]
+    ) -> Float[Tensor, "batch memory"]:
+        """Return the next memory."""
+        size = self.hidden_size
+        of_x, of_memory = F.linear(x, self.weight_ih, self.bias_ih), F.linear(memory, self.weight_hh, self.bias_hh)
+        gates = torch.sigmoid(of_x[:, : 2 * size] + of_memory[:, : 2 * size])
+        candidate = torch.tanh(torch.addcmul(of_x[:, 2 * size :], gates[:, :size], of_memory[:, 2 * size :]))
+        return torch.lerp(candidate.to(memory.dtype), memory, gates[:, size:].to(memory.dtype))
 
 
 class BlockLinear(nn.Module):
@@ -53,7 +72,7 @@ class BlockGRUCell(nn.Module):
         bound = (memory // blocks + features) ** -0.5
         self.weight = nn.Parameter(torch.empty(memory, features).uniform_(-bound, bound))
         self.mix = BlockLinear(memory, memory, blocks, bound)
-        self.norm = nn.LayerNorm(memory, eps=1e-3)
+        self.norm = LayerNorm(memory, eps=1e-3)
         self.gates = BlockLinear(memory, 3 * memory, blocks, (memory // blocks) ** -0.5)
 
     def project(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch memory"]:

@@ -8,7 +8,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from worldvae.networks.conv import ChannelNorm, compute_dtype
+from worldvae.networks.conv import compute_dtype
+from worldvae.networks.norm import ChannelNorm
 from worldvae.networks.upsample import EnlargedConv, TransposedConv
 
 

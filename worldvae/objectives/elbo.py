@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from worldvae.types import Batch, State, TensorTree
@@ -87,12 +87,7 @@ def elbo(
     dynamics, representation = model.prior.balanced_kl(q, states.latent, states.memory)
     pixels = vector = None
     if batch.observation.pixels is not None:
-        picked = _pick(batch, decode_steps, generator)
-        frames = unit(batch.observation.pixels.flatten(0, 1)[picked])
-        found = model.decode(states.flatten()[picked], "pixels").log_prob(frames)
-        scale = batch.reward.numel() / len(picked)
-        scattered = found.new_zeros(batch.reward.numel()).index_put((picked,), found * scale)
-        pixels = scattered.view_as(batch.reward)
+        pixels = _pixel_nats(model, batch.observation.pixels, states, decode_steps, generator)
     if batch.observation.vector is not None:
         vector = model.decode(states, "vector").log_prob(model.squash(batch.observation.vector))
     if model.two_stage:  # nor do reward and continuation shape the latents
@@ -108,13 +103,21 @@ def elbo(
     )
 
 
-def _pick(batch: Batch, decode_steps: int, generator: torch.Generator | None) -> Int[Tensor, " row"]:
-    """Indices into the flattened rows whose frames are decoded."""
-    size, length = batch.reward.shape
-    device = batch.reward.device
+def _pixel_nats(
+    model: WorldModel,
+    frames: Tensor,
+    states: State,
+    decode_steps: int,
+    generator: torch.Generator | None,
+) -> Float[Tensor, "batch time"]:
+    """Return log p(x | h, z) of frames: of all, or at a random choice of rows scaled up, zero at the others."""
+    size, length = frames.shape[:2]
     if not 0 < decode_steps < length:
-        return torch.arange(size * length, device=device)
-    return torch.randperm(size * length, generator=generator, device=device)[: size * decode_steps]
+        return model.decode(states, "pixels").log_prob(unit(frames))
+    picked = torch.randperm(size * length, generator=generator, device=frames.device)[: size * decode_steps]
+    found = model.decode(states.flatten()[picked], "pixels").log_prob(unit(frames.flatten(0, 1)[picked]))
+    scattered = found.new_zeros(size * length).index_put((picked,), found * (length / decode_steps))
+    return scattered.view(size, length)
 
 
 def elbo_loss(terms: Terms, config: ELBOConfig, estimated: bool = False) -> Float[Tensor, ""]:
