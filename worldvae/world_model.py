@@ -333,4 +333,4 @@ def _compiled_step() -> Callable[..., State]:
 
 def unit(pixels: Tensor) -> Float[Tensor, "*batch channel height width"]:
     """Return frames as float in 0..1, whether they come as uint8 or already as float."""
-    return pixels.float() / 255 if pixels.dtype == torch.uint8 else pixels
+    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels

@@ -66,12 +66,13 @@ class ConvEncoder(nn.Module):
         patches = self._patches(x.reshape(-1, *self.shape))
         dtype = compute_dtype(patches.device)
         centre = self._patches(self.centre.unsqueeze(0)).to(dtype)
-        patches = patches.to(dtype) / 255 - centre if x.dtype == torch.uint8 else patches.to(dtype) - centre
+        # (In place: what was made of bytes belongs to nobody else.)
+        patches = patches.to(dtype).div_(255).sub_(centre) if x.dtype == torch.uint8 else patches.to(dtype) - centre
         out: Tensor = self.layers(patches)
         return out.reshape(*batch, self.out_features)
 
     def _patches(self, x: Shaped[Tensor, "batch channel height width"]) -> Shaped[Tensor, "batch patch rows columns"]:
-        padded = F.pad(x, self.pad)
+        padded = F.pad(x, self.pad) if any(self.pad) else x  # (a pad by nothing is a copy)
         if padded.dtype != torch.uint8:
             return rearrange(padded, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH).permute(0, 3, 1, 2)
         # Four bytes that lie side by side stay side by side: moved as one integer, they take a third of the time.

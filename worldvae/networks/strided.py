@@ -103,8 +103,11 @@ class StridedEncoder(nn.Module):
         batch = x.shape[:-3]
         frames = x.reshape(-1, *self.shape)
         dtype = compute_dtype(frames.device)
-        unit = frames.to(dtype) / 255 if x.dtype == torch.uint8 else frames.to(dtype)
-        maps = F.pad(unit - self.centre.to(dtype), self.pad).contiguous(memory_format=torch.channels_last)
+        centre = self.centre.to(dtype)
+        # (In place: what was made of bytes belongs to nobody else.)
+        shifted = frames.to(dtype).div_(255).sub_(centre) if x.dtype == torch.uint8 else frames.to(dtype) - centre
+        padded = F.pad(shifted, self.pad) if any(self.pad) else shifted  # (a pad by nothing is a copy)
+        maps = padded.contiguous(memory_format=torch.channels_last)
         out: Tensor = self.layers(maps)
         return out.permute(0, 2, 3, 1).reshape(*batch, self.out_features)
 
