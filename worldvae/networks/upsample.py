@@ -162,8 +162,11 @@ _WORDS = {4: torch.int32, 8: torch.int64, 16: torch.complex128}
 """Types by their length in bytes."""
 
 
-def _words(x: Tensor, factor: int) -> Tensor:
-    """See the numbers of x `factor` at a time."""
+def words_of(x: Tensor, factor: int) -> Tensor:
+    """See the numbers of x `factor` at a time.
+
+    Through one axis: of one channel, torch takes any strides for contiguous, and then cannot see words in them.
+    """
     flat = x.reshape(-1)
     return (flat.clone() if flat.storage_offset() % factor else flat).view(_WORDS[factor * x.itemsize])
 
@@ -172,14 +175,14 @@ class _Paint(torch.autograd.Function):
     """`[n, rows, columns, (channel, f, f)]` to `[n, channel, f rows, f columns]`.
 
     It is `torch.pixel_shuffle`, moving the f pixels that lie side by side as one word: on a CPU in a fraction of the
-    time. (Words are seen through a single axis, because of one channel torch takes any strides for contiguous.)
+    time.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, f: int) -> Tensor:
         n, rows, columns, size = x.shape
         ctx.factor = f
-        words = _words(x, f).view(n, rows, columns, size // f**2, f)
+        words = words_of(x, f).view(n, rows, columns, size // f**2, f)
         return words.permute(0, 3, 1, 4, 2).reshape(-1).view(x.dtype).view(n, size // f**2, f * rows, f * columns)
 
     @staticmethod
@@ -187,7 +190,7 @@ class _Paint(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         gradient, f = gradients[0], ctx.factor
         n, channels, height, width = gradient.shape
-        words = _words(gradient, f).view(n, channels, height // f, f, width // f)
+        words = words_of(gradient, f).view(n, channels, height // f, f, width // f)
         patches = words.permute(0, 2, 4, 1, 3).reshape(-1).view(gradient.dtype)
         return patches.view(n, height // f, width // f, f**2 * channels), None
 
