@@ -106,4 +106,6 @@ def test_a_gaussian_reward_is_calibrated_too(make_model, make_batch) -> None:
     assert reward.log_prob(rows.reward).shape == (4, 5)
     other = make_model(None, vector=3, awake=False)
     other.calibrate(rows.observation, rows.reward)  # a two-hot needs no units
+    model.calibrate(rows.observation, torch.zeros_like(rows.reward))
+    assert float(model.reward_head.scale) == 1.0  # where nothing was earned yet, nothing is known of a scale
     assert torch.equal(other.reward(other.observe(rows).posterior).mean, torch.zeros(4, 5))

@@ -14,12 +14,11 @@ from worldvae.child import Child, Tasks
 from worldvae.errors import UserError
 from worldvae.parts import WorldModelConfig
 from worldvae.run import Run
+from worldvae.seeds import stream
 from worldvae.types import ActionLayout, ObservationLayout, State
 from worldvae.world_model import WorldModel
 
 Tensors = dict[str, Tensor]
-DREAMS = 2**40
-"""Added to the seed of a run, it gives the seed of dreams in a process of their own."""
 
 
 @runtime_checkable
@@ -219,7 +218,7 @@ def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
         return Inline(run.actor_critic, noise)
     rows = config.train.batch * config.train.length
     try:
-        return Beside(run.model, run.actor_critic, config.actor_critic, rows, config.seed + DREAMS)
+        return Beside(run.model, run.actor_critic, config.actor_critic, rows, stream(config.seed, "dreams"))
     except (OSError, RuntimeError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise UserError(

@@ -104,7 +104,8 @@ class WorldModelConfig:
             where magnitudes do (vectors of few entries, about linear dynamics).
         ensemble: heads beside the prior whose disagreement says where the model does not know (0: none).
         reward: p(r | h, z): "two_hot" over bins, for rewards of any scale; or "gaussian" with one learned sigma, whose
-            mean is smooth, for rewards that are a smooth function of the state and of one scale.
+            mean is smooth, for rewards that are a smooth function of the state and of one scale, which the first
+            (random) play has to show.
         bins: of the reward's two-hot distribution.
         pixel_sigma: standard deviation of frames in 0..1; where it is learned, its first value.
         pixel_sigma_learned: whether it is.

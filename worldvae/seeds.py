@@ -1,13 +1,40 @@
-"""Which seeds there are."""
+"""Which seeds there are, and how one gives several."""
+
+import zlib
 
 from worldvae.errors import UserError
 
+MASK = 2**64 - 1
+
 
 def check_seed(seed: int) -> None:
-    """Raise unless `seed` is one that torch, NumPy and Gymnasium all take.
+    """Raise unless `seed` is one that torch, NumPy and Gymnasium all take, and all tell from the others.
+
+    (On a CPU torch looks at the last 32 bits only.)
 
     Raises:
-        UserError: If it is negative or has more than 63 bits.
+        UserError: If it is negative or has more than 32 bits.
     """
-    if not 0 <= seed < 2**63:
-        raise UserError(f"seed={seed} is not a seed: take a whole number from 0 to {2**63 - 1}.")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed} is not a seed: take a whole number from 0 to {2**32 - 1}.")
+
+
+def stream(seed: int, name: str) -> int:
+    """Return the seed of those random numbers of a run that are called `name`.
+
+    They have nothing to do with the numbers of any run's own seed, nor with those of another name. Adding a large
+    constant would not do: on a CPU torch looks at the last 32 bits only.
+    """
+    return mix(seed, zlib.crc32(name.encode()))
+
+
+def mix(base: int, key: int) -> int:
+    """Return a seed of 64 bits in which every bit depends on every bit of `base` and `key`.
+
+    Reference: Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators", figure 16 (SplitMix64, with
+    the finaliser of Stafford's mix 13).
+    """
+    z = (base + (key + 1) * 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    return z ^ (z >> 31)

@@ -137,7 +137,8 @@ class WorldModel(nn.Module):
             vector.scale.copy_(rows.std(0, correction=0).clamp(min=1e-2))
         if reward is not None and isinstance(self.reward_head, ScalarGaussianLikelihood):
             self.reward_head.offset.copy_(reward.mean())
-            self.reward_head.scale.copy_(reward.std(correction=0).clamp(min=1e-2))
+            spread = reward.std(correction=0)
+            self.reward_head.scale.copy_(torch.where(spread > 1e-6, spread.clamp(min=1e-2), 1.0))
 
     def squash(self, vector: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
         """Return observed vectors in the units that are encoded and decoded: symlog (`config.vector_symlog`)."""

@@ -147,6 +147,8 @@ def test_a_markov_memory_that_carries_the_action_ends_with_it() -> None:
     state = State(torch.randn(5, 6), torch.randn(5, 3), torch.tensor([[0.0], [1.0], [1.0], [0.0], [1.0]]))
     memory = module(state, action)
     assert torch.equal(memory[:, 4:], action)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(module(state, action)[:, 4:], action)
     assert torch.equal(memory[[0, 3], :4], torch.zeros(2, 4))  # the learnt beginning
     plain = MarkovMemory(3, 2, 4, 8)
     plain.load_state_dict(module.state_dict())

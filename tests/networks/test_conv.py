@@ -139,3 +139,16 @@ def test_frames_may_lie_in_memory_in_any_order(size: tuple[int, int], channels: 
     frames = pictures.permute(0, 3, 1, 2)
     assert torch.allclose(encoder(frames), encoder(frames.float() / 255), atol=1e-5)
     assert torch.equal(encoder(frames), encoder(frames.clone(memory_format=torch.contiguous_format)))
+
+
+def test_frames_of_one_channel_may_lie_anyhow_in_memory() -> None:
+    torch.manual_seed(0)
+    encoder, decoder = ConvEncoder((1, 16, 16), 4), ConvDecoder(5, (1, 16, 16), 4)
+    coloured = torch.randint(0, 256, (3, 16, 16, 3), dtype=torch.uint8)
+    wide = torch.randint(0, 256, (3, 1, 16, 32), dtype=torch.uint8)
+    grey = torch.tensor(7, dtype=torch.uint8)
+    for frames in (coloured[..., 0].unsqueeze(1), wide[..., ::2], wide.flatten()[1:769].view(3, 1, 16, 16)):
+        assert torch.equal(encoder(frames), encoder(frames.clone(memory_format=torch.contiguous_format)))
+    assert torch.equal(encoder(grey.expand(3, 1, 16, 16)), encoder(torch.full((3, 1, 16, 16), 7, dtype=torch.uint8)))
+    decoder(torch.randn(3, 5)).sum().backward()  # whose gradient is one number, seen everywhere
+    assert decoder.layers[-1].bias.grad is not None

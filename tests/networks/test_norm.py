@@ -49,10 +49,12 @@ def test_torch_alone_loses_them() -> None:
     assert min(off(gradients(norm, x, g), exact(norm, x, g))[1:]) > 0.1
 
 
-def test_weights_near_zero_do_not_matter() -> None:
+@pytest.mark.parametrize("small", [0.0, 1e-6, -1e-3, 0.02, -0.12])
+def test_weights_near_zero_do_not_matter(small: float) -> None:
+    """Nor those that are small beside their bias, where little is left of the input in what comes out."""
     norm = LayerNorm(16, eps=1e-3)
     with torch.no_grad():
-        norm.weight[:4] = torch.tensor([0.0, 1e-6, -1e-3, 5e-3])
+        norm.weight[:4] = small
         norm.bias[:4] = 1.0
     x, g = some(2**14, 16)
     found, truth = gradients(norm, x, g), exact(norm, x, g)
@@ -65,9 +67,25 @@ def test_float32_few_rows_and_frozen_weights_are_left_to_torch() -> None:
     for a, b in zip(gradients(ours, x.float(), g.float()), gradients(torchs, x.float(), g.float()), strict=True):
         assert torch.equal(a, b)
     assert torch.equal(ours(x), torchs(x))
+    assert torchs_own(ours, x[:64]) and not torchs_own(ours, x[:65])
     ours.requires_grad_(False)
-    x.requires_grad_()
-    assert type(ours(x).grad_fn).__name__ == "NativeLayerNormBackward0"
+    assert torchs_own(ours, x.requires_grad_())
+
+
+def torchs_own(norm: nn.LayerNorm, x: Tensor) -> bool:
+    return type(norm(x).grad_fn).__name__ == "NativeLayerNormBackward0"
+
+
+def test_what_has_no_bias_or_more_axes_is_left_to_torch() -> None:
+    x = some(2**12, 16)[0].view(-1, 4, 16)
+    assert torchs_own(LayerNorm(16, bias=False), x) and torchs_own(LayerNorm((4, 16)), x)
+
+
+def test_a_bias_learns_beside_a_frozen_weight() -> None:
+    norm = LayerNorm(16)
+    norm.weight.requires_grad_(False)
+    (found,) = torch.autograd.grad(norm(some(2**14, 16)[0]).float().sum(), norm.bias)
+    assert torch.equal(found, torch.full((16,), float(2**14)))
 
 
 def test_maps_are_normalised_over_their_channels() -> None:

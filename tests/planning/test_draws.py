@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from worldvae.planning import Draws
-from worldvae.planning.draws import mix
+from worldvae.seeds import mix
 
 LIKE = torch.zeros(1)
 

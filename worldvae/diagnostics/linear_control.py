@@ -32,11 +32,9 @@ from worldvae.planning import (
     discounted_return,
     plan,
 )
+from worldvae.seeds import stream
 from worldvae.types import Batch, Dream, State
 from worldvae.world_model import WorldModel
-
-DICE = 2**41
-"""Added to the seeds of the worlds that are controlled, which no training and no planner has."""
 
 SEARCH = {"horizon": 10, "candidates": 80, "elites": 8, "iterations": 4, "std": 0.15, "min_std": 0.005, "discount": 1.0}
 PLANNERS: dict[str, PlanConfig] = {
@@ -256,17 +254,19 @@ def control(
     truth, pilot = known(world), Pilot(model, planner, seed)
     if episodes < 2 or burn_in < 0 or steps < 1:
         raise ValueError("a standard error needs 2 episodes at least, and at least 1 step must count")
-    dice = Dice(truth, episodes, DICE + seed)
+    dice = Dice(truth, episodes, stream(seed, "control"))
     ours = dice.plant()
     best = Plant(truth, ours.state, ours.seen[0])
-    more, began = torch.zeros(episodes, dtype=torch.float64), time.perf_counter()
+    more, seconds = torch.zeros(episodes, dtype=torch.float64), 0.0
     for t in range(burn_in + steps):
+        began = time.perf_counter()
+        action = pilot.act(ours)
+        seconds += (time.perf_counter() - began) / (burn_in + steps)
         shock = dice(truth.Q), dice(truth.R)
-        difference = ours.step(REACH * pilot.act(ours), *shock) - best.step(optimal(best), *shock)
+        difference = ours.step(REACH * action, *shock) - best.step(optimal(best), *shock)
         if t >= burn_in:
             more += difference / steps
-    least, seconds = float(lqg_cost(truth)), (time.perf_counter() - began) / (burn_in + steps)
-    error = float(more.std()) / math.sqrt(episodes)
+    least, error = float(lqg_cost(truth)), float(more.std()) / math.sqrt(episodes)
     return LinearControlResult(
         *(world, planner, seed, episodes, steps), least, least + float(more.mean()), error, seconds
     )

@@ -52,7 +52,7 @@ def learn_rewards(model: WorldModel, rows: Batch, updates: int, generator: torch
     """Fit p(r | h, z) and p(c | h, z), and nothing else, to what the posterior makes of `rows`.
 
     In one bound with the world, rewards, which know the state without noise, would have a posterior that does not read
-    them hide how uncertain it is, and p would be bent. The first row, where nothing has been earned yet, is left out.
+    them hide how uncertain it is, and p would be bent. First rows, where nothing has been earned yet, are not fitted.
     """
     model.calibrate(Observation(), rows.reward)
     with torch.no_grad():

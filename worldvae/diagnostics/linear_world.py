@@ -28,6 +28,7 @@ from worldvae.networks.mlp import Linear
 from worldvae.objectives import ELBOConfig, elbo
 from worldvae.parts import WorldModelConfig
 from worldvae.priors import ParametricPrior
+from worldvae.seeds import stream
 from worldvae.types import ActionLayout, Batch, Kind, Observation, ObservationLayout
 from worldvae.world_model import WorldModel
 
@@ -50,9 +51,6 @@ LINEAR = WorldModelConfig(
     bfloat16=False,
 )
 """A state-space model with a latent as long as the world's state, whose networks have linear bypasses."""
-
-HELD_OUT = 2**40
-"""The seed of the held-out episodes, which no training has."""
 
 OBJECTIVE = ELBOConfig(free_nats=0.0, reward=0.0, continuation=0.0)
 OPTIMISER = OptimiserConfig(learning_rate=1e-2, final=0.0, clip=1.0)
@@ -172,7 +170,7 @@ def learn_linear_world(
             nats = -LENGTH * float(metrics["model/vector_nats"] + metrics["model/kl"])
             progress(f"{world} {context} seed {seed}: update {update + 1} of {updates}, bound {nats:.1f}")
     seconds = time.perf_counter() - began
-    held = draw(episodes, generator=torch.Generator().manual_seed(HELD_OUT))
+    held = draw(episodes, generator=torch.Generator().manual_seed(stream(0, "held-out episodes")))
     exact = log_likelihood(WORLDS[world], *held)
     reconstruction, kl = measure(learner.model, rows_of(*held), samples, generator)
     return LinearWorldResult(

@@ -44,7 +44,7 @@ class MarkovMemory(Memory):
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:
         """Return the action's share of the first layer, and the action behind it if it is carried."""
         out: Tensor = self.mix.project(action)
-        return torch.cat([out, action.to(out.dtype)], dim=-1) if self.carried else out
+        return torch.cat([out, action], dim=-1) if self.carried else out  # (the action as exact as it is)
 
     def advance(
         self, state: State, projected: Float[Tensor, "batch hidden"]

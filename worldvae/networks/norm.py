@@ -16,8 +16,8 @@ FEW = 64
 """Rows of which torch's sums are good enough."""
 PARTS, WIDE = 64, 128
 """Each sum is made of so many parts, and narrow rows are put side by side to this width, which a CPU adds up faster."""
-SMALL = 1e-2
-"""Weights below which the normalised input is not read off the output."""
+SMALL = 1e-2, 1 / 8
+"""Weights below the first, or below this share of the bias, do not let the normalised input be read off the output."""
 
 
 class _Norm(torch.autograd.Function):
@@ -43,7 +43,7 @@ class _Norm(torch.autograd.Function):
         )
         g = g.flatten(0, -2)
         of_bias = column_sums(g)
-        if bool((weight.abs() < SMALL).any()):
+        if bool((weight.abs() < (SMALL[1] * bias.abs()).clamp(min=SMALL[0])).any()):
             normal = (x.float() - mean) * scale
             of_weight = (g.float() * normal.flatten(0, -2)).sum(0)
         else:
@@ -66,8 +66,15 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
         """Normalise the last axis."""
-        learns = self.elementwise_affine and self.weight.requires_grad and torch.is_grad_enabled()
-        if learns and x.dtype == torch.bfloat16 and x.device.type == "cpu" and x.numel() > FEW * x.shape[-1]:
+        learns = self.weight is not None and self.bias is not None and torch.is_grad_enabled()
+        if (
+            learns
+            and (self.weight.requires_grad or self.bias.requires_grad)
+            and len(self.normalized_shape) == 1
+            and x.dtype == torch.bfloat16
+            and x.device.type == "cpu"
+            and x.numel() > FEW * x.shape[-1]
+        ):
             out: Tensor = _Norm.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
             return out
         return super().forward(x)

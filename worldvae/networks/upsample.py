@@ -167,7 +167,7 @@ def words_of(x: Tensor, factor: int) -> Tensor:
 
     Through one axis: of one channel, torch takes any strides for contiguous, and then cannot see words in them.
     """
-    flat = x.reshape(-1)
+    flat = x.reshape(-1).contiguous()
     return (flat.clone() if flat.storage_offset() % factor else flat).view(_WORDS[factor * x.itemsize])
 
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-MASK = 2**64 - 1
+from worldvae.seeds import mix
 
 
 class Draws:
@@ -62,15 +62,3 @@ class Draws:
     def uniform(self, *shape: int) -> Float[Tensor, "batch *shape"]:
         """Return numbers in [0, 1)."""
         return self.each(lambda g: torch.rand(shape, device=self.device, dtype=self.dtype, generator=g))
-
-
-def mix(base: int, key: int) -> int:
-    """Return a seed of 64 bits in which every bit depends on every bit of `base` and `key`.
-
-    Reference: Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators", figure 16 (SplitMix64, with
-    the finaliser of Stafford's mix 13).
-    """
-    z = (base + (key + 1) * 0x9E3779B97F4A7C15) & MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
-    return z ^ (z >> 31)

@@ -1,0 +1,31 @@
+"""Seeds that torch tells apart, and streams that have nothing to do with one another."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from worldvae.errors import UserError
+from worldvae.seeds import check_seed, stream
+
+
+def drawn(seed: int) -> Tensor:
+    return torch.randn(8, generator=torch.Generator().manual_seed(seed))
+
+
+def test_torch_looks_at_32_bits_only() -> None:
+    """Why seeds have no more, and why adding a large number gives no other stream."""
+    assert torch.equal(drawn(3), drawn(3 + 2**40))
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 2**63])
+def test_seeds_that_would_be_taken_for_others_are_refused(seed: int) -> None:
+    with pytest.raises(UserError, match="take a whole number from 0 to 4294967295"):
+        check_seed(seed)
+    check_seed(2**32 - 1)
+
+
+def test_streams_differ_by_seed_and_by_name_and_from_the_seed_itself() -> None:
+    seeds = [*range(4), *(stream(seed, name) for seed in range(4) for name in ("dreams", "control"))]
+    rows = [tuple(drawn(seed).tolist()) for seed in seeds]
+    assert len(set(rows)) == len(seeds)
+    assert stream(0, "dreams") == stream(0, "dreams")
