@@ -51,7 +51,7 @@ def _dull() -> Iterator[None]:
 
 
 def inspect(obs: str = "auto", **kwargs: Any) -> Any:
-    return inspect_env(EnvConfig("Dull-v0", obs=obs, size=(16, 16), kwargs=kwargs), seconds=0.05)
+    return inspect_env(EnvConfig("Dull-v0", obs=obs, size=(16, 16), kwargs=kwargs), seconds=0.3)
 
 
 def test_a_good_environment_has_no_problems() -> None:
