@@ -20,7 +20,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.diagnostics.linear_world import LENGTH, REACH, WORLDS, rows_of
+from worldvae.diagnostics.linear_world import LENGTH, REACH, known, rows_of
 from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain
 from worldvae.planning import (
     CEMConfig,
@@ -270,14 +270,3 @@ def control(
     return LinearControlResult(
         *(world, planner, seed, episodes, steps), least, least + float(more.mean()), error, seconds
     )
-
-
-def known(world: str) -> LinearGaussian:
-    """Return the world of that name.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if world not in WORLDS:
-        raise ValueError(f"world={world!r} is not a linear-Gaussian world: take one of {', '.join(WORLDS)}")
-    return WORLDS[world]

@@ -11,13 +11,14 @@ from itertools import chain
 import torch
 from torch.nn import functional as F
 
-from worldvae.diagnostics.linear_control import known, play
+from worldvae.diagnostics.linear_control import play
 from worldvae.diagnostics.linear_world import (
     LENGTH,
     LINEAR,
     OBJECTIVE,
     OPTIMISER,
     REACH,
+    known,
     learn_linear_world,
     rows_of,
 )

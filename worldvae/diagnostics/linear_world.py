@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from torch import Tensor
 
 from worldvae.distributions import FullGaussianFamily
-from worldvae.exact import MILD, STIFF, log_likelihood, random_episodes
+from worldvae.exact import MILD, STIFF, LinearGaussian, log_likelihood, random_episodes
 from worldvae.learner import Learner, Optimiser, OptimiserConfig
 from worldvae.memory import MarkovMemory
 from worldvae.networks import BypassedMLP
@@ -122,6 +122,17 @@ def table(results: Sequence[LinearWorldResult]) -> str:
     return "\n".join(rows)
 
 
+def known(world: str) -> LinearGaussian:
+    """Return the world of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if world not in WORLDS:
+        raise ValueError(f"world={world!r} is not a linear-Gaussian world: take one of {', '.join(WORLDS)}")
+    return WORLDS[world]
+
+
 def learn_linear_world(
     world: str = "mild",
     context: str = "smooth",
@@ -217,8 +228,7 @@ def with_true_p(world: str) -> WorldModel:
 
 
 def _check(world: str, context: str, least: int, episodes: int) -> None:
-    if world not in WORLDS:
-        raise ValueError(f"world={world!r} is not a linear-Gaussian world: take one of {', '.join(WORLDS)}")
+    known(world)
     if context not in ("filter", "smooth"):
         raise ValueError(f"context={context!r} is not what a posterior can read: take filter or smooth")
     if least < 1 or episodes < 2:

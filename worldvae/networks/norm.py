@@ -66,9 +66,10 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
         """Normalise the last axis."""
-        learns = self.weight is not None and self.bias is not None and torch.is_grad_enabled()
         if (
-            learns
+            torch.is_grad_enabled()
+            and self.weight is not None
+            and self.bias is not None
             and (self.weight.requires_grad or self.bias.requires_grad)
             and len(self.normalized_shape) == 1
             and x.dtype == torch.bfloat16
