@@ -88,6 +88,15 @@ class State(TensorTree):
         """What every head reads: memory and latent side by side (joined once, for all of them)."""
         return torch.cat([self.memory, self.latent], dim=-1)
 
+    @classmethod
+    def split(
+        cls, features: Float[Tensor, "*batch features"], size: int, past: Float[Tensor, "*batch past"] | None = None
+    ) -> "State":
+        """Return the state that has these features, of which the first `size` are the memory: views, nothing copied."""
+        state = cls(features[..., :size], features[..., size:], past)
+        state.__dict__["features"] = features  # where the property keeps what it has joined
+        return state
+
 
 @dataclass(frozen=True)
 class Observation(TensorTree):

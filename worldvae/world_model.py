@@ -5,7 +5,7 @@
 `encode, observe, imagine, decode, reward, continuation` are all that a planner, an actor, a film or a diagnostic knows.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Literal, cast
@@ -267,8 +267,15 @@ class WorldModel(nn.Module):
                 state = step(state, self.memory.project(taken[-1]), draw)
                 states.append(state)
             actions = torch.stack(taken, dim=1)
-        imagined = State.stack(states, dim=1).map(Tensor.float)
-        return Dream(start, imagined, actions, self.reward(imagined).mean, self.continuation(imagined).mean)
+        if torch.is_grad_enabled():
+            imagined = State.stack(states, dim=1).map(Tensor.float)
+            seen = imagined.features
+        else:
+            imagined = _joined(states)
+            seen = imagined.features
+            if torch.is_autocast_enabled(seen.device.type):  # once, and not again in each head
+                seen = seen.to(torch.get_autocast_dtype(seen.device.type))
+        return Dream(start, imagined, actions, self.reward_head(seen).mean, self.continuation_head(seen).mean)
 
     def decode(self, states: State, modality: Literal["pixels", "vector"] | None = None) -> Distribution:
         """Return p(x | h, z); `.mean` is `[*batch, channel, height, width]` in 0..1 for frames.
@@ -320,6 +327,18 @@ class WorldModel(nn.Module):
     def continuation(self, states: State) -> Distribution:
         """Return the Bernoulli of the episode going on after a state (1 - termination)."""
         return self.continuation_head(states.features)  # type: ignore[no-any-return]
+
+
+def _joined(states: Sequence[State]) -> State:
+    """Return `State.stack(states, dim=1)` in float32 with its features, each number written once."""
+    first = states[0]
+    size = first.memory.shape[-1]
+    shape = (len(first.memory), len(states), size + first.latent.shape[-1])
+    features = torch.empty(shape, device=first.memory.device)
+    for t, state in enumerate(states):
+        features[:, t, :size], features[:, t, size:] = state.memory, state.latent
+    past = None if first.past is None else torch.stack([cast(Tensor, state.past) for state in states], dim=1).float()
+    return State.split(features, size, past)
 
 
 @cache
