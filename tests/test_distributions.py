@@ -199,6 +199,16 @@ def test_isotropic_gaussian_gradients_are_those_of_torch() -> None:
             assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+def test_isotropic_gaussian_gradients_reach_what_is_scored_and_what_is_broadcast() -> None:
+    inputs = random(2, 6, seed=0).requires_grad_(), random(5, 2, 6, seed=1).requires_grad_()
+    sigma = torch.full((1,), 0.7)
+    weights = torch.arange(10.0).view(5, 2)
+    ours = torch.autograd.grad((weights * IsotropicGaussian(inputs[0], sigma, 1).log_prob(inputs[1])).sum(), inputs)
+    scores = Normal(inputs[0], sigma.expand(2, 6)).log_prob(inputs[1]).sum(-1)
+    for a, b in zip(ours, torch.autograd.grad((weights * scores).sum(), inputs), strict=True):
+        assert torch.allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
 def test_isotropic_gaussian_samples_have_its_moments_and_can_be_scored() -> None:
     torch.manual_seed(0)
     gaussian = IsotropicGaussian(torch.tensor([[1.0, -2.0]]), torch.tensor([0.5, 2.0]), 1)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from worldvae.learner import Learner, OptimiserConfig
 from worldvae.objectives import ELBOConfig, elbo
@@ -16,6 +17,8 @@ OTHERS = [
     {"bypass": True},
     {"bypass": True, "memory": "markov", "latent": "full", "context": "smooth"},
     {"bypass": True, "memory": "markov", "memory_action": True, "reward": "gaussian"},
+    {"plain": True, "reward": "gaussian"},
+    {"plain": True, "latent": "categorical"},
     {"frames": "heteroscedastic"},
     {"frames": "logistic"},
     {"frames": "logistic", "trunk": "strided"},
@@ -69,6 +72,10 @@ def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str
         ({"bypass": True, "prior": "flow"}, "no linear map for prior=flow: prior=own"),
         ({"bypass": True, "posterior": "flow"}, "no linear map for posterior=flow"),
         ({"bypass": True, "stages": "two"}, "no linear map for stages=two"),
+        ({"plain": True, "memory": "block_gru"}, "no plain perceptron for memory=block_gru: memory=gru fits"),
+        ({"plain": True, "memory": "markov"}, "no plain perceptron for memory=markov: memory=gru fits"),
+        ({"plain": True, "prior": "flow"}, "no plain perceptron for prior=flow: prior=own fits"),
+        ({"plain": True, "bypass": True}, "plain=true and bypass=true are two kinds of perceptron"),
         ({"components": 0}, "components=0 must be at least 1"),
     ],
     ids=str,
@@ -76,6 +83,12 @@ def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str
 def test_what_does_not_fit_is_refused(choice: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         WorldModelConfig(**choice)
+
+
+def test_no_perceptron_of_a_plain_model_is_normalised(make_model) -> None:
+    model: WorldModel = make_model((1, 16, 16), vector=3, depth=4, plain=True, trunk="strided")
+    normalised = [name for name, part in model.named_modules() if isinstance(part, nn.LayerNorm | nn.SiLU)]
+    assert normalised and all(name.startswith(("encoders.pixels", "decoders.pixels")) for name in normalised)
 
 
 def test_in_two_stages_the_dynamics_learn_on_latents_that_they_do_not_shape(make_model, make_batch) -> None:

@@ -28,6 +28,14 @@ def test_features_are_memory_then_latent() -> None:
     assert state.features.tolist() == [[1.0, 2.0, 3.0]]
 
 
+def test_splitting_features_undoes_joining_them_and_copies_nothing() -> None:
+    features = torch.arange(12.0).view(2, 2, 3)
+    state = State.split(features, 2)
+    assert state.features is features and state.memory.data_ptr() == features.data_ptr()
+    assert torch.equal(State(state.memory, state.latent).features, features)
+    assert torch.equal(state[:, -1].features, features[:, -1])  # what is made of it joins anew
+
+
 def test_map_reaches_nested_trees_and_keeps_what_is_absent() -> None:
     doubled = batch(2, 3, vector=False).map(lambda x: x + x)
     assert torch.equal(doubled.reward, 2 * batch(2, 3).reward)

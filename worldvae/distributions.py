@@ -6,13 +6,12 @@ free of everything that does not depend on the step before.
 """
 
 import math
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from einops import rearrange
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 from torch.distributions import (
     Distribution,
     Independent,
@@ -319,35 +318,17 @@ class IsotropicGaussian(Distribution):
         size = math.prod(self.event_shape)
         if self.sigma.numel() == 1:
             sigma = self.sigma.reshape(())
-            mean, value = torch.broadcast_tensors(self.loc, value)
-            squared: Tensor = _SquaredDistance.apply(mean, value, dims)  # type: ignore[no-untyped-call]
-            squared = squared / (2 * sigma.square())
+            squared = self._squared(value).flatten(-dims).sum(-1) / (2 * sigma.square())
             log_sigma = size * sigma.log()
         else:
-            squared = ((self.loc - value) / self.sigma).square().flatten(-dims).sum(-1) / 2
+            squared = (self._squared(value) / self.sigma.square()).flatten(-dims).sum(-1) / 2
             log_sigma = self.sigma.log().expand(self.event_shape).sum()
         return -(squared + log_sigma + size / 2 * math.log(2 * math.pi))
 
-
-class _SquaredDistance(torch.autograd.Function):
-    """|x - y|^2 over the last `dims` axes: on images it is passes over memory that cost, and these are as few as can be.
-
-    d |x - y|^2 / dx = 2 (x - y).
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, dims: int) -> Tensor:
-        off = x - y
-        ctx.save_for_backward(off)
-        ctx.dims = dims
-        return torch.linalg.vector_norm(off.flatten(-dims), dim=-1).square_()
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-        (off,) = ctx.saved_tensors
-        of_x = off * (2 * gradients[0])[(..., *[None] * ctx.dims)]
-        return of_x, -of_x if ctx.needs_input_grad[1] else None, None
+    def _squared(self, value: Tensor) -> Tensor:
+        # One pass over memory each way; (x - mean) ** 2 would take four, and on images that is what costs.
+        mean, value = torch.broadcast_tensors(self.loc, value)
+        return F.mse_loss(mean, value, reduction="none")
 
 
 def symlog(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:

@@ -102,6 +102,8 @@ class WorldModelConfig:
         bypass: whether linear maps go around the normalised layers of the perceptrons that vectors, memory, prior,
             posterior and a Gaussian reward pass through. Those layers hardly see how long their input is, which matters
             where magnitudes do (vectors of few entries, about linear dynamics).
+        plain: whether those perceptrons and the reward's and the continuation's have ReLU alone in place of norms and
+            SiLU, as PlaNet's have: faster to plan with.
         ensemble: heads beside the prior whose disagreement says where the model does not know (0: none).
         reward: p(r | h, z): "two_hot" over bins, for rewards of any scale; or "gaussian" with one learned sigma, whose
             mean is smooth, for rewards that are a smooth function of the state and of one scale, which the first
@@ -140,6 +142,7 @@ class WorldModelConfig:
     transforms: int = 3
     sampling: int = 4
     bypass: bool = False
+    plain: bool = False
     ensemble: int = 0
     bins: int = 255
     pixel_sigma: float = 0.25
@@ -204,6 +207,11 @@ class WorldModelConfig:
             if self.bypass and getattr(self, name) not in fit:
                 wrong = f"{name}={getattr(self, name)}"
                 raise ValueError(f"bypass=true has no linear map for {wrong}: {name}={' or '.join(fit)} fits it")
+            if self.plain and getattr(self, name) not in fit[:1]:
+                wrong = f"{name}={getattr(self, name)}"
+                raise ValueError(f"plain=true has no plain perceptron for {wrong}: {name}={fit[0]} fits it")
+        if self.plain and self.bypass:
+            raise ValueError("plain=true and bypass=true are two kinds of perceptron: take one of them")
 
     def resolve(self, field: str) -> int:
         """Return a number of this config, or the one that `size` sets."""
@@ -229,7 +237,7 @@ def make_memory(config: WorldModelConfig, latent: int, action: int) -> Memory:
         return BlockGRUMemory(latent, action, size, hidden)
     if config.memory == "markov":
         return MarkovMemory(latent, action, size, hidden, bypass=config.bypass, carry=config.memory_action)
-    return GRUMemory(latent, action, size, hidden, bypass=config.bypass)
+    return GRUMemory(latent, action, size, hidden, bypass=config.bypass, plain=config.plain)
 
 
 def make_latents(
@@ -244,7 +252,7 @@ def make_latents(
         shared = AmortisedPosterior(memory, embedding, family, hidden)
         return VampPrior(shared, memory, embedding, hidden, config.components), shared
     priors: dict[str, Callable[[], Prior]] = {
-        "own": lambda: ParametricPrior(memory, family, hidden, bypass=config.bypass),
+        "own": lambda: ParametricPrior(memory, family, hidden, bypass=config.bypass, plain=config.plain),
         "standard": lambda: StandardPrior(latent),
         "mixture": lambda: MixturePrior(memory, latent, hidden, config.components),
         "flow": lambda: FlowPrior(memory, latent, hidden, config.transforms),
@@ -256,16 +264,17 @@ def make_latents(
         return TwoStagePrior(prior), FramePosterior(embedding, family, hidden)
     if config.posterior == "flow":
         return prior, FlowPosterior(memory, embedding, latent, hidden, config.transforms)
-    return prior, AmortisedPosterior(memory, embedding, family, hidden, bypass=config.bypass)
+    kind = {"bypass": config.bypass, "plain": config.plain}
+    return prior, AmortisedPosterior(memory, embedding, family, hidden, **kind)
 
 
 def make_vector(config: WorldModelConfig, entries: int, features: int) -> tuple[MLP | BypassedMLP, GaussianLikelihood]:
     """Return the perceptrons from vectors of so many entries to embeddings, and p(x | h, z) from such features."""
     hidden, layers = config.resolve("hidden"), config.resolve("layers")
-    encoder: MLP | BypassedMLP = MLP(entries, hidden, layers)
+    encoder: MLP | BypassedMLP = MLP(entries, hidden, layers, plain=config.plain)
     if config.bypass:
         encoder = BypassedMLP(entries, hidden, layers, hidden)
-    trunk = perceptron(features, hidden, layers, entries, zero=True, bypass=config.bypass)
+    trunk = perceptron(features, hidden, layers, entries, zero=True, bypass=config.bypass, plain=config.plain)
     learned = "each" if config.vector_sigma_learned else None
     return encoder, GaussianLikelihood(trunk, (entries,), sigma=config.vector_sigma, learned=learned)
 
@@ -274,9 +283,10 @@ def make_reward(config: WorldModelConfig, features: int) -> TwoHotLikelihood | S
     """Return p(r | h, z) from such features."""
     hidden, layers = config.resolve("hidden"), config.resolve("layers")
     if config.reward == "gaussian":  # behind a norm, one hidden layer draws no good parabola: two do
-        trunk = perceptron(features, hidden, max(2, layers), 1, zero=True, bypass=config.bypass)
+        layers = max(2, layers)
+        trunk = perceptron(features, hidden, layers, 1, zero=True, bypass=config.bypass, plain=config.plain)
         return ScalarGaussianLikelihood(trunk)
-    return TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True))
+    return TwoHotLikelihood(MLP(features, hidden, layers, config.bins, zero=True, plain=config.plain))
 
 
 def make_frames(

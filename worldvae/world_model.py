@@ -86,7 +86,7 @@ class WorldModel(nn.Module):
         self.ensemble = Ensemble(memory, self.family, hidden, config.ensemble) if config.ensemble else None
         self.smoother = Smoother(embedding, action.size, hidden) if config.context == "smooth" else None
         self.reward_head = make_reward(config, features)
-        self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1))
+        self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1, plain=config.plain))
 
     @property
     def device(self) -> torch.device:
@@ -267,14 +267,10 @@ class WorldModel(nn.Module):
                 state = step(state, self.memory.project(taken[-1]), draw)
                 states.append(state)
             actions = torch.stack(taken, dim=1)
-        if torch.is_grad_enabled():
-            imagined = State.stack(states, dim=1).map(Tensor.float)
-            seen = imagined.features
-        else:
-            imagined = _joined(states)
-            seen = imagined.features
-            if torch.is_autocast_enabled(seen.device.type):  # once, and not again in each head
-                seen = seen.to(torch.get_autocast_dtype(seen.device.type))
+        imagined = State.stack(states, dim=1).map(Tensor.float) if torch.is_grad_enabled() else _joined(states)
+        seen = imagined.features
+        if torch.is_autocast_enabled(seen.device.type):  # once, and not in each head
+            seen = seen.to(torch.get_autocast_dtype(seen.device.type))
         return Dream(start, imagined, actions, self.reward_head(seen).mean, self.continuation_head(seen).mean)
 
     def decode(self, states: State, modality: Literal["pixels", "vector"] | None = None) -> Distribution:
@@ -331,8 +327,7 @@ class WorldModel(nn.Module):
 
 def _joined(states: Sequence[State]) -> State:
     """Return `State.stack(states, dim=1)` in float32 with its features, each number written once."""
-    first = states[0]
-    size = first.memory.shape[-1]
+    first, size = states[0], states[0].memory.shape[-1]
     shape = (len(first.memory), len(states), size + first.latent.shape[-1])
     features = torch.empty(shape, device=first.memory.device)
     for t, state in enumerate(states):

@@ -28,6 +28,15 @@ def test_against_the_formula() -> None:
     assert torch.allclose(net(x), F.silu(hidden) @ linears[1].weight.T + linears[1].bias, atol=1e-5)
 
 
+def test_a_plain_one_against_the_formula() -> None:
+    torch.manual_seed(0)
+    net = MLP(3, 4, 2, 2, plain=True)
+    x = torch.randn(7, 3)
+    first, second, last = (m for m in net if isinstance(m, nn.Linear))
+    assert torch.allclose(net(x), last(F.relu(second(F.relu(first(x))))), atol=1e-6)
+    assert torch.equal(perceptron(3, 4, 2, 2, plain=True)(0 * x).std(dim=0), torch.zeros(2))
+
+
 @pytest.mark.parametrize("zero", [True, False])
 def test_zero_starts_the_prediction_at_zero(zero: bool) -> None:
     torch.manual_seed(0)
@@ -55,6 +64,16 @@ def test_the_joint_perceptron_is_one_of_both_inputs() -> None:
         theirs.load_state_dict(ours.state_dict())
     assert torch.allclose(joint(x, joint.project(y)), whole(torch.cat([x, y], dim=-1)), atol=1e-6)
     assert float(joint.join.weight.detach().abs().max()) <= 5**-0.5
+
+
+@pytest.mark.parametrize("shape", [(6,), (6, 7)])
+def test_a_plain_joint_perceptron_too(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    joint = JointMLP(3, 2, 4, 2, 5, plain=True)
+    x, y = torch.randn(*shape, 3), torch.randn(*shape, 2)
+    weight = torch.cat([joint.join.weight, joint.project.weight], dim=1)
+    hidden = F.relu(F.linear(torch.cat([x, y], dim=-1), weight, joint.project.bias))
+    assert torch.allclose(joint(x, joint.project(y)), joint.rest[1](hidden), atol=1e-6)
 
 
 def test_the_first_layer_forgets_the_length_of_its_input_and_a_bypass_keeps_it() -> None:

@@ -69,8 +69,5 @@ class GaussianLikelihood(nn.Module):
         return IsotropicGaussian(self._mean(features), self.sigma, self.event_dims)
 
     def _mean(self, features: Tensor) -> Tensor:
-        out: Tensor = self.trunk(features)
-        mean = full_precision(out)
-        if self.event_dims == 1:
-            return torch.addcmul(self.offset, self.scale, mean)
-        return mean + self.offset if mean is out else mean.add_(self.offset)  # (in place: a copy is nobody else's)
+        out = full_precision(self.trunk(features))
+        return out + self.offset if self.event_dims > 1 else torch.addcmul(self.offset, self.scale, out)

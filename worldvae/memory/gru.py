@@ -17,13 +17,16 @@ class GRUMemory(Memory):
         size: length of h.
         hidden: width of the input layer.
         bypass: whether a linear map goes around it.
+        plain: ReLU there in place of norm and SiLU.
 
     Reference: Hafner et al. 2019, "Learning Latent Dynamics for Planning from Pixels", section 3.
     """
 
-    def __init__(self, latent: int, action: int, size: int, hidden: int, *, bypass: bool = False) -> None:
+    def __init__(
+        self, latent: int, action: int, size: int, hidden: int, *, bypass: bool = False, plain: bool = False
+    ) -> None:
         super().__init__(size)
-        self.mix = JointMLP(latent, action, hidden, 1, bypass=bypass)
+        self.mix = JointMLP(latent, action, hidden, 1, bypass=bypass, plain=plain)
         self.cell = GRUCell(hidden, size)
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:

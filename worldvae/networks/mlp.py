@@ -1,9 +1,11 @@
 """Multi-layer perceptrons: (Linear, LayerNorm, SiLU) x layers, then optionally a Linear.
 
 The first layer has no bias and is normalised: such a perceptron sees the direction of its input and hardly its length,
-and of a single number little more than its sign. Where magnitudes matter, a linear bypass keeps them.
+and of a single number little more than its sign. Where magnitudes matter, a linear bypass keeps them. A plain
+perceptron, (Linear, ReLU) x layers, has fewer passes over its numbers, which is what small layers spend their time on.
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -21,8 +23,14 @@ class Linear(nn.Linear):
             nn.init.zeros_(self.bias)
 
 
+def _hidden(features: int, width: int, plain: bool) -> list[nn.Module]:
+    if plain:
+        return [Linear(features, width), nn.ReLU()]
+    return [Linear(features, width, bias=False), LayerNorm(width, eps=1e-3), nn.SiLU()]
+
+
 class MLP(nn.Sequential):
-    """Normalised perceptron.
+    """Normalised perceptron, or a plain one.
 
     Args:
         features: length of the input vector.
@@ -30,13 +38,23 @@ class MLP(nn.Sequential):
         layers: number of hidden layers.
         out: length of the output; None ends after the last activation.
         zero: start the last Linear at zero, so that the first prediction is neutral.
+        plain: ReLU in place of norm and SiLU.
     """
 
-    def __init__(self, features: int, hidden: int, layers: int, out: int | None = None, *, zero: bool = False) -> None:
+    def __init__(
+        self,
+        features: int,
+        hidden: int,
+        layers: int,
+        out: int | None = None,
+        *,
+        zero: bool = False,
+        plain: bool = False,
+    ) -> None:
         modules: list[nn.Module] = []
         width = features
         for _ in range(layers):
-            modules += [Linear(width, hidden, bias=False), LayerNorm(hidden, eps=1e-3), nn.SiLU()]
+            modules += _hidden(width, hidden, plain)
             width = hidden
         if out is not None:
             last = Linear(width, out)
@@ -82,10 +100,12 @@ class BypassedMLP(nn.Module):
 
 
 def perceptron(
-    features: int, hidden: int, layers: int, out: int, *, zero: bool = False, bypass: bool = False
+    features: int, hidden: int, layers: int, out: int, *, zero: bool = False, bypass: bool = False, plain: bool = False
 ) -> MLP | BypassedMLP:
-    """Return an `MLP`, with or without a linear bypass."""
-    return (BypassedMLP if bypass else MLP)(features, hidden, layers, out, zero=zero)
+    """Return an `MLP`, plain or not, or one with a linear bypass."""
+    if bypass:
+        return BypassedMLP(features, hidden, layers, out, zero=zero)
+    return MLP(features, hidden, layers, out, zero=zero, plain=plain)
 
 
 class JointMLP(nn.Module):
@@ -100,28 +120,41 @@ class JointMLP(nn.Module):
         layers: number of hidden layers; 0 leaves one linear map, which needs `out`.
         out: length of the output; None ends after the last activation.
         bypass: whether a linear map goes around the normalised layers.
+        plain: ReLU in place of norm and SiLU.
     """
 
     def __init__(
-        self, features: int, given: int, hidden: int, layers: int, out: int | None = None, *, bypass: bool = False
+        self,
+        features: int,
+        given: int,
+        hidden: int,
+        layers: int,
+        out: int | None = None,
+        *,
+        bypass: bool = False,
+        plain: bool = False,
     ) -> None:
         super().__init__()
         assert layers or out is not None
         width = hidden if layers or out is None else out
-        self.project = Linear(given, width, bias=bypass or not layers)
+        self.project = Linear(given, width, bias=bypass or plain or not layers)
         self.join = Linear(features, width, bias=False)
         for part in (self.project, self.join):
             bound = (features + given) ** -0.5  # that of one matrix over both
             nn.init.uniform_(part.weight, -bound, bound)
         self.rest: nn.Module = nn.Identity()
         if layers:
-            self.rest = nn.Sequential(LayerNorm(hidden, eps=1e-3), nn.SiLU(), MLP(hidden, hidden, layers - 1, out))
+            _, *first = _hidden(hidden, hidden, plain)
+            self.rest = nn.Sequential(*first, MLP(hidden, hidden, layers - 1, out, plain=plain))
         self.bypass = Linear(hidden, out or hidden, bias=False) if bypass and layers else None
 
     def forward(
         self, x: Float[Tensor, "*batch features"], projected: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch out"]:
         """Return mlp([x, y]) for `projected = project(y)`."""
-        mixed = self.join(x) + projected
+        if x.dim() == projected.dim() == 2:  # (the sum within the product: one pass less)
+            mixed = torch.addmm(projected, x, self.join.weight.T)
+        else:
+            mixed = self.join(x) + projected
         out: Tensor = self.rest(mixed)
         return out if self.bypass is None else out + self.bypass(mixed)

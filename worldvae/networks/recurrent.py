@@ -20,7 +20,7 @@ class GRUCell(nn.GRUCell):
         """Return the next memory."""
         size, precise = self.hidden_size, memory.dtype
         of_x, of_memory = F.linear(x, self.weight_ih, self.bias_ih), F.linear(memory, self.weight_hh, self.bias_hh)
-        # Behind the products all is done in the type of the memory: a CPU's tanh of a bfloat16 takes five times as long.
+        # Behind the products all is in the type of the memory: of bfloat16, a CPU's tanh takes five times as long.
         gates = torch.sigmoid((of_x[:, : 2 * size] + of_memory[:, : 2 * size]).to(precise))
         of_x, of_memory = of_x[:, 2 * size :].to(precise), of_memory[:, 2 * size :].to(precise)
         candidate = torch.tanh(torch.addcmul(of_x, gates[:, :size], of_memory))

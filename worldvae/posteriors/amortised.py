@@ -20,6 +20,7 @@ class AmortisedPosterior(Posterior):
         hidden: width of the hidden layers.
         layers: number of hidden layers; 0 leaves a linear map.
         bypass: whether a linear map goes around the hidden layers.
+        plain: ReLU in them in place of norm and SiLU.
 
     Reference: Kingma & Welling 2014, "Auto-Encoding Variational Bayes"; Cremer et al. 2018 for what amortising costs.
     """
@@ -33,10 +34,12 @@ class AmortisedPosterior(Posterior):
         layers: int = 1,
         *,
         bypass: bool = False,
+        plain: bool = False,
     ) -> None:
         super().__init__(family.latent_size)
         self.family = family
-        self.net = JointMLP(memory, embedding, hidden, layers, family.parameter_size, bypass=bypass)
+        out = family.parameter_size
+        self.net = JointMLP(memory, embedding, hidden, layers, out, bypass=bypass, plain=plain)
 
     def extra_repr(self) -> str:
         """Show the family."""

@@ -19,16 +19,24 @@ class ParametricPrior(Prior):
         hidden: width of the hidden layers.
         layers: number of hidden layers.
         bypass: whether a linear map goes around them.
+        plain: ReLU in them in place of norm and SiLU.
     """
 
     estimates_kl = False
 
     def __init__(
-        self, memory: int, family: LatentFamily, hidden: int, layers: int = 1, *, bypass: bool = False
+        self,
+        memory: int,
+        family: LatentFamily,
+        hidden: int,
+        layers: int = 1,
+        *,
+        bypass: bool = False,
+        plain: bool = False,
     ) -> None:
         super().__init__(family.latent_size)
         self.family = family
-        self.net = perceptron(memory, hidden, layers, family.parameter_size, bypass=bypass)
+        self.net = perceptron(memory, hidden, layers, family.parameter_size, bypass=bypass, plain=plain)
 
     def extra_repr(self) -> str:
         """Show the family."""
