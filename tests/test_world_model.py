@@ -185,23 +185,11 @@ def test_imagining_is_stepping(
         summed = reward.logits.softmax(-1) @ reward.bins.abs()
         assert bool(((dream.rewards[:, t] - reward.mean).abs() < 1e-5 * summed).all())
         assert torch.allclose(dream.continuations[:, t], model.continuation(state).mean, atol=1e-5)
-    assert torch.equal(dream.start.features, start.features)
-    assert torch.equal(dream.actions, actions)
-    assert bool(((dream.continuations >= 0) & (dream.continuations <= 1)).all())
-
-
-@parts
-def test_without_gradients_the_same_is_dreamed(make_model: Maker, memory: str, latent: str) -> None:
-    """Its states lie side by side in one tensor there, from which the heads read."""
-    model = make_model(memory=memory, latent=latent)
-    start, actions, noise = State(torch.randn(3, 16), torch.randn(3, 4)), torch.randn(3, 5, 2), noise_of(model, 5, 3)
-    start = State(start.memory, torch.randn(3, model.family.latent_size), model.initial(3).past)
-    plain = model.imagine(start, actions, noise=noise)
-    with torch.no_grad():
+    with torch.no_grad():  # where states lie side by side in one tensor
         fast = model.imagine(start, actions, noise=noise)
-    assert torch.equal(fast.states.features, torch.cat([fast.states.memory, fast.states.latent], dim=-1))
-    assert same(fast.states, plain.states) and torch.allclose(fast.continuations, plain.continuations, atol=1e-6)
-    assert torch.allclose(fast.rewards, plain.rewards, rtol=1e-4, atol=1e-3)
+    assert same(fast.states, dream.states) and torch.allclose(fast.continuations, dream.continuations, atol=1e-5)
+    assert torch.equal(dream.start.features, start.features) and torch.equal(dream.actions, actions)
+    assert bool(((dream.continuations >= 0) & (dream.continuations <= 1)).all())
 
 
 def test_a_policy_sees_the_state_before_each_step(make_model: Maker, feed_noise: Feed) -> None:
