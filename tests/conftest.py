@@ -19,6 +19,23 @@ from worldvae.world_model import WorldModel
 torch.set_num_threads(1)
 
 
+@pytest.hookimpl(trylast=True)  # when it is known which tests are run
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let the longest gates (`gate(seconds=...)`) begin first, and not all of them in one of the two processes.
+
+    Each process is given one half of the list, from its beginning on, and takes from the end of the other's.
+    """
+
+    def seconds(item: pytest.Item) -> float:
+        gate = item.get_closest_marker("gate")
+        return float(gate.kwargs.get("seconds", 0)) if gate else 0.0
+
+    long = sorted(filter(seconds, items), key=seconds, reverse=True)
+    rest = [item for item in items if not seconds(item)]
+    half = len(items) // 2 - len(long[::2])
+    items[:] = [*long[::2], *rest[:half], *long[1::2], *rest[half:]]
+
+
 @pytest.fixture(autouse=True)
 def _seed() -> None:
     """Seed what draws without a generator: the first weights of modules."""

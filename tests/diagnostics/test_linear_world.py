@@ -113,7 +113,7 @@ def test_what_cannot_be_is_refused(wrong: dict[str, object], words: str) -> None
         short(**wrong)
 
 
-@pytest.mark.gate
+@pytest.mark.gate(seconds=150)
 def test_a_learned_model_that_smooths_comes_within_a_nat_of_the_truth_and_not_above_it() -> None:
     found = learn_linear_world("mild", "smooth", updates=3000, seed=0)
     assert -4 * found.gap.error < found.gap.mean <= 1.0, table([found])

@@ -84,7 +84,7 @@ def truly(actions: Tensor) -> float:
     return earned
 
 
-@pytest.mark.gate
+@pytest.mark.gate(seconds=60)
 def test_doubt_keeps_a_planner_where_a_world_model_has_learned() -> None:
     """With the throttle at 0, where the data end, five steps cost 0.48; stalled at once they cost 5.
 

@@ -14,7 +14,7 @@ MARGIN = 12.0
 """Stated beforehand: of 50, uniform actions earn about 15 and the best feedback 48; an agent must earn 12 more."""
 
 
-@pytest.mark.gate
+@pytest.mark.gate(seconds=100)
 def test_tiny_is_learned_from_pixels(tmp_path: Path) -> None:
     path = find_config("tiny")
     assert path is not None

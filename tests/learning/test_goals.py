@@ -14,7 +14,7 @@ BAR, FLOOR = 0.8, 0.25
 passed when this was written), and another machine's rounding should not decide."""
 
 
-@pytest.mark.gate
+@pytest.mark.gate(seconds=270)
 def test_goal_images_are_reached_in_two_rooms(tmp_path: Path) -> None:
     path = find_config("two_rooms")
     assert path is not None

@@ -6,7 +6,7 @@ from worldvae.diagnostics.linear_control import PLANNERS, control, control_table
 from worldvae.diagnostics.linear_training import learn_to_control
 
 
-@pytest.mark.gate
+@pytest.mark.gate(seconds=400)
 def test_every_planner_on_a_learned_model_pays_at_most_15_per_cent_more_than_the_optimum_and_never_less() -> None:
     model = learn_to_control("stiff", updates=3000, seed=0)
     found = [control(model, "stiff", name, episodes=48) for name in PLANNERS]
