@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from worldvae.bench.limits import Limits, unrest
 from worldvae.bench.measures import Measure
 from worldvae.bench.timing import flops, median_seconds
-from worldvae.commands.bench import _figure, _show, _warn_of_differences
+from worldvae.commands.bench import RESTLESS, _figure, _show, _warn_of_differences, _warn_of_unrest
 from worldvae.commands.cli import main
 from worldvae.config import config_names, find_config, load_config
 from worldvae.run import PLANNERS, Run, RunConfig
@@ -37,6 +38,17 @@ def test_the_median_is_of_the_work_alone() -> None:
     assert len(calls) == 2 + 3  # a warm-up, and no fewer than three repetitions
 
 
+def test_unrest_is_the_largest_change_of_a_rate_either_way(capsys: pytest.CaptureFixture[str]) -> None:
+    before = Limits({"float32": 100.0, "bfloat16": 300.0}, {"float32": 80.0, "bfloat16": 200.0}, 1.0)
+    after = Limits({"float32": 150.0, "bfloat16": 300.0}, {"float32": 80.0, "bfloat16": 100.0}, 9.0)
+    assert unrest(before, before) == 1.0
+    assert unrest(before, after) == unrest(after, before) == 2.0
+    _warn_of_unrest(RESTLESS)
+    assert capsys.readouterr().err == ""
+    _warn_of_unrest(2.0)
+    assert "not quiet: its limits changed by a factor of 2.00" in capsys.readouterr().err
+
+
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("bench")
@@ -50,6 +62,7 @@ def test_the_object_keeps_its_contract(measured: Path) -> None:
     found = json.loads(measured.read_text())
     assert {"machine", "train", "imagine", "plan", "infer", "replay"} <= set(found)
     assert {"ms_per_update", "frames_per_second", "roofline_share"} <= set(found["train"])
+    assert found["machine"]["limits_changed_by"] >= 1
     for section, key in (
         ("train", "ms_per_update"),
         ("train", "full_ms_per_update"),

@@ -34,6 +34,15 @@ def measure_limits(device: torch.device, budget: float = 1.0) -> Limits:
     return Limits(matmul, conv, _copy(budget))
 
 
+def unrest(before: Limits, after: Limits) -> float:
+    """Return the largest factor by which a rate of computing differs: 1 on a machine with nothing else to do.
+
+    (Copies are left out: they are as fast as the state of the caches lets them be.)
+    """
+    pairs = [(before.matmul, after.matmul), (before.conv, after.conv)]
+    return max(max(a[name] / b[name], b[name] / a[name]) for a, b in pairs for name in a)
+
+
 def machine(device: torch.device) -> dict[str, object]:
     """Say what machine this is."""
     return {

@@ -13,13 +13,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from worldvae.bench.limits import Limits, machine, measure_limits
+from worldvae.bench.limits import Limits, machine, measure_limits, unrest
 from worldvae.bench.measures import Bench, Measure
 from worldvae.commands.train import find_or_make
 from worldvae.config import config_names
 from worldvae.errors import UserError
 from worldvae.run import configure
 
+RESTLESS = 1.25  # a factor that the limits of a quiet machine do not change by
 CASES = [f"bench/{name}" for name in config_names("bench")]
 
 
@@ -66,7 +67,10 @@ def bench(
         with closing(Bench(config, Path(folder), seconds)) as bench:
             limits = measure_limits(bench.device, seconds / 2)
             found = _measured(bench, limits)
-            head = {"case": case, "machine": machine(bench.device) | _limits(limits), "model": bench.parameters()}
+            changed = unrest(limits, measure_limits(bench.device, seconds / 4))
+            here = machine(bench.device) | _limits(limits) | {"limits_changed_by": changed}
+            head = {"case": case, "machine": here, "model": bench.parameters()}
+    _warn_of_unrest(changed)
     if as_json:
         print(json.dumps(_object(head, found)))
     else:
@@ -82,6 +86,16 @@ def _measured(bench: Bench, limits: Limits) -> list[Measure]:
         if sys.stderr.isatty():
             print(f"{measure.name}: {measure.value:.4g} {measure.unit}", file=sys.stderr, flush=True)
     return found
+
+
+def _warn_of_unrest(changed: float) -> None:
+    """Say on stderr if the machine's own limits were not the same before and after."""
+    if changed > RESTLESS:
+        print(
+            f"This machine was not quiet: its limits changed by a factor of {changed:.2f} while it was measured, and "
+            "each figure may be off by as much.",
+            file=sys.stderr,
+        )
 
 
 def _limits(limits: Limits) -> dict[str, Any]:
