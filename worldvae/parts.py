@@ -103,7 +103,7 @@ class WorldModelConfig:
             posterior and a Gaussian reward pass through. Those layers hardly see how long their input is, which matters
             where magnitudes do (vectors of few entries, about linear dynamics).
         plain: whether those perceptrons and the reward's and the continuation's have ReLU alone in place of norms and
-            SiLU, as PlaNet's have: faster to plan with.
+            SiLU, as PlaNet's have: faster to plan with. (The heads of an ensemble keep theirs.)
         ensemble: heads beside the prior whose disagreement says where the model does not know (0: none).
         reward: p(r | h, z): "two_hot" over bins, for rewards of any scale; or "gaussian" with one learned sigma, whose
             mean is smooth, for rewards that are a smooth function of the state and of one scale, which the first
@@ -282,7 +282,7 @@ def make_vector(config: WorldModelConfig, entries: int, features: int) -> tuple[
 def make_reward(config: WorldModelConfig, features: int) -> TwoHotLikelihood | ScalarGaussianLikelihood:
     """Return p(r | h, z) from such features."""
     hidden, layers = config.resolve("hidden"), config.resolve("layers")
-    if config.reward == "gaussian":  # behind a norm, one hidden layer draws no good parabola: two do
+    if config.reward == "gaussian":  # one hidden layer behind a norm draws no good parabola: two do
         layers = max(2, layers)
         trunk = perceptron(features, hidden, layers, 1, zero=True, bypass=config.bypass, plain=config.plain)
         return ScalarGaussianLikelihood(trunk)

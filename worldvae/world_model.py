@@ -267,11 +267,14 @@ class WorldModel(nn.Module):
                 state = step(state, self.memory.project(taken[-1]), draw)
                 states.append(state)
             actions = torch.stack(taken, dim=1)
-        imagined = State.stack(states, dim=1).map(Tensor.float) if torch.is_grad_enabled() else _joined(states)
-        seen = imagined.features
-        if torch.is_autocast_enabled(seen.device.type):  # once, and not in each head
-            seen = seen.to(torch.get_autocast_dtype(seen.device.type))
-        return Dream(start, imagined, actions, self.reward_head(seen).mean, self.continuation_head(seen).mean)
+        if torch.is_grad_enabled():
+            imagined = seen = State.stack(states, dim=1).map(Tensor.float)
+        else:
+            imagined = seen = _joined(states)
+            if torch.is_autocast_enabled(self.device.type):  # narrowed once, and not in each head
+                narrow = imagined.features.to(torch.get_autocast_dtype(self.device.type))
+                seen = State.split(narrow, self.memory.size)
+        return Dream(start, imagined, actions, self.reward(seen).mean, self.continuation(seen).mean)
 
     def decode(self, states: State, modality: Literal["pixels", "vector"] | None = None) -> Distribution:
         """Return p(x | h, z); `.mean` is `[*batch, channel, height, width]` in 0..1 for frames.
@@ -326,14 +329,11 @@ class WorldModel(nn.Module):
 
 
 def _joined(states: Sequence[State]) -> State:
-    """Return `State.stack(states, dim=1)` in float32 with its features, each number written once."""
-    first, size = states[0], states[0].memory.shape[-1]
-    shape = (len(first.memory), len(states), size + first.latent.shape[-1])
-    features = torch.empty(shape, device=first.memory.device)
-    for t, state in enumerate(states):
-        features[:, t, :size], features[:, t, size:] = state.memory, state.latent
-    past = None if first.past is None else torch.stack([cast(Tensor, state.past) for state in states], dim=1).float()
-    return State.split(features, size, past)
+    """Return `State.stack(states, dim=1)` in float32, as views of its features, which are written in one pass."""
+    parts = torch.cat([part for state in states for part in (state.memory, state.latent)], dim=-1)
+    past = None if states[0].past is None else torch.stack([cast(Tensor, state.past) for state in states], dim=1)
+    features = parts.unflatten(-1, (len(states), -1)).float()
+    return State.split(features, states[0].memory.shape[-1], past if past is None else past.float())
 
 
 @cache

@@ -23,10 +23,8 @@ class Linear(nn.Linear):
             nn.init.zeros_(self.bias)
 
 
-def _hidden(features: int, width: int, plain: bool) -> list[nn.Module]:
-    if plain:
-        return [Linear(features, width), nn.ReLU()]
-    return [Linear(features, width, bias=False), LayerNorm(width, eps=1e-3), nn.SiLU()]
+def _activation(width: int, plain: bool) -> list[nn.Module]:
+    return [nn.ReLU()] if plain else [LayerNorm(width, eps=1e-3), nn.SiLU()]
 
 
 class MLP(nn.Sequential):
@@ -54,7 +52,7 @@ class MLP(nn.Sequential):
         modules: list[nn.Module] = []
         width = features
         for _ in range(layers):
-            modules += _hidden(width, hidden, plain)
+            modules += [Linear(width, hidden, bias=plain), *_activation(hidden, plain)]
             width = hidden
         if out is not None:
             last = Linear(width, out)
@@ -144,15 +142,14 @@ class JointMLP(nn.Module):
             nn.init.uniform_(part.weight, -bound, bound)
         self.rest: nn.Module = nn.Identity()
         if layers:
-            _, *first = _hidden(hidden, hidden, plain)
-            self.rest = nn.Sequential(*first, MLP(hidden, hidden, layers - 1, out, plain=plain))
+            self.rest = nn.Sequential(*_activation(hidden, plain), MLP(hidden, hidden, layers - 1, out, plain=plain))
         self.bypass = Linear(hidden, out or hidden, bias=False) if bypass and layers else None
 
     def forward(
         self, x: Float[Tensor, "*batch features"], projected: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch out"]:
         """Return mlp([x, y]) for `projected = project(y)`."""
-        if x.dim() == projected.dim() == 2:  # (the sum within the product: one pass less)
+        if x.dim() == 2 and x.shape[:1] == projected.shape[:-1]:  # (the sum within the product: one pass less)
             mixed = torch.addmm(projected, x, self.join.weight.T)
         else:
             mixed = self.join(x) + projected

@@ -18,11 +18,11 @@ class GRUCell(nn.GRUCell):
         self, x: Float[Tensor, "batch features"], memory: Float[Tensor, "batch memory"]
     ) -> Float[Tensor, "batch memory"]:
         """Return the next memory."""
-        size, precise = self.hidden_size, memory.dtype
+        size, dtype = self.hidden_size, memory.dtype
         of_x, of_memory = F.linear(x, self.weight_ih, self.bias_ih), F.linear(memory, self.weight_hh, self.bias_hh)
         # Behind the products all is in the type of the memory: of bfloat16, a CPU's tanh takes five times as long.
-        gates = torch.sigmoid((of_x[:, : 2 * size] + of_memory[:, : 2 * size]).to(precise))
-        of_x, of_memory = of_x[:, 2 * size :].to(precise), of_memory[:, 2 * size :].to(precise)
+        gates = torch.sigmoid((of_x[:, : 2 * size] + of_memory[:, : 2 * size]).to(dtype))
+        of_x, of_memory = of_x[:, 2 * size :].to(dtype), of_memory[:, 2 * size :].to(dtype)
         candidate = torch.tanh(torch.addcmul(of_x, gates[:, :size], of_memory))
         return torch.lerp(candidate, memory, gates[:, size:])
 
