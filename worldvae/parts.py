@@ -264,8 +264,8 @@ def make_latents(
         return TwoStagePrior(prior), FramePosterior(embedding, family, hidden)
     if config.posterior == "flow":
         return prior, FlowPosterior(memory, embedding, latent, hidden, config.transforms)
-    kind = {"bypass": config.bypass, "plain": config.plain}
-    return prior, AmortisedPosterior(memory, embedding, family, hidden, **kind)
+    posterior = AmortisedPosterior(memory, embedding, family, hidden, bypass=config.bypass, plain=config.plain)
+    return prior, posterior
 
 
 def make_vector(config: WorldModelConfig, entries: int, features: int) -> tuple[MLP | BypassedMLP, GaussianLikelihood]:

@@ -331,9 +331,9 @@ class WorldModel(nn.Module):
 def _joined(states: Sequence[State]) -> State:
     """Return `State.stack(states, dim=1)` in float32, as views of its features, which are written in one pass."""
     parts = torch.cat([part for state in states for part in (state.memory, state.latent)], dim=-1)
-    past = None if states[0].past is None else torch.stack([cast(Tensor, state.past) for state in states], dim=1)
     features = parts.unflatten(-1, (len(states), -1)).float()
-    return State.split(features, states[0].memory.shape[-1], past if past is None else past.float())
+    pasts = [state.past.float() for state in states if state.past is not None]
+    return State.split(features, states[0].memory.shape[-1], torch.stack(pasts, dim=1) if pasts else None)
 
 
 @cache

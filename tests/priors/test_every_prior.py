@@ -134,7 +134,7 @@ def test_gradients_pass_through_a_sample(name: str) -> None:
     for gradient in torch.autograd.grad((sample * torch.tensor([1.0, 2.0])).sum(), [memory, *prior.parameters()]):
         assert gradient.isfinite().all()
         assert float(gradient.abs().max()) > 0
-    with torch.no_grad():  # (some processors round the last bit otherwise where no gradient is asked for)
+    with torch.no_grad():  # (torch has another formula of SiLU's gradient there, to rounding the same)
         torch.testing.assert_close(prior.step(memory, noise), sample, rtol=1e-5, atol=1e-6)
 
 
