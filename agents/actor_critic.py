@@ -128,14 +128,15 @@ class ActorCritic(nn.Module):
         The step sizes are those for this share (`progress`, 0..1) of the run.
 
         Returns:
-            Metrics: mean imagined return and value, entropy in nats, range of returns.
+            Metrics: mean imagined return and value, entropy in nats, range of returns, and whether the actor took no
+            step because its gradient was not finite.
         """
         config, model = self.config, self._model[0]
         number = starts.memory.shape[0]
         if 0 < config.starts < number:
             device = starts.memory.device
             starts = starts[torch.randperm(number, generator=generator, device=device)[: config.starts]]
-        with frozen(model), frozen(self.critic), torch.set_grad_enabled(self.through_dynamics), model.autocast():
+        with frozen(model), frozen(self.critic), torch.set_grad_enabled(self.through_dynamics):
             dream = model.imagine(starts, lambda s: self._policy(s).draw(generator), config.horizon, generator)
             states = State.cat([starts.map(lambda x: x.unsqueeze(1)), dream.states], dim=1)
             values = self.value(states)
@@ -153,12 +154,13 @@ class ActorCritic(nn.Module):
             objective = advantage * policy.log_prob(dream.actions)
         entropy = policy.entropy()
         actor_loss = -(weights * (objective + config.entropy * entropy)).mean()
-        self.actor_optimiser.step(actor_loss, progress)
+        norm = self.actor_optimiser.step(actor_loss, progress)
         critic_loss = self._update_critic(features, returns.detach(), weights, progress)
         return {
             "actor/loss": actor_loss.detach(),
             "actor/entropy": entropy.detach().mean(),
             "actor/return_scale": scale,
+            "actor/skipped": (~norm.isfinite()).float(),
             "critic/loss": critic_loss,
             "critic/imagined_return": returns.detach().mean(),
             "critic/value": values.detach().mean(),
@@ -167,7 +169,8 @@ class ActorCritic(nn.Module):
 
     def value(self, state: State) -> Float[Tensor, "*batch"]:
         """Return the critic's value of states."""
-        out: Tensor = self.critic(state.features).mean
+        with self._model[0].autocast():
+            out: Tensor = self.critic(state.features).mean
         return out
 
     def _policy(self, state: State) -> ActionDistribution:
@@ -186,7 +189,8 @@ class ActorCritic(nn.Module):
     def _update_scale(self, returns: Float[Tensor, "batch horizon"]) -> Float[Tensor, ""]:
         low, high = torch.quantile(returns.flatten(), torch.tensor([0.05, 0.95], device=returns.device))
         decay = self.config.scale_decay
-        self.scale.mul_(decay).add_((1 - decay) * (high - low))
+        if bool(torch.isfinite(high - low)):  # else neither optimiser takes a step
+            self.scale.mul_(decay).add_((1 - decay) * (high - low))
         corrected = self.scale / (1 - decay ** (self.actor_optimiser.updates + 1))
         out: Tensor = corrected.clamp(min=1.0)
         return out

@@ -79,18 +79,17 @@ class PlannerAgent(ModelAgent):
         config = self.config
         if isinstance(config, TreeConfig) and not explore:
             config = replace(config, gumbel=0.0)
-        with self.model.autocast():
-            found = plan(
-                self.model,
-                state,
-                self.objective(),
-                config,
-                generator,
-                previous=previous,
-                keep=keep,
-                keys=range(len(keep)),
-                guide=self.guide,
-            )
+        found = plan(
+            self.model,
+            state,
+            self.objective(),
+            config,
+            generator,
+            previous=previous,
+            keep=keep,
+            keys=range(len(keep)),
+            guide=self.guide,
+        )
         action = found.actions[:, 0]
         if explore and layout.continuous:
             box = action[:, : layout.continuous]

@@ -5,11 +5,12 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, and by the processes that tests start
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws frames without a screen
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from worldvae.parts import WorldModelConfig
@@ -17,6 +18,8 @@ from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout
 from worldvae.world_model import WorldModel
 
 torch.set_num_threads(1)
+settings.register_profile("untimed", deadline=None)  # a test that fails on a busy machine says nothing
+settings.load_profile("untimed")
 
 
 @pytest.hookimpl(trylast=True)  # when it is known which tests are run
@@ -42,6 +45,14 @@ def _seed() -> None:
     torch.manual_seed(0)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _float32() -> Iterator[None]:
+    """Let "auto" mean float32 on every machine, unmeasured: a test then computes the same everywhere."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("worldvae.parts.faster_precision", lambda *_: "float32")
+        yield
+
+
 @pytest.fixture
 def generator() -> torch.Generator:
     """Return a generator with a fixed seed, for whatever the test draws."""
@@ -62,7 +73,7 @@ def make_model() -> Callable[..., WorldModel]:
         **config: Any,
     ) -> WorldModel:
         numbers = {"memory_size": 16, "hidden": 16, "depth": 4, "gaussian": 4, "groups": 3, "classes": 4, "bins": 41}
-        settings = WorldModelConfig(**{"size": "tiny", "bfloat16": False, **numbers, **config})
+        settings = WorldModelConfig(**{"size": "tiny", "precision": "float32", **numbers, **config})
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             layout = ObservationLayout(pixels, vector)

@@ -90,7 +90,8 @@ def test_who_stops_the_caller_does_not_stop_it(model: WorldModel, beside: Beside
     assert process.exitcode == 0
 
 
-def test_it_leaves_a_core_to_the_other(beside: Beside, model: WorldModel) -> None:
+def test_it_leaves_a_core_to_the_other(beside: Beside, model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("worldvae.behaviour.usable_cores", lambda: 3)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     with threads_beside(beside):

@@ -18,7 +18,8 @@ from worldvae.dream import OpenLoop
 from worldvae.envs import make_from
 from worldvae.evaluation import evaluate
 from worldvae.replay import Replay
-from worldvae.run import RunConfig, create
+from worldvae.run import create
+from worldvae.settings import RunConfig
 from worldvae.trainer import Trainer
 
 SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()

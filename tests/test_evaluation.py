@@ -11,7 +11,8 @@ from worldvae.config import load_config
 from worldvae.envs import EnvConfig, EnvPool
 from worldvae.evaluation import ALONE, Evaluation, bootstrap, evaluate, evaluate_all, play
 from worldvae.plan_film import CONTEXT, plans_and_outcomes
-from worldvae.run import Run, RunConfig
+from worldvae.run import Run
+from worldvae.settings import RunConfig
 
 TINY = EnvConfig("worldvae/Tiny-v0", obs="pixels", size=(16, 16))
 SETTINGS = (Path(__file__).parent / "small_run.txt").read_text().split()

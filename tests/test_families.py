@@ -8,7 +8,8 @@ import yaml
 
 from worldvae.config import config_names, find_config
 from worldvae.errors import UserError
-from worldvae.run import RunConfig, configure, load
+from worldvae.run import load
+from worldvae.settings import RunConfig, configure
 from worldvae.trainer import Trainer
 
 SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()

@@ -140,7 +140,7 @@ def test_the_same_seed_gives_the_same_bits(make_model: Maker, make_batch: Rows) 
 @pytest.mark.parametrize("trunk", ["patch", *TRUNKS])
 def test_a_step_is_that_of_plain_adam_whatever_lies_how_in_memory(trunk: str) -> None:
     """The fused step walks memory: a gradient that lies otherwise than its parameter would be applied scrambled."""
-    config = WorldModelConfig(size="tiny", trunk=trunk, bfloat16=False)
+    config = WorldModelConfig(size="tiny", trunk=trunk, precision="float32")
     layouts = (ObservationLayout((3, 64, 64)), ActionLayout(1))
     fused, plain = WorldModel(*layouts, config), WorldModel(*layouts, config)
     for parameter in fused.parameters():  # painting has begun: with the last layer at zero, nothing behind it learns

@@ -16,7 +16,7 @@ import worldvae as wv
 from worldvae.behaviour import Beside
 from worldvae.config import find_config, load_config
 from worldvae.errors import UserError
-from worldvae.run import RunConfig
+from worldvae.settings import RunConfig
 from worldvae.trainer import Trainer
 
 SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()

@@ -235,7 +235,7 @@ def test_dream_gradients_reach_the_actions(make_model: Maker, generator: torch.G
 def test_bytes_and_floats_are_observed_alike(
     make_model: Maker, make_batch: Rows, shape: tuple[int, int, int], bfloat16: bool
 ) -> None:
-    model = make_model(shape, bfloat16=bfloat16)
+    model = make_model(shape, precision="bfloat16" if bfloat16 else "float32")
     rows = make_batch(model, 2, 3)
     assert rows.observation.pixels is not None
     floats = Observation(rows.observation.pixels.float() / 255)

@@ -9,7 +9,8 @@ from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationL
 if TYPE_CHECKING:
     from worldvae.parts import WorldModelConfig
     from worldvae.planning import plan
-    from worldvae.run import Run, RunConfig, load
+    from worldvae.run import Run, load
+    from worldvae.settings import RunConfig
     from worldvae.trainer import Trainer
     from worldvae.vae import VAE
     from worldvae.world_model import WorldModel
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 _LAZY = {
     "load": "worldvae.run",
     "Run": "worldvae.run",
-    "RunConfig": "worldvae.run",
+    "RunConfig": "worldvae.settings",
     "Trainer": "worldvae.trainer",
     "VAE": "worldvae.vae",
     "WorldModel": "worldvae.world_model",

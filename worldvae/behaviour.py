@@ -11,6 +11,7 @@ from torch import Tensor
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.allocator import keep_freed_memory
 from worldvae.child import Child, Tasks
+from worldvae.cores import usable_cores
 from worldvae.errors import UserError
 from worldvae.parts import WorldModelConfig
 from worldvae.run import Run
@@ -230,7 +231,7 @@ def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
 def threads_beside(behaviour: Behaviour) -> Iterator[None]:
     """Let torch leave alone, in this process, the cores that `behaviour` is busy on (where it has more than one)."""
     before = torch.get_num_threads()
-    torch.set_num_threads(max(1, before - behaviour.threads))
+    torch.set_num_threads(max(1, min(before, usable_cores() - behaviour.threads)))
     try:
         yield
     finally:

@@ -87,7 +87,7 @@ class Child:
             raise self._death() from None
         self._asked = False
         if kind == "user":
-            raise UserError(answer)
+            raise answer
         if kind == "bug":
             raise RuntimeError(f"{self.what} failed:\n{answer}")
         return answer
@@ -123,7 +123,7 @@ def _serve(pipe: Connection, parent: Connection, build: Build, arguments: tuple[
             try:
                 answer = ("done", tasks[request[0]](request[1]))
             except UserError as error:
-                answer = ("user", str(error))
+                answer = ("user", error)
             except Exception:
                 answer = ("bug", traceback.format_exc())
             try:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from worldvae.agents import Agent, Carry
 from worldvae.envs import EnvPool
+from worldvae.errors import Diverged
 from worldvae.planning import Plan
 from worldvae.replay import Replay
 from worldvae.types import Batch, Observation, State
@@ -73,6 +74,10 @@ class Collector:
         row = self._row
         action, self.carry = agent.act(row.observation, row.is_first, self.carry, generator, explore=True)
         action = action.cpu()
+        if not bool(torch.isfinite(action).all()):
+            raise Diverged(
+                f"the actions of the agent {agent.name!r} are not finite numbers: what it learnt has diverged."
+            )
         lanes = range(len(self.pool))
         self.replay.append(list(lanes), Batch(row.observation, action, row.reward, row.termination, row.is_first))
         for lane in lanes:

@@ -173,6 +173,8 @@ def _hint(schema: Any, keys: Keys) -> Any:
             hint = entry
             continue
         hints = typing.get_type_hints(section)
+        if moved := getattr(section, "MOVED", {}).get(key):
+            raise UserError(f"{_dotted(keys[: depth + 1])} does not exist any more: {moved}.")
         if key not in hints:
             suggestion = _suggestion(schema, keys[:depth], key, hints)
             raise UserError(f"{_dotted(keys[: depth + 1])} does not exist.{suggestion}")

@@ -11,6 +11,10 @@ class UserError(ValueError):
     """
 
 
+class Diverged(UserError):
+    """What is learned has left the finite numbers: the state of the run is not worth saving over an earlier one."""
+
+
 def near_miss(given: str, accepted: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the accepted word closest to `given`, or the empty string.
 

@@ -2,16 +2,20 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from worldvae.errors import Diverged
 from worldvae.networks import by_haste
 from worldvae.objectives import ELBOConfig, Terms, elbo, elbo_loss
 from worldvae.types import Batch, State
 from worldvae.world_model import WorldModel
+
+PATIENCE = 5
+"""Updates without finite numbers, one after the other, after which a training has diverged."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +26,7 @@ class OptimiserConfig:
         learning_rate: step size after the warm-up.
         final: share of it that is left at the end of the run (1: no decay). It falls from the run's first step on,
             the prefill included.
-        warmup: updates until the full step size.
+        warmup: updates until the full step size, at the beginning and where a run is made longer.
         clip: largest global gradient norm.
         eps: Adam's epsilon.
     """
@@ -43,19 +47,43 @@ class OptimiserConfig:
             raise ValueError(f"warmup={self.warmup} cannot be negative")
 
 
+@dataclass(frozen=True)
+class Rise:
+    """Where a step size begins to rise to that of its schedule: after so many updates (`since`), from `rate`."""
+
+    since: int = 0
+    rate: float = 0.0
+
+
+def risen_again(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an optimiser that from now on rises to another schedule, from the step size it had last.
+
+    A step size that jumped to where a longer schedule has it would be up to ten times that for which Adam's running
+    averages were made.
+
+    Args:
+        state: what `Optimiser.state_dict` has returned.
+    """
+    return state | {"rise": {"since": state["updates"], "rate": state["rate"]}}
+
+
 class Optimiser:
     """Adam over the parameters of a module, with the warm-up, the decay and the clipping of its config.
 
-    Parameters that were hastened (`networks.hasten`) learn with so many times the step size.
+    Parameters that were hastened (`networks.hasten`) learn with so many times the step size. Where the gradient is not
+    finite no step is taken: a single NaN would spoil every weight for good.
 
     Attributes:
         updates: steps taken.
+        skipped: steps that were not taken, as their gradient was not finite.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> None:
         self.parameters = list(parameters)
         self.config = config
-        self.updates = 0
+        self.updates = self.skipped = 0
+        self._in_a_row = 0
+        self._rate, self._rise = 0.0, Rise()
         groups = by_haste(self.parameters)
         self._hastes = list(groups)
         parts = [{"params": group} for group in groups.values()]
@@ -70,32 +98,63 @@ class Optimiser:
         Args:
             loss: a scalar.
             progress: share of the run that is done, 0..1, for the decay.
+
+        Raises:
+            Diverged: If the gradient was not finite `PATIENCE` times in a row.
         """
         self.adam.zero_grad(set_to_none=True)
         grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
         for parameter, grad in zip(self.parameters, grads, strict=True):
             parameter.grad = grad if grad is None else _laid_out_as(parameter, grad)
         norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        if not bool(torch.isfinite(norm)):
+            self._skip()
+            return norm
+        self._in_a_row = 0
         self.updates += 1
+        self._rate = self.learning_rate(progress)
         for group, haste in zip(self.adam.param_groups, self._hastes, strict=True):
-            group["lr"] = haste * self.learning_rate(progress)
+            group["lr"] = haste * self._rate
         self.adam.step()
         return norm
 
+    def _skip(self) -> None:
+        self.skipped += 1
+        self._in_a_row += 1
+        if self._in_a_row == PATIENCE:
+            raise Diverged(
+                f"the loss or its gradient was not a finite number {PATIENCE} times in a row, after {self.updates} "
+                f"updates: take a smaller optimiser.learning_rate (it is {self.config.learning_rate:g}) or "
+                f"optimiser.clip (it is {self.config.clip:g}), or look for rewards and observations of enormous size."
+            )
+
     def learning_rate(self, progress: float) -> float:
-        """Return the step size after the updates so far, at this share of the run."""
-        warm = min(1.0, self.updates / max(1, self.config.warmup))
+        """Return the step size after the updates so far, at this share of the run.
+
+        It falls linearly from `learning_rate` to the share `final` of it, and is reached from the step size at which
+        the run began (0) or was made longer, in a straight line over `warmup` updates.
+        """
         left = 1.0 - (1.0 - self.config.final) * min(1.0, progress)
-        return self.config.learning_rate * warm * left
+        risen = min(1.0, (self.updates - self._rise.since) / max(1, self.config.warmup))
+        return self._rise.rate + risen * (self.config.learning_rate * left - self._rise.rate)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs to go on exactly."""
-        return {"adam": self.adam.state_dict(), "updates": self.updates}
+        return {
+            "adam": self.adam.state_dict(),
+            "updates": self.updates,
+            "skipped": self.skipped,
+            "rate": self._rate,
+            "rise": asdict(self._rise),
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from `state_dict`."""
         self.adam.load_state_dict(state["adam"])
-        self.updates = state["updates"]
+        for group in self.adam.param_groups:
+            group["eps"] = self.config.eps  # Adam brings back the one that it was saved with
+        self.updates, self.skipped = state["updates"], state["skipped"]
+        self._rate, self._rise = state["rate"], Rise(**state["rise"])
         for parameter, moments in self.adam.state.items():
             for name in ("exp_avg", "exp_avg_sq"):  # a checkpoint keeps no memory layout
                 moments[name] = _laid_out_as(parameter, moments[name])
@@ -130,7 +189,8 @@ class Learner:
 
         Returns:
             The posterior states of the batch (detached), from which a policy may learn in imagination, and metrics:
-            each term of the bound per row in nats, the loss and the gradient's norm.
+            each term of the bound per row in nats, the loss, the gradient's norm, and whether no step was taken
+            because it was not finite.
         """
         observed = self.model.observe(batch, generator=generator)
         terms = elbo(self.model, batch, observed, self.objective.decode_steps, generator)
@@ -148,6 +208,7 @@ class Learner:
             "model/continuation_nats": -terms.continuation.mean(),
             "model/kl": terms.kl_dynamics.mean(),
             "model/grad_norm": norm,
+            "model/skipped": (~norm.isfinite()).float(),
         }
         if terms.pixels is not None:
             metrics["model/pixel_nats"] = -terms.pixels.mean()

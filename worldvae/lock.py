@@ -3,6 +3,7 @@
 import os
 import sys
 import weakref
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 from worldvae.errors import UserError
@@ -12,7 +13,7 @@ if sys.platform != "win32":
 
 
 class Lock:
-    """Holds a folder until it is closed; readers are not hindered.
+    """Holds a folder until it is closed; readers are not hindered. Processes forked meanwhile do not hold it.
 
     Raises:
         UserError: If another process, or another trainer of this one, holds it.
@@ -35,6 +36,50 @@ class Lock:
             ) from None
         except OSError:
             pass  # a file system without locks: the run is the user's to guard
+        _held.add(self)
+        here = os.fstat(descriptor)
+        if not folder.exists() or not os.path.samestat(here, folder.stat()):
+            self.close()  # whoever held it before has deleted the folder while this process was opening it
+            raise FileNotFoundError(folder)
 
     def __repr__(self) -> str:
         return f"Lock({self.folder})"
+
+
+_held: weakref.WeakSet[Lock] = weakref.WeakSet()
+
+
+def _leave_to_the_parent() -> None:
+    """Close what a forked process has inherited: else it would hold the folder after its parent has ended."""
+    for lock in list(_held):
+        lock.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_to_the_parent)
+
+
+def claim(folder: Path, opened: ExitStack) -> Lock:
+    """Make `folder` and hold it until `opened` is closed, which then removes it again if it was made here and is empty.
+
+    Raises:
+        UserError: If another process holds it, or it cannot be made.
+    """
+    for _ in range(10):
+        made = not folder.exists()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = opened.enter_context(closing(Lock(folder)))
+        except FileNotFoundError:
+            continue  # deleted in this very moment, by a process whose run could not begin
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out.") from error
+        if made:
+            opened.callback(_remove_if_empty, folder)
+        return lock
+    raise UserError(f"{folder} is deleted by another process each time it is made: choose another --out.")
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with suppress(OSError):
+        folder.rmdir()

@@ -4,7 +4,9 @@ import math
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import nn
 
 from worldvae.config import setting
@@ -32,6 +34,7 @@ from worldvae.networks import (
     perceptron,
 )
 from worldvae.posteriors import AmortisedPosterior, FlowPosterior, FramePosterior, Posterior, ResidualPosterior
+from worldvae.precision import PRECISIONS, faster_precision
 from worldvae.priors import (
     EnergyPrior,
     FlowMatchingPrior,
@@ -114,10 +117,13 @@ class WorldModelConfig:
         vector_sigma: of vectors, in units of their spread in the first data; where it is learned, its first value.
         vector_sigma_learned: whether it is, one for every entry.
         vector_symlog: whether vectors are seen through symlog, which tames entries of any scale.
-        bfloat16: whether large matrix products and convolutions run in bfloat16.
+        precision: what convolutions and imagination compute in: float32, bfloat16, or "auto", whichever this processor
+            is measured to be faster in (`worldvae.precision`). Memories and distributions are float32 in any case.
         compile: whether steps that are imagined without gradients are compiled: 3 to 10 % faster on a CPU, after half a
             minute of compilation for each new number of dreams. Needs a C++ compiler.
     """
+
+    MOVED: ClassVar[dict[str, str]] = {"bfloat16": "give model.precision=auto, float32 or bfloat16"}
 
     size: str = setting("small", choices=list(SIZES))
     trunk: str = setting("patch", choices=["patch", *TRUNKS])
@@ -150,7 +156,7 @@ class WorldModelConfig:
     vector_sigma: float = 1.0
     vector_sigma_learned: bool = True
     vector_symlog: bool = True
-    bfloat16: bool = True
+    precision: str = setting("auto", choices=PRECISIONS)
     compile: bool = False
 
     def __post_init__(self) -> None:
@@ -217,6 +223,21 @@ class WorldModelConfig:
         """Return a number of this config, or the one that `size` sets."""
         names = {"memory_size": "memory"}
         return int(getattr(self, field, 0) or getattr(SIZES[self.size], names.get(field, field)))
+
+
+def choose_precision(config: WorldModelConfig, pixels: tuple[int, int, int] | None, device: torch.device) -> str:
+    """Return "float32" or "bfloat16": what `config.precision` says or, if that is "auto", what is faster on `device`.
+
+    Args:
+        config: the model's.
+        pixels: (channel, height, width) of its frames, if it sees any.
+        device: where it computes.
+    """
+    if config.precision != "auto":
+        return config.precision
+    hidden, depth = config.resolve("hidden"), config.resolve("depth")
+    maps = None if pixels is None else (depth, max(4, pixels[1] // 4), max(4, pixels[2] // 4))
+    return faster_precision(device, hidden, maps)
 
 
 def make_family(config: WorldModelConfig) -> LatentFamily:

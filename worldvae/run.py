@@ -1,171 +1,22 @@
 """A run directory, opened: the config, the world model, the agents that act on it, and its environment."""
 
-import math
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from worldvae import checkpoint
-from worldvae.agents import ActorAgent, ActorCritic, ActorCriticConfig, Agent, PlannerAgent, RandomAgent
-from worldvae.config import config_names, dump_config, find_config, load_config, setting
-from worldvae.envs import EnvConfig, WorldEnv, make_from
-from worldvae.errors import UserError, near_miss
-from worldvae.learner import OptimiserConfig
-from worldvae.objectives import ELBOConfig
-from worldvae.parts import WorldModelConfig
-from worldvae.planning import (
-    CEMConfig,
-    GradientConfig,
-    GuidedConfig,
-    ICEMConfig,
-    MPPIConfig,
-    PlanConfig,
-    RiskConfig,
-    TreeConfig,
-)
-from worldvae.seeds import check_seed
+from worldvae.agents import ActorAgent, ActorCritic, Agent, PlannerAgent, RandomAgent
+from worldvae.config import dump_config, load_config
+from worldvae.envs import WorldEnv, make_from
+from worldvae.errors import Diverged, UserError, near_miss
+from worldvae.planning import PlanConfig
+from worldvae.resuming import resumed_config
+from worldvae.settings import AGENTS, PLANNERS, RunConfig, pick_device, settled
 from worldvae.types import ActionLayout, ObservationLayout
 from worldvae.world_model import WorldModel
-
-PLANNERS = ("cem", "icem", "mppi", "gradient", "guided", "tree")
-"""The planners that a run has a section of its config for, by its name."""
-
-AGENTS = ("actor", *PLANNERS, "random")
-
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """How experience and updates alternate.
-
-    Attributes:
-        steps: environment steps in all (frames; a decision takes `env.action_repeat` of them).
-        prefill: environment steps of uniform play before the first update.
-        pretrain: updates at once after the prefill.
-        ratio: updates per decision.
-        updates: stop after so many updates (0: only `steps` counts).
-        batch: sequences per update.
-        length: rows of a sequence.
-        envs: environments stepped side by side.
-        mode: "sync" steps them in this process, "async" in others.
-        behaviour: "inline" learns behaviour after each update of the world model, "process" beside it, on one core,
-            in a process of its own and one update behind (on a CPU; elsewhere it is inline), "none" learns none.
-        explore: the agent that collects.
-        persistence: probability that uniform play takes its last action once more (with explore=random).
-        replay_bytes: size of the replay on disk.
-        log_every: updates between two lines of metrics.jsonl.
-        film_every: updates between two dream films in TensorBoard.
-        checkpoint_every: updates between two checkpoints.
-        eval_episodes: episodes of the evaluation at the end.
-    """
-
-    steps: int = 10_000
-    prefill: int = 1_000
-    pretrain: int = 100
-    ratio: float = 0.5
-    updates: int = 0
-    batch: int = 16
-    length: int = 32
-    envs: int = 1
-    mode: str = setting("sync", choices=["sync", "async"])
-    behaviour: str = setting("inline", choices=["inline", "process", "none"])
-    explore: str = setting("actor", choices=AGENTS)
-    persistence: float = 0.0
-    replay_bytes: int = 1_000_000_000
-    log_every: int = 25
-    film_every: int = 500
-    checkpoint_every: int = 500
-    eval_episodes: int = 10
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch", "envs", "log_every", "film_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
-        if self.length < 2:
-            raise ValueError(f"length={self.length} must be at least 2: a transition has two rows")
-        for name in ("prefill", "pretrain", "updates", "eval_episodes"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} cannot be negative")
-        if self.behaviour == "none" and self.explore in ("actor", "guided"):
-            raise ValueError(f"explore={self.explore} acts by a policy, and behaviour=none learns none: explore=random")
-        if not 0 <= self.persistence < 1:
-            raise ValueError(f"persistence={self.persistence} is not a probability below 1")
-        if self.persistence and self.explore != "random":
-            raise ValueError(f"persistence={self.persistence} is of uniform play: it needs explore=random")
-        if not 0 <= self.ratio < math.inf:
-            raise ValueError(f"ratio={self.ratio} is not a number of updates per decision, such as 0.5")
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """Everything that decides what a run is."""
-
-    env: EnvConfig
-    model: WorldModelConfig = field(default_factory=WorldModelConfig)
-    objective: ELBOConfig = field(default_factory=ELBOConfig)
-    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-3, final=0.1))
-    actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
-    cem: CEMConfig = field(default_factory=lambda: CEMConfig(value=True))
-    icem: ICEMConfig = field(default_factory=lambda: ICEMConfig(value=True))
-    mppi: MPPIConfig = field(default_factory=MPPIConfig)
-    gradient: GradientConfig = field(default_factory=GradientConfig)
-    guided: GuidedConfig = field(default_factory=GuidedConfig)
-    tree: TreeConfig = field(default_factory=TreeConfig)
-    train: TrainConfig = field(default_factory=TrainConfig)
-    seed: int = 0
-    device: str = setting("auto", choices=["auto", "cpu", "cuda", "mps"])
-
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-        for name in PLANNERS:
-            risk: RiskConfig = getattr(self, name).risk
-            try:
-                risk.dreams()
-            except ValueError as error:
-                raise ValueError(f"{name}.risk: {error}") from None
-            if risk.asks_disagreement and not self.model.ensemble:
-                raise ValueError(f"{name}.risk: a model with model.ensemble=0 cannot disagree: take model.ensemble=5")
-
-
-def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
-    """Return the config of `source` with `overrides`, of which `family=NAME` puts in the parts of a model family.
-
-    The parts of configs/family/NAME.yaml come after the task's own settings and before every other override.
-
-    Raises:
-        UserError: For whatever `load_config` objects to, and a family that is not there.
-    """
-    families, rest = [], []
-    for override in overrides:
-        key, _, name = override.partition("=")
-        if key != "family":
-            rest.append(override)
-            continue
-        known = config_names("family")
-        if name not in known:
-            raise UserError(f"family={name} is not a model family: {', '.join(known)}.{near_miss(name, known)}")
-        families.append(find_config(f"family/{name}"))
-    if len(families) > 1:
-        raise UserError(
-            "family was given more than once: each is a whole set of parts; single parts are model.prior=..."
-        )
-    return load_config(RunConfig, [source, *(path for path in families if path is not None)], rest)
-
-
-def pick_device(name: str) -> torch.device:
-    """Return the device called `name`; "auto" is CUDA where there is one, then MPS, then the CPU.
-
-    Raises:
-        UserError: If that device is not there.
-    """
-    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
-    if name == "auto":
-        name = next(device for device, available in there.items() if available)
-    if not there[name]:
-        raise UserError(f"device={name!r} is not available on this machine; use device=auto.")
-    return torch.device(name)
 
 
 class Run:
@@ -191,7 +42,8 @@ class Run:
         action: ActionLayout,
         device: torch.device,
     ) -> None:
-        self.folder, self.config, self.device = folder, config, device
+        self.folder, self.device = folder, device
+        self.config = config = settled(config, observation, device)
         # Weights are drawn from a generator of our own choosing, and the global one is left as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -290,6 +142,30 @@ class Run:
                 f"config.yaml now makes {observation} and {action}: undo what was edited under env, or train a new run."
             )
 
+    def write_config(self) -> None:
+        """Write the settings to config.yaml, from which `load` reads them.
+
+        Raises:
+            UserError: If there is no permission to write, or no room.
+        """
+        try:
+            dump_config(self.config, self.folder / "config.yaml")
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {self.folder}: {error.strerror}; choose another folder with --out."
+            ) from error
+
+    def check_finite(self) -> None:
+        """Raise unless every weight of the world model, the actor and the critic is a finite number.
+
+        Raises:
+            Diverged: If one is not.
+        """
+        for part in (self.model, self.actor_critic):
+            for name, tensor in part.state_dict().items():
+                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+                    raise Diverged(f"the weights {name} of {self.folder} are not finite numbers: training diverged.")
+
     def weights(self) -> dict[str, Any]:
         """Return what `load` needs, as a tree for `checkpoint.save`."""
         return {
@@ -320,9 +196,9 @@ def create(folder: Path, config: RunConfig, observation: ObservationLayout, acti
         raise UserError(str(error)) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        dump_config(config, folder / "config.yaml")
     except OSError as error:
         raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out.") from error
+    run.write_config()
     return run
 
 
@@ -343,10 +219,24 @@ def load(folder: str | Path, device: str | None = None) -> Run:
     return load_with_state(Path(folder), device)[0]
 
 
-def load_with_state(folder: Path, device: str | None = None) -> tuple[Run, dict[str, Any]]:
-    """Open a run directory and return its checkpoint's whole state too, which training goes on from."""
+def check_folder(folder: Path) -> None:
+    """Raise unless there is such a folder.
+
+    Raises:
+        UserError: If there is none.
+    """
     if not folder.is_dir():
         raise UserError(f"there is no run in {folder}: no such folder. Train one with: worldvae train CONFIG")
+
+
+def load_with_state(
+    folder: Path, device: str | None = None, overrides: Sequence[str] = ()
+) -> tuple[Run, dict[str, Any]]:
+    """Open a run directory and return its checkpoint's whole state too, which training goes on from.
+
+    `overrides` change settings for the time to come (`resumed_config`).
+    """
+    check_folder(folder)
     path = checkpoint.latest(folder / "checkpoints")
     if path is None:
         raise UserError(
@@ -354,7 +244,7 @@ def load_with_state(folder: Path, device: str | None = None) -> tuple[Run, dict[
         )
     state = checkpoint.load(path)
     try:
-        config = load_config(RunConfig, [folder / "config.yaml"])
+        config = resumed_config(RunConfig, folder / "config.yaml", overrides)
         pixels = state["observation"]["pixels"]
         observation = ObservationLayout(None if pixels is None else tuple(pixels), state["observation"]["vector"])
         action = ActionLayout(state["action"]["continuous"], tuple(state["action"]["categorical"]))
@@ -368,4 +258,10 @@ def load_with_state(folder: Path, device: str | None = None) -> tuple[Run, dict[
         reason = lines[-1][:200]  # torch's errors begin with a heading and go on with every tensor of the model
         raise UserError(f"{path} does not fit {folder / 'config.yaml'} ({reason}): was one of them edited?") from error
     run.steps = state["steps"]
+    if overrides and config.train.steps < run.steps:
+        raise UserError(
+            f"train.steps={config.train.steps} is less than the {run.steps} steps that {folder} has taken already: "
+            "give more, to train it further."
+        )
+    run.check_finite()
     return run, state

@@ -1,10 +1,12 @@
 """The training loop: collect, learn the world, learn to act in it, show how it goes."""
 
+import shutil
 import signal
 import sys
+import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,16 +19,19 @@ from worldvae.agents import RandomAgent
 from worldvae.allocator import keep_freed_memory
 from worldvae.behaviour import make_behaviour, threads_beside
 from worldvae.collector import Collector, Finished
+from worldvae.cores import limit_threads
 from worldvae.dream import OpenLoop
 from worldvae.envs import EnvPool
-from worldvae.errors import UserError
+from worldvae.errors import Diverged, UserError
 from worldvae.held_out import held_out_dream
-from worldvae.learner import Learner
-from worldvae.lock import Lock
+from worldvae.learner import Learner, risen_again
+from worldvae.lock import Lock, claim
 from worldvae.logger import Logger
-from worldvae.progress import Progress
+from worldvae.progress import Progress, say
 from worldvae.replay import Replay
-from worldvae.run import RunConfig, create, load_with_state
+from worldvae.resuming import changes_schedule
+from worldvae.run import check_folder, create, load_with_state
+from worldvae.settings import RunConfig
 from worldvae.types import Batch
 
 FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES = 5, 40, 4
@@ -53,14 +58,17 @@ class Trainer:
     def __init__(self, config: RunConfig, folder: Path) -> None:
         train = config.train
         with ExitStack() as opened:
+            # The folder is held before anything in it is looked at. Should anything fail from here on, no run has
+            # begun: what was written here goes again, and the folder is free for the next attempt.
+            self.lock = claim(folder, opened)
             self._open(config, opened)
             layouts = (self.pool.observation_layout, self.pool.action_layout)
             self.run = create(folder, config, *layouts)
-            # Should anything fail from here on, no run has begun: the folder is free for the next attempt.
             opened.callback((folder / "config.yaml").unlink)
             self.noise = torch.Generator(self.run.device).manual_seed(config.seed)
             self._start_behaviour(opened)
-            self.lock = opened.enter_context(closing(Lock(folder)))
+            if not (folder / "replay").exists():
+                opened.callback(shutil.rmtree, folder / "replay", ignore_errors=True)
             self.replay = Replay(folder / "replay", *layouts, train.envs, train.replay_bytes)
             opened.pop_all()
         self.data = torch.Generator().manual_seed(config.seed)
@@ -68,21 +76,28 @@ class Trainer:
         self._assemble(Logger(folder))
 
     @classmethod
-    def resume(cls, folder: Path) -> "Trainer":
+    def resume(cls, folder: Path, overrides: Sequence[str] = ()) -> "Trainer":
         """Return a trainer that goes on exactly where the run in `folder` stopped.
 
+        Args:
+            folder: the run directory.
+            overrides: settings that change from here on, as `train.steps=20000`. If the schedule of the step sizes is
+                among them, they rise to where the new one has them, over `optimiser.warmup` updates.
+
         Raises:
-            UserError: If there is no run, or another version wrote it.
+            UserError: If there is no run, another version wrote it, or a setting cannot change any more.
         """
         self = cls.__new__(cls)
-        run, state = load_with_state(folder)
-        if run.config.train.envs != (lanes := int(state["replay"]["lanes"])):
-            raise UserError(
-                f"{folder} was trained with train.envs={lanes}, and its config.yaml now says "
-                f"{run.config.train.envs}: undo what was edited, or train a new run."
-            )
-        self.run = run
+        check_folder(folder)
         with ExitStack() as opened:
+            self.lock = opened.enter_context(closing(Lock(folder)))
+            run, state = load_with_state(folder, overrides=overrides)
+            if run.config.train.envs != (lanes := int(state["replay"]["lanes"])):
+                raise UserError(
+                    f"{folder} was trained with train.envs={lanes}, and its config.yaml now says "
+                    f"{run.config.train.envs}: undo what was edited, or train a new run."
+                )
+            self.run = run
             self._open(run.config, opened)
             run.check_layouts(self.pool.observation_layout, self.pool.action_layout)
             self.noise = torch.Generator(run.device)
@@ -93,13 +108,16 @@ class Trainer:
                     f"{folder} was trained with train.behaviour={state['behaviour']['kind']} and would now go on with "
                     f"{self.behaviour.kind}: undo what was edited, or train a new run."
                 )
-            self.lock = opened.enter_context(closing(Lock(folder)))
             self.replay = Replay.open(folder / "replay", state["replay"])
             opened.pop_all()
         self.data = torch.Generator()
         self.data.set_state(state["data"])
         self.credit, self.updates = state["credit"], state["updates"]
         self._assemble(Logger(folder, resumed_at=run.steps))
+        if overrides:
+            run.write_config()
+        if any(changes_schedule(override) for override in overrides):
+            state = _risen_again(state)
         self.learner.optimiser.load_state_dict(state["optimiser"])
         self.behaviour.load_state_dict(state["behaviour"])
         self.collector.load_state_dict(state["collector"])
@@ -107,10 +125,10 @@ class Trainer:
 
     def _open(self, config: RunConfig, opened: ExitStack) -> None:
         keep_freed_memory()
+        limit_threads()
         self.pool = opened.enter_context(EnvPool([config.env] * config.train.envs, config.train.mode))
 
     def _start_behaviour(self, opened: ExitStack) -> None:
-        # Before the lock: a process that is forked later would hold it too.
         self.behaviour = opened.enter_context(closing(make_behaviour(self.run, self.noise)))
 
     def _assemble(self, logger: Logger) -> None:
@@ -134,11 +152,28 @@ class Trainer:
     def train(self, minutes: float | None = None) -> bool:
         """Train until the config's steps are done, `minutes` are over or Ctrl-C is pressed; return whether it is done.
 
-        Whatever ends it, an environment that fails included, the run is saved before this returns or raises.
+        Whatever ends it, an environment that fails or a bug included, the run is saved before this returns or raises;
+        but for a second Ctrl-C, which does not wait, and a training that has diverged, which keeps what was saved last.
 
         Raises:
             UserError: If the environment fails.
+            Diverged: If what is learned is no longer finite.
         """
+        try:
+            self._train(minutes)
+            if self.finished:
+                self.behaviour.finish()
+        except KeyboardInterrupt:
+            raise
+        except Diverged as error:
+            raise Diverged(f"{error} {self._last_saved()}") from error
+        except BaseException as error:
+            self._save_before(error)
+            raise
+        self.save()
+        return self.finished
+
+    def _train(self, minutes: float | None) -> None:
         config = self.run.config
         uniform = RandomAgent(self.pool.action_layout, config.train.persistence)
         explorer = uniform if config.train.explore == uniform.name else self.run.make_agent(config.train.explore)
@@ -151,25 +186,34 @@ class Trainer:
         ):
             while not (self.finished or self.interrupted or (deadline and time.monotonic() > deadline)):
                 filling = self.run.steps < config.train.prefill
-                try:
-                    self.collector.begin(uniform if filling else explorer, self.noise)
-                    if not filling:  # while the environments play, where they have processes of their own
-                        self._learn(len(self.pool))
-                    ended = self.collector.finish()
-                except UserError as error:
-                    self.collector.abandon()
-                    raise UserError(f"{error} The run was saved: {self.save()}.") from error
+                self.collector.begin(uniform if filling else explorer, self.noise)
+                if not filling:  # while the environments play, where they have processes of their own
+                    self._learn(len(self.pool))
+                ended = self.collector.finish()
                 self._count(ended)
                 self.run.steps += len(self.pool) * repeat
                 if self.updates >= self._saved + config.train.checkpoint_every:
                     self.save()
                 progress.show(self.run.steps, self.updates, self.returns)
+
+    def _save_before(self, error: BaseException) -> None:
+        """Save the run before `error` ends it: with fresh episodes, as nobody knows where the present ones stand."""
+        self.collector.abandon()
         try:
-            if self.finished:
-                self.behaviour.finish()
-        finally:
-            self.save()
-        return self.finished
+            outcome = f"The run was saved: {self.save()}."
+        except UserError as failure:
+            outcome = f"The run could not be saved: {failure} {self._last_saved()}"
+        if isinstance(error, UserError):
+            raise UserError(f"{error} {outcome}") from error
+        say(f"{type(error).__name__} ends the training. {outcome}")
+
+    def _last_saved(self) -> str:
+        """Say what there is to go on from when the present state is not saved."""
+        folder = self.run.folder
+        path = checkpoint.latest(folder / "checkpoints")
+        if path is None:
+            return f"Nothing was saved, as no checkpoint had been written before: delete {folder} and train anew."
+        return f"What was saved last is {path}; go on from it with: worldvae train --resume {folder} SETTING=VALUE."
 
     def _count(self, ended: list[Finished]) -> None:
         for episode in ended:
@@ -208,7 +252,7 @@ class Trainer:
             self.show_dream()
 
     def _log(self, steps: int) -> None:
-        means = {name: float(torch.stack(values).mean()) for name, values in self._recent.items()}
+        means = {name: _finite_mean(torch.stack(values)) for name, values in self._recent.items()}
         self.logger.scalars(steps, means | {"train/updates": self.updates, "train/episodes": self._episodes()})
         self._recent = {}
 
@@ -231,7 +275,9 @@ class Trainer:
 
         Raises:
             UserError: If the disk is full or not writable.
+            Diverged: If weights are not finite: they are not written over good ones.
         """
+        self.run.check_finite()
         self.replay.flush()
         self._saved = self.updates
         state: dict[str, Any] = self.run.weights() | {
@@ -248,7 +294,13 @@ class Trainer:
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
-        """Let the first Ctrl-C (or SIGTERM) end the loop after the current step; a second one ends it at once."""
+        """Let the first Ctrl-C (or SIGTERM) end the loop after the current step; a second one ends it at once.
+
+        Python has signals handled by its main thread alone: a training in another one is ended by whoever started it.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
 
         def stop(number: int, frame: object) -> None:
             self.interrupted = True
@@ -268,3 +320,16 @@ class Trainer:
         self.pool.close()
         self.logger.close()
         self.lock.close()
+
+
+def _finite_mean(values: Tensor) -> float:
+    """Return the mean of those values that are finite, NaN if none is."""
+    return float(values[values.isfinite()].mean())
+
+
+def _risen_again(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a training whose optimisers all rise to another schedule."""
+    behaviour = dict(state["behaviour"])
+    if "optimisers" in behaviour:
+        behaviour["optimisers"] = {name: risen_again(own) for name, own in behaviour["optimisers"].items()}
+    return state | {"optimiser": risen_again(state["optimiser"]), "behaviour": behaviour}

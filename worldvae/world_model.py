@@ -27,6 +27,7 @@ from worldvae.likelihoods import (
 from worldvae.networks import MLP, ConvEncoder, StridedEncoder
 from worldvae.parts import (
     WorldModelConfig,
+    choose_precision,
     make_family,
     make_frames,
     make_latents,
@@ -148,12 +149,18 @@ class WorldModel(nn.Module):
         """Return the module behind `decode`, for "pixels" or "vector"."""
         return cast(GaussianLikelihood, self.decoders[modality])  # a ModuleDict forgets the types of its parts
 
-    def autocast(self) -> torch.autocast:
-        """Return the context in which large matrix products and convolutions run in bfloat16 (`config.bfloat16`).
+    @property
+    def precision(self) -> str:
+        """What convolutions and imagination compute in, "float32" or "bfloat16"; measured once for "auto"."""
+        return choose_precision(self.config, self.observation_layout.pixels, self.device)
 
-        Every memory and the parameters of every distribution leave it as float32.
+    def autocast(self) -> torch.autocast:
+        """Return the context in which large matrix products and convolutions run in `precision`.
+
+        The verbs enter it by themselves; it is for what is trained beside them, such as an actor. Every memory and the
+        parameters of every distribution leave it as float32.
         """
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bfloat16)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
     def encode(self, observation: Observation) -> Float[Tensor, "*batch embedding"]:
         """Encode frames (uint8 0..255 or float 0..1) and vectors into one embedding."""
@@ -216,7 +223,8 @@ class WorldModel(nn.Module):
         self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"] | None
     ) -> State:
         """Imagine one step: the memory moves on, the prior draws z from `noise` (None: its mode)."""
-        return self._step(state, self.memory.project(action), noise).map(Tensor.float)
+        with self.autocast():
+            return self._step(state, self.memory.project(action), noise).map(Tensor.float)
 
     def _step(self, state: State, move: Tensor, noise: Tensor | None) -> State:
         memory, past = self.memory.advance(state, move)
@@ -254,27 +262,34 @@ class WorldModel(nn.Module):
         if noise is None and not mode:
             noise = self.noise((horizon, start.memory.shape[0]), generator)
         draws = [None] * horizon if noise is None else list(noise)
-        state, states = start, []
+        with self.autocast():
+            states, actions = self._roll(start, actions, draws)
+            if torch.is_grad_enabled():
+                imagined = seen = State.stack(states, dim=1).map(Tensor.float)
+            else:
+                imagined = seen = _joined(states)
+                if torch.is_autocast_enabled(self.device.type):  # narrowed once, and not in each head
+                    narrow = imagined.features.to(torch.get_autocast_dtype(self.device.type))
+                    seen = State.split(narrow, self.memory.size)
+            return Dream(start, imagined, actions, self.reward(seen).mean, self.continuation(seen).mean)
+
+    def _roll(
+        self, state: State, actions: Float[Tensor, "batch horizon action"] | Policy, draws: Sequence[Tensor | None]
+    ) -> tuple[list[State], Float[Tensor, "batch horizon action"]]:
+        """Return the state after each step of a roll-out, and the actions that were taken."""
+        states: list[State] = []
         step = partial(_compiled_step(), self) if self.config.compile and not torch.is_grad_enabled() else self._step
         if isinstance(actions, Tensor):
             for move, draw in zip(self.memory.project(actions).unbind(1), draws, strict=True):
                 state = step(state, move, draw)
                 states.append(state)
-        else:
-            taken = []
-            for draw in draws:
-                taken.append(actions(state.map(Tensor.float)))
-                state = step(state, self.memory.project(taken[-1]), draw)
-                states.append(state)
-            actions = torch.stack(taken, dim=1)
-        if torch.is_grad_enabled():
-            imagined = seen = State.stack(states, dim=1).map(Tensor.float)
-        else:
-            imagined = seen = _joined(states)
-            if torch.is_autocast_enabled(self.device.type):  # narrowed once, and not in each head
-                narrow = imagined.features.to(torch.get_autocast_dtype(self.device.type))
-                seen = State.split(narrow, self.memory.size)
-        return Dream(start, imagined, actions, self.reward(seen).mean, self.continuation(seen).mean)
+            return states, actions
+        taken = []
+        for draw in draws:
+            taken.append(actions(state.map(Tensor.float)))
+            state = step(state, self.memory.project(taken[-1]), draw)
+            states.append(state)
+        return states, torch.stack(taken, dim=1)
 
     def decode(self, states: State, modality: Literal["pixels", "vector"] | None = None) -> Distribution:
         """Return p(x | h, z); `.mean` is `[*batch, channel, height, width]` in 0..1 for frames.

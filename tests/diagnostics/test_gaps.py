@@ -72,7 +72,7 @@ class Answers(AmortisedPosterior):
 
 
 def exact_model(first: tuple[Tensor, ...], then: tuple[Tensor, ...]) -> WorldModel:
-    config = WorldModelConfig(size="tiny", vector_symlog=False, bfloat16=False, memory_size=4, gaussian=2)
+    config = WorldModelConfig(size="tiny", vector_symlog=False, precision="float32", memory_size=4, gaussian=2)
     model = WorldModel(ObservationLayout(None, 1), ActionLayout(continuous=1), config)
     model.memory, model.prior, model.posterior = Whole(), Dynamics(2), Answers(first, then)
     model.encoders["vector"] = nn.Identity()

@@ -51,7 +51,7 @@ def learned(seed: int) -> tuple[WorldModel, float]:
         vector_symlog=False,
         vector_sigma=0.1,
         vector_sigma_learned=False,
-        bfloat16=False,
+        precision="float32",
     )
     model, data = WorldModel(ObservationLayout(vector=1), ActionLayout(1), config), drives(256, 8, generator)
     model.calibrate(data.observation)

@@ -15,8 +15,8 @@ from worldvae.world_model import WorldModel, _compiled_step
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_a_compiled_dream_is_the_plain_one_and_follows_the_weights_of_a_copy() -> None:
     layouts = ObservationLayout(None, 3), ActionLayout(2, ())
-    plain = WorldModel(*layouts, WorldModelConfig(size="tiny", bfloat16=False))
-    compiled = WorldModel(*layouts, WorldModelConfig(size="tiny", bfloat16=False, compile=True))
+    plain = WorldModel(*layouts, WorldModelConfig(size="tiny", precision="float32"))
+    compiled = WorldModel(*layouts, WorldModelConfig(size="tiny", precision="float32", compile=True))
     compiled.load_state_dict(plain.state_dict())
     actions = torch.randn(4, 6, 2, generator=torch.Generator().manual_seed(1))
 

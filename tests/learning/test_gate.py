@@ -7,7 +7,7 @@ import pytest
 from worldvae.config import find_config, load_config
 from worldvae.evaluation import evaluate
 from worldvae.held_out import held_out_dream
-from worldvae.run import RunConfig
+from worldvae.settings import RunConfig
 from worldvae.trainer import Trainer
 
 MARGIN = 12.0

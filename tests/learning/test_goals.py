@@ -6,7 +6,7 @@ import pytest
 
 from worldvae.config import find_config, load_config
 from worldvae.goals import GoalSuite
-from worldvae.run import RunConfig
+from worldvae.settings import RunConfig
 from worldvae.trainer import Trainer
 
 BAR, FLOOR = 0.8, 0.25

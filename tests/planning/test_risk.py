@@ -34,7 +34,7 @@ from worldvae.planning import (
 from worldvae.planning.clock import Clock
 from worldvae.planning.problems import Problems, worst_if_nan
 from worldvae.planning.risk import spread, together, trusted_returns
-from worldvae.run import PLANNERS, RunConfig
+from worldvae.settings import PLANNERS, RunConfig
 from worldvae.types import ActionLayout, Dream, State
 from worldvae.world_model import WorldModel
 

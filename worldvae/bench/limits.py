@@ -1,6 +1,5 @@
 """What the machine can do at best: matrix products, convolutions and copies, measured on the spot."""
 
-import os
 import platform
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ import torch
 from torch.nn import functional as F
 
 from worldvae.bench.timing import flops, median_seconds
+from worldvae.cores import usable_cores
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def machine(device: torch.device) -> dict[str, object]:
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": _cpu(),
-        "cores": os.cpu_count(),
+        "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }

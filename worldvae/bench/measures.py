@@ -21,7 +21,8 @@ from worldvae.envs import EnvPool
 from worldvae.learner import Learner
 from worldvae.planning import CEMConfig, PlanConfig
 from worldvae.replay import Replay
-from worldvae.run import PLANNERS, Run, RunConfig, create, pick_device
+from worldvae.run import Run, create
+from worldvae.settings import PLANNERS, RunConfig, pick_device
 from worldvae.types import State
 
 STARTS, STEPS = 1024, 15
@@ -53,7 +54,7 @@ def imagination(run: Run, states: State, generator: torch.Generator) -> Work:
     starts = states[torch.arange(STARTS, device=run.device) % states.memory.shape[0]]
 
     def work() -> None:
-        with torch.no_grad(), model.autocast():
+        with torch.no_grad():
             model.imagine(starts, lambda state: actor(state.features).draw(generator), STEPS, generator)
 
     return work
@@ -117,6 +118,10 @@ class Bench:
         }
         return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
+    def chosen(self) -> dict[str, str]:
+        """Return what was decided for this machine: the arithmetic, and where behaviour learns."""
+        return {"precision": self.run.model.precision, "behaviour": self.behaviour.kind}
+
     def trace(self, path: Path) -> None:
         """Write a trace of one full update, for the trace viewer of a browser."""
         self.plain_update()
@@ -142,7 +147,8 @@ class Bench:
         return median_seconds(work, self.device, self.budget)
 
     def _peak_rate(self, limits: Limits) -> float:
-        return max(limits.matmul.values()) if self.config.model.bfloat16 else limits.matmul["float32"]
+        """Return the best rate of the arithmetic that the model computes in."""
+        return limits.matmul[self.run.model.precision]
 
     def _training(self, limits: Limits) -> Iterator[Measure]:
         rows = self.config.train.batch * self.config.train.length

@@ -1,7 +1,6 @@
 """`worldvae bench`: how fast is this machine, and how much of it do training, dreaming and planning use?"""
 
 import json
-import os
 import sys
 import tempfile
 from contextlib import closing
@@ -17,8 +16,9 @@ from worldvae.bench.limits import Limits, machine, measure_limits, unrest
 from worldvae.bench.measures import Bench, Measure
 from worldvae.commands.train import find_or_make
 from worldvae.config import config_names
+from worldvae.cores import limit_threads, usable_cores
 from worldvae.errors import UserError
-from worldvae.run import configure
+from worldvae.settings import configure
 
 RESTLESS = 1.25  # a factor that the limits of a quiet machine do not change by
 CASES = [f"bench/{name}" for name in config_names("bench")]
@@ -40,7 +40,8 @@ def bench(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Measure this machine's speed: train, imagine, plan, infer, replay, and its share of what is possible."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
+    limit_threads()
     if not seconds > 0:
         raise UserError(f"--seconds {seconds:g} must be above 0.")
     if threads is not None and not 1 <= threads <= cores:
@@ -69,7 +70,7 @@ def bench(
             found = _measured(bench, limits)
             changed = unrest(limits, measure_limits(bench.device, seconds / 4))
             here = machine(bench.device) | _limits(limits) | {"limits_changed_by": changed}
-            head = {"case": case, "machine": here, "model": bench.parameters()}
+            head = {"case": case, "machine": here, "model": bench.parameters(), "chosen": bench.chosen()}
     _warn_of_unrest(changed)
     if as_json:
         print(json.dumps(_object(head, found)))
@@ -171,7 +172,9 @@ def _show(head: dict[str, Any], found: list[Measure], before: dict[str, Any] | N
         highlight=False,
     )
     parts = ", ".join(f"{part} {number / 1e6:.2f} M" for part, number in head["model"].items())
-    console.print(f"Parameters: {parts}.", markup=False, highlight=False)
+    chosen = head["chosen"]
+    how = f"In {chosen['precision']}; behaviour learns {chosen['behaviour']}."
+    console.print(f"Parameters: {parts}. {how}", markup=False, highlight=False)
     table = Table(box=None, pad_edge=False)
     table.add_column("figure", no_wrap=True)
     table.add_column("value", justify="right")

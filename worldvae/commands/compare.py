@@ -12,13 +12,13 @@ from worldvae.commands.compare_known import KNOWN
 from worldvae.commands.train import INTERRUPTED, find_or_make
 from worldvae.comparison import Comparison, FamilyRow, Trainings, compare_families
 from worldvae.comparison.families import HORIZONS
-from worldvae.comparison.training import cores
 from worldvae.config import config_names
+from worldvae.cores import usable_cores
 from worldvae.envs import make_from
 from worldvae.errors import UserError, near_miss
 from worldvae.plain import write_json
 from worldvae.progress import say
-from worldvae.run import RunConfig, configure, pick_device
+from worldvae.settings import RunConfig, configure, pick_device
 
 OWN = ("family=", "seed=", "train.eval_episodes=")
 """Settings that a comparison makes itself."""
@@ -90,8 +90,8 @@ def _check(trainings: Trainings, jobs: int | None, episodes: int | None) -> None
         raise UserError(f"--minutes {trainings.minutes:g} is not a time to train: take a number above 0.")
     if episodes is not None and episodes < 1:
         raise UserError(f"--episodes {episodes} is not a positive number of episodes.")
-    if jobs is not None and not 1 <= jobs <= cores():
-        raise UserError(f"--jobs {jobs} must be at least 1, and at most the {cores()} cores that are here.")
+    if jobs is not None and not 1 <= jobs <= usable_cores():
+        raise UserError(f"--jobs {jobs} must be at least 1, and at most the {usable_cores()} cores that are here.")
 
 
 def _resolved(trainings: Trainings) -> RunConfig:

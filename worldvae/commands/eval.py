@@ -16,7 +16,8 @@ from worldvae.evaluation import Evaluation, evaluate_all
 from worldvae.film import film
 from worldvae.plan_film import film_plans
 from worldvae.progress import say
-from worldvae.run import AGENTS, Run, load
+from worldvae.run import Run, load
+from worldvae.settings import AGENTS
 
 
 def eval_(

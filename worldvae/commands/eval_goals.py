@@ -9,7 +9,8 @@ from worldvae.film import film, towards_goals
 from worldvae.goals import OBJECTIVES, GoalSuite, Reached
 from worldvae.planning import GOALS
 from worldvae.progress import say
-from worldvae.run import PLANNERS, Run
+from worldvae.run import Run
+from worldvae.settings import PLANNERS
 
 GOAL_PLANNERS = tuple(name for name in PLANNERS if name not in ("guided", "tree"))
 """Planners that no policy guides: the actor of a run has learnt to earn, not to reach what it is shown."""

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,7 +16,7 @@ from worldvae.errors import UserError, near_miss
 from worldvae.evaluation import evaluate
 from worldvae.film import film
 from worldvae.progress import say
-from worldvae.run import configure
+from worldvae.settings import configure
 from worldvae.trainer import Trainer
 
 INTERRUPTED = 130
@@ -32,7 +34,10 @@ def train(
     out: Annotated[Path | None, typer.Option(help="Where the run is written; default: runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
     minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training; resumable.")] = None,
-    resume: Annotated[Path | None, typer.Option(help="Go on exactly where this run stopped.")] = None,
+    resume: Annotated[
+        Path | None,
+        typer.Option(help="Go on exactly where this run stopped; with settings such as train.steps=20000, further."),
+    ] = None,
 ) -> None:
     """Train a world model, and a policy in its imagination."""
     if minutes is not None and not minutes > 0:
@@ -40,7 +45,7 @@ def train(
     began = time.monotonic()
     trainer = _resumed(resume, arguments, out, seed) if resume is not None else _new(arguments or [], out, seed)
     run = trainer.run
-    say(f"{run}\ntraining on {run.device}; Ctrl-C saves. Everything is written to {run.folder}")
+    say(f"{run}\n{_how(trainer)}; Ctrl-C saves. Everything is written to {run.folder}")
     settings = run.config.train
     if settings.steps <= settings.prefill:
         say(f"Nothing will be learned: train.steps={settings.steps} ends within train.prefill={settings.prefill}.")
@@ -70,7 +75,26 @@ def _new(arguments: list[str], out: Path | None, seed: int | None) -> Trainer:
         overrides = [*overrides, f"seed={seed}"]
     source = find_or_make(name)
     config = configure(source, overrides)
-    return Trainer(config, out or _free_folder(source.stem if isinstance(source, Path) else name))
+    if out is not None:
+        return Trainer(config, out)
+    folder = _new_folder(source.stem if isinstance(source, Path) else name)
+    try:
+        return Trainer(config, folder)
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
+
+
+def _how(trainer: Trainer) -> str:
+    """Say where and in which arithmetic it is trained: what was left to the machine, it has decided."""
+    run, kind = trainer.run, trainer.behaviour.kind
+    behaviour = {
+        "none": "no behaviour is learnt",
+        "inline": "behaviour in the same process",
+        "process": "behaviour in a process of its own",
+    }[kind]
+    return f"training on {run.device} in {run.model.precision}, {behaviour}"
 
 
 def find_or_make(name: str, extra: Sequence[str] = ()) -> Path | dict[str, Any]:
@@ -101,23 +125,31 @@ def _check_id(name: str, configs: list[str]) -> None:
         )
 
 
-def _free_folder(name: str) -> Path:
-    """Return runs/NAME, or runs/NAME-2 and so on where that is taken."""
+def _new_folder(name: str) -> Path:
+    """Make runs/NAME, or runs/NAME-2 and so on where that is taken; of several that begin at once each gets its own."""
     base = Path("runs") / name.replace("/", "-").replace(":", "-")
-    folder, number = base, 1
-    while folder.exists():
-        number += 1
-        folder = base.with_name(f"{base.name}-{number}")
-    return folder
+    for number in count(1):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out.") from error
+    raise AssertionError("there is no end of numbers")
 
 
 def _resumed(folder: Path, arguments: list[str] | None, out: Path | None, seed: int | None) -> Trainer:
-    given = [*(arguments or []), *([f"--out {out}"] if out else []), *([] if seed is None else [f"--seed {seed}"])]
+    overrides = arguments or []
+    names = [argument for argument in overrides if "=" not in argument]
+    given = [*names, *([f"--out {out}"] if out else []), *([] if seed is None else [f"--seed {seed}"])]
     if given:
         raise UserError(
-            f"--resume goes on with the run's own config, and {' '.join(given)!r} was given too; leave it out."
+            f"--resume goes on with the run's own config, and {' '.join(given)!r} was given too; leave it out "
+            "(settings such as train.steps=20000 can be given)."
         )
-    return Trainer.resume(folder)
+    return Trainer.resume(folder, overrides)
 
 
 def _finish(trainer: Trainer, minutes: float) -> None:

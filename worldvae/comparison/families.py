@@ -21,7 +21,8 @@ from worldvae.film import film, side_by_side
 from worldvae.held_out import held_out_rows
 from worldvae.objectives import elbo
 from worldvae.plain import plain, write_json
-from worldvae.run import Run, RunConfig, load_with_state
+from worldvae.run import Run, load_with_state
+from worldvae.settings import RunConfig
 from worldvae.types import Batch, Kind
 from worldvae.world_model import WorldModel
 

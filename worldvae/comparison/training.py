@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldvae.checkpoint import latest
+from worldvae.cores import usable_cores
 
 MARK = "compared"
 """Name of the file that says that a run has had its time."""
@@ -86,7 +87,7 @@ class Trainings:
             inline = ["train.behaviour=inline"] if self.jobs > 1 else []
             command += ["--out", str(folder), "--seed", str(self.seed)]
             command += [self.config, f"family={name}", *inline, *self.overrides, "train.eval_episodes=0"]
-        share = max(1, cores() // self.jobs)
+        share = max(1, usable_cores() // self.jobs)
         threads = min(share, int(os.environ.get("OMP_NUM_THREADS") or share))
         with self._log(name).open("w") as file:
             return subprocess.Popen(
@@ -122,13 +123,6 @@ def minutes_of(folder: Path) -> float:
         if said["step"] <= step:
             seconds = said["time"]
     return seconds / 60
-
-
-def cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @contextmanager

@@ -74,7 +74,7 @@ def compare_inference(
     """
     _check(model)
     model = copy.deepcopy(model).requires_grad_(False)
-    model.config = replace(model.config, bfloat16=False)  # a sum over pixels has no digits left in bfloat16
+    model.config = replace(model.config, precision="float32")  # a sum over pixels has no digits left in bfloat16
     with torch.no_grad():
         if state is not None and action is not None:
             state, action = state.to(model.device), action.to(model.device)

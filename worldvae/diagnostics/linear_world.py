@@ -48,7 +48,7 @@ LINEAR = WorldModelConfig(
     bypass=True,
     vector_sigma=0.3,
     vector_symlog=False,
-    bfloat16=False,
+    precision="float32",
 )
 """A state-space model with a latent as long as the world's state, whose networks have linear bypasses."""
 

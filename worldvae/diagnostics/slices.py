@@ -77,7 +77,7 @@ class MovedBound:
 
     def __init__(self, model: WorldModel, slices: Slices) -> None:
         self.model = model = copy.deepcopy(model).requires_grad_(False)
-        model.config = replace(model.config, bfloat16=False)
+        model.config = replace(model.config, precision="float32")
         assert isinstance(model.posterior, AmortisedPosterior)
         self.posterior, self.device = model.posterior, model.device
         rows, self.start = slices.rows.to(self.device), slices.state.to(self.device).detach()

@@ -1,0 +1,96 @@
+"""Which arithmetic a processor is faster in: measured, because what it says of itself misleads.
+
+A processor without bfloat16 instructions computes in bfloat16 all the same, several times slower than in float32; one
+with them may still be slower in it, where convolutions are narrow. So both are tried, for about a tenth of a second.
+"""
+
+import time
+from collections.abc import Callable
+from functools import cache
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+ROWS, FRAMES = 256, 64
+"""Rows of the product and frames of the convolution that are timed."""
+MARGIN = 0.95
+"""bfloat16 has to take less than this share of float32's time: it is the less exact of the two."""
+SECONDS = 0.1
+"""Spent on the measurement, the warm-up aside."""
+
+
+@cache
+def faster_precision(device: torch.device, hidden: int, maps: tuple[int, int, int] | None) -> str:
+    """Return "float32" or "bfloat16", whichever a training step of a model of this shape takes less time in.
+
+    What is timed is a normalised layer of a perceptron and, for a model of frames, one of its convolutions, forward and
+    backward. Each shape is measured once per process, so that all models of one shape in it agree. Where both take
+    nearly the same time, another process may choose the other one: a run therefore stores what was chosen for it.
+
+    An accelerator is not measured: it gets bfloat16 if it has instructions for it.
+
+    Args:
+        device: where the model lives.
+        hidden: width of its perceptrons.
+        maps: channels, height and width of the maps that its convolutions work on; None if it sees no frames.
+    """
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    if device.type != "cpu":
+        return "float32"
+    works = [_product(hidden)] if maps is None else [_product(hidden), _convolution(*maps)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # whose processor time can be told apart from that of whatever else the machine does
+    try:
+        return "bfloat16" if _bfloat16_share(works) < MARGIN else "float32"
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _bfloat16_share(works: list[Callable[[bool], None]]) -> float:
+    """Return the processor time that `works` take in bfloat16, as a share of that in float32.
+
+    The two take turns, and the fastest turn of each counts.
+    """
+    fastest = [[float("inf"), float("inf")] for _ in works]
+    for work in works:  # the first call in each type compiles kernels
+        work(False)
+        work(True)
+    began = time.thread_time()
+    while True:
+        for times, work in zip(fastest, works, strict=True):
+            for narrow in (False, True):
+                start = time.thread_time()
+                work(narrow)
+                times[narrow] = min(times[narrow], time.thread_time() - start)
+        if time.thread_time() - began > SECONDS:
+            return sum(times[True] for times in fastest) / sum(times[False] for times in fastest)
+
+
+def _product(hidden: int) -> Callable[[bool], None]:
+    x, weight = torch.ones(ROWS, hidden), torch.full((hidden, hidden), 0.01)
+    return _trained(lambda inner, kernel: F.linear(inner, kernel), x, weight)
+
+
+def _convolution(channels: int, height: int, width: int) -> Callable[[bool], None]:
+    layout = torch.channels_last
+    x = torch.ones(FRAMES, channels, height, width).to(memory_format=layout)
+    weight = torch.full((2 * channels, channels, 4, 4), 0.01).to(memory_format=layout)
+    return _trained(lambda inner, kernel: F.conv2d(inner, kernel, None, 2, 1).permute(0, 2, 3, 1), x, weight)
+
+
+def _trained(layer: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor) -> Callable[[bool], None]:
+    """Return one training step of a layer, its norm and its activation, in bfloat16 or not."""
+    x, weight = x.requires_grad_(), weight.requires_grad_()
+    norm = nn.LayerNorm(weight.shape[0])
+
+    @torch.enable_grad()
+    def step(narrow: bool) -> None:
+        with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
+            out = F.silu(norm(layer(x, weight)))
+        torch.autograd.grad(out.float().mean(), (x, weight))
+
+    return step

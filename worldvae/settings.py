@@ -1,0 +1,182 @@
+"""Everything that decides what a run is, and what of it is left to the machine."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from worldvae.agents import ActorCriticConfig
+from worldvae.config import config_names, find_config, load_config, setting
+from worldvae.cores import usable_cores
+from worldvae.envs import EnvConfig
+from worldvae.errors import UserError, near_miss
+from worldvae.learner import OptimiserConfig
+from worldvae.objectives import ELBOConfig
+from worldvae.parts import WorldModelConfig, choose_precision
+from worldvae.planning import (
+    CEMConfig,
+    GradientConfig,
+    GuidedConfig,
+    ICEMConfig,
+    MPPIConfig,
+    RiskConfig,
+    TreeConfig,
+)
+from worldvae.seeds import check_seed
+from worldvae.types import ObservationLayout
+
+PLANNERS = ("cem", "icem", "mppi", "gradient", "guided", "tree")
+"""The planners that a run has a section of its config for, by its name."""
+
+AGENTS = ("actor", *PLANNERS, "random")
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How experience and updates alternate.
+
+    Attributes:
+        steps: environment steps in all (frames; a decision takes `env.action_repeat` of them).
+        prefill: environment steps of uniform play before the first update.
+        pretrain: updates at once after the prefill.
+        ratio: updates per decision.
+        updates: stop after so many updates (0: only `steps` counts).
+        batch: sequences per update.
+        length: rows of a sequence.
+        envs: environments stepped side by side.
+        mode: "sync" steps them in this process, "async" in others.
+        behaviour: "inline" learns behaviour after each update of the world model, "process" beside it, on one core,
+            in a process of its own and one update behind (on a CPU; elsewhere it is inline), "none" learns none;
+            "auto" is decided when the run begins, by the cores there are (`behaviour_for`), and stored in the run.
+        explore: the agent that collects.
+        persistence: probability that uniform play takes its last action once more (with explore=random).
+        replay_bytes: size of the replay on disk.
+        log_every: updates between two lines of metrics.jsonl.
+        film_every: updates between two dream films in TensorBoard.
+        checkpoint_every: updates between two checkpoints.
+        eval_episodes: episodes of the evaluation at the end.
+    """
+
+    steps: int = 10_000
+    prefill: int = 1_000
+    pretrain: int = 100
+    ratio: float = 0.5
+    updates: int = 0
+    batch: int = 16
+    length: int = 32
+    envs: int = 1
+    mode: str = setting("sync", choices=["sync", "async"])
+    behaviour: str = setting("auto", choices=["auto", "inline", "process", "none"])
+    explore: str = setting("actor", choices=AGENTS)
+    persistence: float = 0.0
+    replay_bytes: int = 1_000_000_000
+    log_every: int = 25
+    film_every: int = 500
+    checkpoint_every: int = 500
+    eval_episodes: int = 10
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "envs", "log_every", "film_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+        if self.length < 2:
+            raise ValueError(f"length={self.length} must be at least 2: a transition has two rows")
+        for name in ("prefill", "pretrain", "updates", "eval_episodes"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name}={getattr(self, name)} cannot be negative")
+        if self.behaviour == "none" and self.explore in ("actor", "guided"):
+            raise ValueError(f"explore={self.explore} acts by a policy, and behaviour=none learns none: explore=random")
+        if not 0 <= self.persistence < 1:
+            raise ValueError(f"persistence={self.persistence} is not a probability below 1")
+        if self.persistence and self.explore != "random":
+            raise ValueError(f"persistence={self.persistence} is of uniform play: it needs explore=random")
+        if not 0 <= self.ratio < math.inf:
+            raise ValueError(f"ratio={self.ratio} is not a number of updates per decision, such as 0.5")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """Everything that decides what a run is."""
+
+    env: EnvConfig
+    model: WorldModelConfig = field(default_factory=WorldModelConfig)
+    objective: ELBOConfig = field(default_factory=ELBOConfig)
+    optimiser: OptimiserConfig = field(default_factory=lambda: OptimiserConfig(learning_rate=1e-3, final=0.1))
+    actor_critic: ActorCriticConfig = field(default_factory=ActorCriticConfig)
+    cem: CEMConfig = field(default_factory=lambda: CEMConfig(value=True))
+    icem: ICEMConfig = field(default_factory=lambda: ICEMConfig(value=True))
+    mppi: MPPIConfig = field(default_factory=MPPIConfig)
+    gradient: GradientConfig = field(default_factory=GradientConfig)
+    guided: GuidedConfig = field(default_factory=GuidedConfig)
+    tree: TreeConfig = field(default_factory=TreeConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    seed: int = 0
+    device: str = setting("auto", choices=["auto", "cpu", "cuda", "mps"])
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        for name in PLANNERS:
+            risk: RiskConfig = getattr(self, name).risk
+            try:
+                risk.dreams()
+            except ValueError as error:
+                raise ValueError(f"{name}.risk: {error}") from None
+            if risk.asks_disagreement and not self.model.ensemble:
+                raise ValueError(f"{name}.risk: a model with model.ensemble=0 cannot disagree: take model.ensemble=5")
+
+
+def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
+    """Return the config of `source` with `overrides`, of which `family=NAME` puts in the parts of a model family.
+
+    The parts of configs/family/NAME.yaml come after the task's own settings and before every other override.
+
+    Raises:
+        UserError: For whatever `load_config` objects to, and a family that is not there.
+    """
+    families, rest = [], []
+    for override in overrides:
+        key, _, name = override.partition("=")
+        if key != "family":
+            rest.append(override)
+            continue
+        known = config_names("family")
+        if name not in known:
+            raise UserError(f"family={name} is not a model family: {', '.join(known)}.{near_miss(name, known)}")
+        families.append(find_config(f"family/{name}"))
+    if len(families) > 1:
+        raise UserError(
+            "family was given more than once: each is a whole set of parts; single parts are model.prior=..."
+        )
+    return load_config(RunConfig, [source, *(path for path in families if path is not None)], rest)
+
+
+def settled(config: RunConfig, observation: ObservationLayout, device: torch.device) -> RunConfig:
+    """Return `config` with everything decided that its "auto" leaves to the machine, so that a run keeps it."""
+    model = replace(config.model, precision=choose_precision(config.model, observation.pixels, device))
+    behaviour = config.train.behaviour
+    if behaviour == "auto":
+        behaviour = behaviour_for(config, device)
+    return replace(config, model=model, train=replace(config.train, behaviour=behaviour))
+
+
+def behaviour_for(config: RunConfig, device: torch.device) -> str:
+    """Return where behaviour learns if that is left open: "process" where a core is left for it, else "inline"."""
+    cores = min(usable_cores(), torch.get_num_threads())
+    return "process" if device.type == "cpu" and cores > 1 else "inline"
+
+
+def pick_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is CUDA where there is one, then MPS, then the CPU.
+
+    Raises:
+        UserError: If that device is not there.
+    """
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, available in there.items() if available)
+    if not there[name]:
+        raise UserError(f"device={name!r} is not available on this machine; use device=auto.")
+    return torch.device(name)
