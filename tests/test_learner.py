@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from worldvae.learner import Learner, Optimiser, OptimiserConfig
+from worldvae.errors import Diverged
+from worldvae.learner import PATIENCE, Learner, Optimiser, OptimiserConfig
 from worldvae.networks import TRUNKS, hasten
 from worldvae.objectives import ELBOConfig
 from worldvae.parts import WorldModelConfig
@@ -126,6 +128,34 @@ def test_it_goes_on_bit_for_bit_from_its_state(make_model: Maker, make_batch: Ro
     assert resumed.optimiser.updates == learner.optimiser.updates == 8
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
+
+
+def test_one_batch_of_nan_changes_no_weight(make_model: Maker, make_batch: Rows, generator: torch.Generator) -> None:
+    model = make_model()
+    rows = make_batch(model, 2, 4)
+    learner = Learner(model, ELBOConfig(), OptimiserConfig())
+    learner.update(rows, generator)
+    before = copy.deepcopy(model.state_dict())
+    broken = replace(rows, reward=torch.full_like(rows.reward, torch.nan))
+    _, metrics = learner.update(broken, generator)
+    assert float(metrics["model/skipped"]) == 1 and learner.optimiser.updates == learner.optimiser.skipped == 1
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    _, metrics = learner.update(rows, generator)
+    assert float(metrics["model/skipped"]) == 0 and bool(metrics["model/loss"].isfinite())
+
+
+def test_it_gives_up_after_a_few_in_a_row_and_not_after_a_few_in_all() -> None:
+    weight = nn.Parameter(torch.ones(1))
+    optimiser = Optimiser([weight], OptimiserConfig())
+    for _ in range(3):
+        for _ in range(PATIENCE - 1):
+            optimiser.step(weight.sum() * torch.nan)
+        optimiser.step(weight.sum())
+    assert optimiser.skipped == 3 * (PATIENCE - 1) and optimiser.updates == 3
+    for _ in range(PATIENCE - 1):
+        optimiser.step(weight.sum() * torch.inf)
+    with pytest.raises(Diverged, match=r"5 times in a row, after 3 updates.*optimiser\.learning_rate"):
+        optimiser.step(weight.sum() * torch.inf)
 
 
 def test_the_same_seed_gives_the_same_bits(make_model: Maker, make_batch: Rows) -> None:

@@ -59,6 +59,19 @@ CASES: dict[str, tuple[ActionLayout, str, Callable[[Tensor], Tensor], list[float
 }
 
 
+def test_starts_that_are_not_finite_change_nothing_that_is_learnt(make_model: Maker) -> None:
+    model = make_model()
+    learner, broken = ActorCritic(model, SHORT), starts(model)
+    learner.update(starts(model))
+    before = copy.deepcopy(learner.state_dict())
+    metrics = learner.update(broken.map(lambda x: torch.full_like(x, torch.nan)))
+    assert float(metrics["actor/skipped"]) == 1
+    after = learner.state_dict()
+    learnt = [name for name in before if not name.startswith("slow_critic")]
+    assert all(torch.equal(before[name], after[name]) for name in learnt)
+    assert all(bool(after[name].isfinite().all()) for name in after)
+
+
 @pytest.mark.parametrize("name", list(CASES))
 def test_it_solves_an_imagined_bandit(name: str) -> None:
     layout, gradient, rule, best, tolerance = CASES[name]
