@@ -7,7 +7,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from worldvae.errors import UserError
-from worldvae.film import film, gif_bytes, side_by_side
+from worldvae.film import film, gif_bytes, side_by_side, towards_goals
 
 GREEN, RED, GREY = (64, 190, 110), (232, 72, 72), (96, 96, 104)
 
@@ -115,3 +115,33 @@ def test_side_by_side_of_bytes_and_without_error() -> None:
     assert with_error.shape[1] - without.shape[1] == 28 * 5 + 2 * 3 + 6
     assert bool((with_error[:, -20, -60] == 0).all())  # no error is black
     assert bool((without[:, -20, -60] == 255).all())
+
+
+@pytest.mark.parametrize("channels", range(1, 13))
+@pytest.mark.parametrize("error", [True, False])
+def test_frames_of_any_number_of_channels_are_filmed(channels, error) -> None:
+    """Also such as stand still, of which nothing can be told but their number."""
+    rows = {"true": torch.zeros(1, 2, channels, 8, 8), "dream": torch.ones(1, 2, channels, 8, 8)}
+    pages = side_by_side(rows, context=1, error=error)
+    assert pages.shape[0] == 2 and pages.shape[-1] == 3
+    assert side_by_side({"true": rows["true"]}, context=1).shape[0] == 2
+
+
+def test_the_error_row_shows_what_a_mean_would_hide() -> None:
+    truth = torch.full((1, 2, 2, 8, 8), 0.5)
+    dream = truth + torch.tensor([0.5, -0.5]).view(2, 1, 1)
+    page = side_by_side({"true": truth, "dream": dream}, context=1, scale=1)[1]
+    orange = torch.tensor([255, 128, 0], dtype=torch.uint8)  # an error of 0.5, halfway from black to white
+    assert (page == orange).all(-1).sum() == 8 * 8
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 7])
+def test_goals_of_any_number_of_channels_are_filmed(channels) -> None:
+    g = torch.Generator().manual_seed(0)
+    goals, played = (
+        torch.randint(0, 256, shape, generator=g, dtype=torch.uint8)
+        for shape in ((2, channels, 8, 8), (2, 3, channels, 8, 8))
+    )
+    pages = towards_goals(goals, played, torch.tensor([[False, True, True]] * 2))
+    assert pages.shape[0] == 3
+    assert not torch.equal(pages[0], pages[1])

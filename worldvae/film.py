@@ -6,11 +6,12 @@ import math
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Bool, Float, Shaped, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from worldvae.errors import UserError, near_miss
+from worldvae.picture import read_channels
 
 SUFFIXES = (".gif", ".webp", ".mp4", ".png")
 
@@ -93,19 +94,21 @@ def side_by_side(
     The frames of dreams have a green border while the model sees what happens, and a red one when it dreams.
 
     Args:
-        rows: Frames by label, floats in 0..1 or bytes, with 1 or 3 channels; the first are those that happened.
+        rows: Frames by label, floats in 0..1 or bytes; the first are those that happened. `worldvae.picture` says what
+            is shown of their channels.
         context: Number of frames that the model saw before the dream begins.
-        error: Add the absolute error below each dream, averaged over channels, from black over red to white.
+        error: Add the absolute error below each dream, averaged over the channels of an image, from black over red to
+            white.
         scale: How often each pixel is repeated; by default so often that a frame is about 128 pixels high.
     """
-    images = {label: _rgb(frames) for label, frames in rows.items()}
-    truth = next(iter(images.values()))
+    truth, *_ = units = [_unit(frames) for frames in rows.values()]
+    reading = read_channels(truth)
     shown: list[tuple[str, Tensor, bool]] = []
-    for i, (label, frames) in enumerate(images.items()):
-        shown.append((label, frames, i > 0))
+    for i, (label, frames) in enumerate(zip(rows, units, strict=True)):
+        shown.append((label, reading.picture(frames), i > 0))
         if error and i > 0:
-            shown.append(("error", _heat((frames - truth).abs().mean(-1)), True))
-    batch, time, height, width, _ = truth.shape
+            shown.append(("error", _heat(reading.error(frames, truth)), True))
+    batch, time, height, width, _ = shown[0][1].shape
     repeat = scale if scale is not None else max(1, round(_TILE / min(height, width)))
     gutter = max(int(_font().getlength(label)) for label, _, _ in shown) + 3 * _GAP
     strip = _FONT + 2 * _GAP
@@ -136,11 +139,13 @@ def towards_goals(
     """Compose a film of what was played below the goals: a column for each goal, bordered green once it was reached.
 
     Args:
-        goals: Frames, with 1 or 3 channels.
+        goals: Frames. `worldvae.picture` says what is shown of their channels.
         played: Frames before the first decision and after each.
         arrived: Whether the goal was reached by then.
     """
-    batch, time, _, height, width = played.shape
+    reading = read_channels(played)
+    below, above = (reading.picture(_unit(frames)) for frames in (played, goals))
+    batch, time, height, width, _ = below.shape
     repeat = max(1, round(_TILE / min(height, width)))
     gutter, strip = int(_font().getlength("played")) + 3 * _GAP, _FONT + 2 * _GAP
     step_x, step_y = width * repeat + 2 * _BORDER + _GAP, height * repeat + 2 * _BORDER + _GAP
@@ -149,11 +154,11 @@ def towards_goals(
     borders = torch.where(arrived[..., None], torch.tensor(_WATCHING), torch.tensor(_TRUE)).to(torch.uint8)
     for t in range(time):
         pages[t] = _write(pages[t], f"decision {t} of {time - 1}", (_GAP, _GAP), _INK)
-    for i, (label, frames) in enumerate({"goal": goals.unsqueeze(1).expand_as(played), "played": played}.items()):
+    for i, (label, frames) in enumerate({"goal": above.unsqueeze(1).expand_as(below), "played": below}.items()):
         band = pages[:, strip + i * step_y : strip + (i + 1) * step_y]
         for t in range(time):
             band[t] = _write(band[t], label, (_GAP, (step_y - _GAP - _FONT) // 2), _INK)
-        large = (255 * _rgb(frames)).round().to(torch.uint8)
+        large = (255 * frames).round().to(torch.uint8)
         large = large.repeat_interleave(repeat, dim=2).repeat_interleave(repeat, dim=3)
         for b in range(batch):
             tile = band[:, : step_y - _GAP, gutter + b * step_x : gutter + (b + 1) * step_x - _GAP]
@@ -180,9 +185,8 @@ def _write(
     return torch.frombuffer(bytearray(canvas.tobytes()), dtype=torch.uint8).reshape(image.shape)
 
 
-def _rgb(frames: Tensor) -> Float[Tensor, "batch time height width 3"]:
-    unit = frames.float() / 255 if frames.dtype == torch.uint8 else frames.float().clamp(0, 1)
-    return unit.movedim(2, -1).expand(*unit.shape[:2], *unit.shape[3:], 3)
+def _unit(frames: Shaped[Tensor, "*frames"]) -> Float[Tensor, "*frames"]:
+    return frames.float() / 255 if frames.dtype == torch.uint8 else frames.float().clamp(0, 1)
 
 
 def _heat(value: Float[Tensor, "*frames height width"]) -> Float[Tensor, "*frames height width 3"]:
