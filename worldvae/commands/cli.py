@@ -1,5 +1,6 @@
 """The command line: `worldvae train | eval | dream | compare | bench | check-env`."""
 
+import io
 import os
 import sys
 from importlib.metadata import version
@@ -51,9 +52,17 @@ _register()
 _UsageError: type[Exception] = typer.BadParameter.__mro__[2]
 
 
+def _replace_what_cannot_be_shown() -> None:
+    """Let a terminal (or a file) of few characters show "?" for the others, in place of an error at the end of work."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not None, and not what a notebook puts in its place
+            stream.reconfigure(errors="replace")
+
+
 def main() -> None:
     """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
+    _replace_what_cannot_be_shown()
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="worldvae", standalone_mode=False)
     except UserError as error:
