@@ -17,6 +17,7 @@ from worldvae.planning.guided import GuidedConfig, guided
 from worldvae.planning.icem import ICEMConfig, icem
 from worldvae.planning.mppi import MPPIConfig, mppi
 from worldvae.planning.problems import Problems
+from worldvae.planning.shapes import check_layout, check_previous, check_state
 from worldvae.planning.shooting import ShootingConfig, shooting
 from worldvae.planning.simulator import Guide, Objective, Simulator
 from worldvae.planning.tree import TreeConfig, tree
@@ -83,17 +84,19 @@ def plan(
         Action sequences within the bounds, what the model promises for them, and how many steps it imagined.
 
     Raises:
-        ValueError: If there is no planner for `config`, no layout, or what the planner or its risk needs is missing.
+        ValueError: If there is no planner for `config`, no layout, what the planner or its risk needs is missing, or
+            shapes do not fit: those of state, previous plan, `keep`, or of what objective or guide return.
     """
     name = planner_name(config)
+    check_state(state)
     layout = layout or getattr(model, "action_layout", None)
     if layout is None:
         raise ValueError(f"{type(model).__name__} has no action_layout: give plan(..., layout=ActionLayout(...))")
+    check_layout(layout)
     like = state.memory
-    if len(like) == 0:
-        raise ValueError("there is no problem to plan: state holds 0 rows, give at least one")
     if keep is None:
         keep = torch.ones(len(like), device=like.device)
+    check_previous(previous, keep, len(like), layout)
     draws, clock = Draws(len(like), like, generator, keys), Clock(config.max_ms, like.device)
     found = Problems(model, state, objective, config, layout, draws, clock, previous, keep, guide)
     solved = PLANNERS[name][1](found, config)

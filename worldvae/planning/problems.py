@@ -12,7 +12,7 @@ from worldvae.planning.core import Plan, PlanConfig
 from worldvae.planning.draws import Draws
 from worldvae.planning.proposal import Proposal
 from worldvae.planning.risk import dreams_of, judged, together
-from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic
+from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic, check_guided
 from worldvae.types import ActionLayout, Dream, State
 
 
@@ -113,7 +113,7 @@ class Problems:
             raise ValueError("a planner that is guided needs a policy: give plan(..., guide=...)")
         state, actions = self.repeated(number), []
         for left in reversed(range(self.config.moves)):
-            actions.append(self.guide(state, self.draws))
+            actions.append(check_guided(self.guide(state, self.draws), (len(state.memory), self.layout.size)))
             if left:
                 state = self.imagine(state, self.held(actions[-1].unsqueeze(1))).states[:, -1]
         rows = torch.stack(actions, dim=1).to(self.draws.dtype)

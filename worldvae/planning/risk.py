@@ -7,7 +7,15 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldvae.planning.simulator import Objective, Plural, Simulator, Uncertain, discounted_return, first_steps
+from worldvae.planning.simulator import (
+    Objective,
+    Plural,
+    Simulator,
+    Uncertain,
+    check_returns,
+    discounted_return,
+    first_steps,
+)
 from worldvae.types import Dream
 
 
@@ -95,13 +103,13 @@ def judged(
         problems: number of problems.
     """
     if not risk.asks_disagreement:
-        return objective(dream)
+        return check_returns(objective(dream), len(dream.actions))
     assert isinstance(model, Uncertain)
     doubt = model.disagreement(dream.states)
 
     def earned(steps: int) -> Float[Tensor, "row"]:
         part = first_steps(dream, steps)
-        found = objective(part)
+        found = check_returns(objective(part), len(part.actions))
         if risk.disagreement:
             cost = Dream(part.start, part.states, part.actions, doubt[:, :steps], part.continuations)
             found = found - risk.disagreement * discounted_return(cost, discount)

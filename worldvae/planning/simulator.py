@@ -1,6 +1,6 @@
 """What a planner needs of a model, and how it judges what the model imagines."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -123,3 +123,35 @@ def discounted_return(
     weights = torch.cat([torch.ones_like(reached[:, :1]), reached[:, :-1]], dim=1)
     total = (dream.rewards * weights).sum(dim=1)
     return total if value is None else total + reached[:, -1] * value(dream.states[:, -1])
+
+
+def check_returns(returns: object, rows: int) -> Tensor:
+    """Return what an objective made of a dream, if that is one number for each of its rows.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(returns, Tensor) and returns.shape == (rows,):
+        return returns
+    raise ValueError(
+        f"the objective made {_described(returns)} of a dream of {rows} rows: let it return one number for each row, "
+        "as discounted_return does of rewards and continuations of shape [row, horizon]"
+    )
+
+
+def check_guided(actions: object, shape: Sequence[int]) -> Tensor:
+    """Return what a guide has proposed, if that is an action for each row.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if isinstance(actions, Tensor) and actions.shape == tuple(shape):
+        return actions
+    raise ValueError(
+        f"the guide proposed {_described(actions)} for {shape[0]} states: let it return an action vector of {shape[1]} "
+        "entries for each"
+    )
+
+
+def _described(found: object) -> str:
+    return f"a tensor of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
