@@ -3,6 +3,8 @@
 import importlib
 import os
 import re
+import reprlib
+import warnings
 from typing import Any
 
 import gymnasium as gym
@@ -29,16 +31,17 @@ def find_spec(id: str) -> gym.envs.registration.EnvSpec:
     Raises:
         UserError: If there is no such environment, or its module or package cannot be imported.
     """
+    if not isinstance(id, str):
+        raise UserError(
+            f"{_short(id)} is not the id of an environment, such as 'CartPole-v1': "
+            "worldvae.envs.wrap takes an environment, worldvae.envs.make_from an EnvConfig."
+        )
     module, _, name = id.rpartition(":")
     provider = next((package for start, package in PROVIDERS.items() if name.startswith(start)), None)
-    try:
-        if module:
-            importlib.import_module(module)
-        if provider is not None:
-            importlib.import_module(provider)
-    except ImportError as error:
-        fix = f"pip install '{provider.replace('_', '-')}'" if provider and not module else _sentence(error)
-        raise UserError(f"the module of the environment {id!r} cannot be imported: {fix}.") from error
+    if module:
+        _import(module, id)
+    if provider is not None:
+        _import(provider, id, f"pip install '{provider.replace('_', '-')}'")
     try:
         return gym.spec(name)
     except gym.error.Error as error:
@@ -64,9 +67,21 @@ def create(id: str, time_limit: int, render: bool, kwargs: dict[str, Any]) -> gy
         return gym.make(id, max_episode_steps=time_limit, disable_env_checker=True, **options)
     except (ImportError, gym.error.DependencyNotInstalled) as error:
         raise missing_package(spec, error) from error
-    except Exception as error:
-        given = f" with {kwargs}" if kwargs else ""
-        raise UserError(f"{id} cannot be made{given}: {type(error).__name__}: {_sentence(error)}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        given = f" with {_short(kwargs)}" if kwargs else ""
+        raise UserError(f"{id} cannot be made{given}: {described(error)}") from error
+
+
+def close(env: gym.Env[Any, Any], id: str) -> None:
+    """Close an environment; should it fail to, a warning says so: whatever it has played is not lost by that."""
+    try:
+        env.close()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        warnings.warn(f"{id} could not be closed: {described(error)}.", stacklevel=2)
 
 
 def missing_package(spec: gym.envs.registration.EnvSpec | None, error: Exception) -> UserError:
@@ -77,6 +92,40 @@ def missing_package(spec: gym.envs.registration.EnvSpec | None, error: Exception
     if extra is None:
         return UserError(f"{id} needs something that is not installed: {_sentence(error)}")
     return UserError(f"{id} needs a package that is not installed: pip install '{extra}'.")
+
+
+def described(error: BaseException) -> str:
+    """Return the kind of an error and its message, on one line."""
+    message = " ".join(str(error).split())
+    return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def _import(module: str, id: str, fix: str = "") -> None:
+    """Import the module that registers the environment `id`."""
+    folder, _, file = module.replace("\\", "/").rpartition("/")
+    if folder or module.startswith(".") or module.endswith(".py"):
+        name = file.removesuffix(".py")
+        raise UserError(
+            f"the environment {id!r} begins with the path of a file, where the name of a module is expected: "
+            f"write {name}:{id.rpartition(':')[2]}, and run worldvae in the folder that holds {file}."
+        )
+    try:
+        importlib.import_module(module)
+    except KeyboardInterrupt:
+        raise
+    except ModuleNotFoundError as error:
+        if not fix and error.name == module.partition(".")[0]:
+            fix = f"{_sentence(error)}: install it, or run worldvae in the folder that holds it"
+        raise UserError(
+            f"the module of the environment {id!r} cannot be imported: {fix or _sentence(error)}."
+        ) from error
+    except BaseException as error:  # whatever a user's module does when it is imported, sys.exit() included
+        raise UserError(f"the module of the environment {id!r} cannot be imported: {described(error)}.") from error
+
+
+def _short(value: Any) -> str:
+    """Return what a value looks like, on one line."""
+    return " ".join(reprlib.repr(value).split())
 
 
 def _unversioned(id: str) -> str:

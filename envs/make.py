@@ -1,13 +1,17 @@
 """Any Gymnasium environment as a `WorldEnv`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
+from omegaconf import DictConfig, ListConfig
 
-from worldvae.envs.lookup import create, find_spec
+from worldvae.envs.lookup import close, create, find_spec
 from worldvae.envs.observations import ObservationCodec
+from worldvae.envs.statistics import refuse_statistics
 from worldvae.envs.world_env import DEFAULT_TIME_LIMIT, MODES, WorldEnv, choose_view
 from worldvae.errors import UserError, near_miss
 
@@ -24,6 +28,8 @@ class EnvConfig:
         time_limit: Environment steps after which an episode is cut off; None takes the registered limit, or 1000
             where there is none.
         kwargs: Arguments of the environment itself.
+        alone: Whether a process can hold only one instance at a time, as with many emulators and engines: an `EnvPool`
+            then gives each environment a process of its own, in either mode.
     """
 
     id: str
@@ -32,6 +38,7 @@ class EnvConfig:
     action_repeat: int = 1
     time_limit: int | None = None
     kwargs: dict[str, Any] = field(default_factory=dict)
+    alone: bool = False
 
 
 def make(
@@ -43,7 +50,7 @@ def make(
     time_limit: int | None = None,
     **kwargs: Any,
 ) -> WorldEnv:
-    """Make the environment `id`; the arguments are those of `EnvConfig`, the rest goes to the environment.
+    """Make the environment `id` in this process; the rest of the arguments (see `EnvConfig`) goes to the environment.
 
     Example:
         >>> env = make("CartPole-v1", size=(32, 48))
@@ -68,16 +75,24 @@ def make_from(config: EnvConfig) -> WorldEnv:
     if "render_mode" in config.kwargs:
         raise UserError("render_mode is chosen by `obs`: leave it out of the environment's arguments.")
     limit = config.time_limit or find_spec(config.id).max_episode_steps
-    kwargs = _plain(config.kwargs)
-    env = create(config.id, limit or DEFAULT_TIME_LIMIT, render=False, kwargs=kwargs)
-    codec = ObservationCodec(env.observation_space, (config.size[0], config.size[1]))
-    can_render = "rgb_array" in (env.metadata.get("render_modes") or ())
-    view = choose_view(codec, config.obs, can_render, config.id)
-    if view.rendered:
-        # whether rendering is needed shows in the observation space, which only an instance has
-        env.close()
-        env = create(config.id, limit or DEFAULT_TIME_LIMIT, render=True, kwargs=kwargs)
-    return WorldEnv(env, codec, view, id=config.id, action_repeat=config.action_repeat, time_limit=limit)
+
+    def instance(render: bool) -> gym.Env[Any, Any]:
+        # (an environment may change what it is given: each has arguments of its own)
+        return create(config.id, limit or DEFAULT_TIME_LIMIT, render, _plain(config.kwargs))
+
+    env = instance(render=False)
+    try:
+        codec = _codec(env, config.size, config.id)
+        can_render = "rgb_array" in (env.metadata.get("render_modes") or ())
+        view = choose_view(codec, config.obs, can_render, config.id)
+        if view.rendered:
+            # whether rendering is needed shows in the observation space, which only an instance has
+            close(env, config.id)
+            env = instance(render=True)
+        return WorldEnv(env, codec, view, id=config.id, action_repeat=config.action_repeat, time_limit=limit)
+    except UserError:
+        close(env, config.id)
+        raise
 
 
 def wrap(
@@ -94,28 +109,61 @@ def wrap(
         UserError: If it cannot be shown in this way.
     """
     _check(size, obs, action_repeat, time_limit)
+    if not isinstance(env, gym.Env):
+        kind = f"{type(env).__module__}.{type(env).__qualname__}"
+        raise UserError(
+            f"{env!r} ({kind}) is not a gymnasium.Env, which is what wrap takes: worldvae.envs.make takes an id, such "
+            "as 'CartPole-v1', and an environment of the old gym package has to inherit from gymnasium.Env."
+        )
     id = env.spec.id if env.spec is not None else type(env.unwrapped).__name__
     limit = time_limit or (env.spec.max_episode_steps if env.spec is not None else None)
-    codec = ObservationCodec(env.observation_space, (size[0], size[1]))
+    codec = _codec(env, size, id)
     view = choose_view(codec, obs, env.render_mode == "rgb_array", id)
     return WorldEnv(env, codec, view, id=id, action_repeat=action_repeat, time_limit=limit)
 
 
-def _check(size: Sequence[int], obs: str = "auto", action_repeat: int = 1, time_limit: int | None = None) -> None:
+def _codec(env: gym.Env[Any, Any], size: Sequence[int], id: str) -> ObservationCodec:
+    """Return how the observations of an environment are read, once it is clear that it can be played at all."""
+    refuse_statistics(env, id)
+    for name in ("observation_space", "action_space"):
+        _check_space(getattr(env, name, None), name, id)
+    return ObservationCodec(env.observation_space, (int(size[0]), int(size[1])))
+
+
+def _check_space(space: Any, name: str, id: str) -> None:
+    if space is None:
+        raise UserError(
+            f"{id} has no {name}: set self.{name} to a space of gymnasium.spaces when the environment is made."
+        )
+    if not isinstance(space, gym.Space):
+        kind = f"{type(space).__module__}.{type(space).__qualname__}"
+        old = kind.startswith("gym.")
+        raise UserError(
+            f"the {name} of {id}, {' '.join(repr(space).split())}, is of the class {kind}, where one of "
+            "gymnasium.spaces is expected: "
+            + ("write `import gymnasium as gym` instead of `import gym`." if old else "take Box, Discrete or another.")
+        )
+
+
+def _check(size: Any, obs: Any = "auto", action_repeat: Any = 1, time_limit: Any = None) -> None:
     if obs not in MODES:
-        raise UserError(f"obs={obs!r} is not one of {', '.join(MODES)}.{near_miss(obs, MODES)}")
-    if len(size) != 2 or min(size) < 1:
+        raise UserError(f"obs={obs!r} is not one of {', '.join(MODES)}.{near_miss(str(obs), MODES)}")
+    if not (np.shape(size) == (2,) and all(map(_positive, size))):
         raise UserError(f"size={size!r} is not a height and a width, such as (64, 64).")
-    if action_repeat < 1:
-        raise UserError(f"action_repeat={action_repeat} is not a positive number of steps.")
-    if time_limit is not None and time_limit < 1:
-        raise UserError(f"time_limit={time_limit} is not a positive number of steps.")
+    if not _positive(action_repeat):
+        raise UserError(f"action_repeat={action_repeat!r} is not a positive number of steps.")
+    if time_limit is not None and not _positive(time_limit):
+        raise UserError(f"time_limit={time_limit!r} is not a positive number of steps.")
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, Integral) and int(value) >= 1
 
 
 def _plain(value: Any) -> Any:
-    """Return nested mappings and sequences as dicts and lists: environments do not expect OmegaConf's types."""
-    if isinstance(value, Mapping):
+    """Return nested dicts and lists anew, and OmegaConf's as such, which environments do not expect; all else as is."""
+    if isinstance(value, dict | DictConfig):
         return {key: _plain(entry) for key, entry in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes | tuple):
+    if isinstance(value, list | ListConfig):
         return [_plain(entry) for entry in value]
-    return value
+    return tuple(map(_plain, value)) if type(value) is tuple else value

@@ -30,6 +30,7 @@ class ObservationCodec:
         channels: Number of channels of all images together (0 without images).
         vector_size: Length of the vector (0 without one).
         ignored: Names of the entries that were left out.
+        widest: Name and space of the entry with most numbers in the vector (empty without a vector).
 
     Raises:
         UserError: If nothing in the space can be read.
@@ -57,6 +58,8 @@ class ObservationCodec:
         self.ignored = tuple(ignored)
         self.channels = sum(image.channels for _, _, image in self._images)
         self.vector_size = sum(_width(leaf) for _, leaf in self._vectors)
+        path, leaf = max(self._vectors, key=lambda entry: _width(entry[1]), default=((), None))
+        self.widest = "" if leaf is None else f"{_name(path)}, {' '.join(str(leaf).split())}"
 
     def pixels(self, observation: Any) -> UInt8[np.ndarray, "channel height width"]:
         """Return all images of an observation, resized and concatenated over channels.
@@ -69,6 +72,11 @@ class ObservationCodec:
             array = _array(observation, path, leaf)
             if (array.dtype == np.uint8) != (leaf.dtype == np.uint8):
                 raise Fault(f"{_name(path)} has the type {array.dtype}, expected {leaf.dtype}")
+            if (stray := image.stray(array)) is not None:
+                raise Fault(
+                    f"{_name(path)} holds {stray:g}, and its space promises {image.low:g} to {image.high:g}: give the "
+                    "space the bounds that its images really have, or scale what the environment returns"
+                )
             frames.append(shrink(image.to_bytes(array), self.size))
         return frames[0] if len(frames) == 1 else np.concatenate(frames)
 

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -16,7 +17,7 @@ from torch import Tensor
 from worldvae.child import start_method
 from worldvae.envs.buffers import Buffers, check_layouts, reset_rows, step_rows
 from worldvae.envs.make import EnvConfig, make_from
-from worldvae.envs.worker import Maker, Worker
+from worldvae.envs.worker import Maker, Worker, look_elsewhere, look_here
 from worldvae.envs.world_env import WorldEnv
 from worldvae.errors import UserError, near_miss
 from worldvae.types import Observation, TensorTree
@@ -48,7 +49,8 @@ class EnvPool:
 
     Args:
         makers: Configs, or functions that make a `WorldEnv` (one per environment).
-        mode: "sync" plays in this process, "async" in worker processes.
+        mode: "sync" plays in this process, "async" in worker processes. Where a config says `alone`, every environment
+            plays in a worker process of its own, and this process holds none, whatever the mode and `workers` are.
         workers: Number of processes in async mode; None takes one per CPU core, at most one per environment.
 
     Example:
@@ -66,24 +68,37 @@ class EnvPool:
             raise UserError(f"mode={mode!r} is not sync or async.{near_miss(mode, ('sync', 'async'))}")
         if not makers:
             raise UserError("a pool needs at least one environment.")
-        functions: list[Maker] = [partial(make_from, m) if isinstance(m, EnvConfig) else m for m in makers]
-        self.mode, self.num_envs = mode, len(functions)
+        alone = any(isinstance(maker, EnvConfig) and maker.alone for maker in makers)
+        functions = [_function(maker) for maker in makers]
+        self.mode, self.num_envs = "async" if alone else mode, len(functions)
         self._envs: list[WorldEnv] = []
         self._workers: list[Worker] = []
         self._done = np.ones(self.num_envs, np.bool_)
         self._playing: np.ndarray | None = None
-        first = functions[0]()
-        self.id = first.id
-        self.observation_layout, self.action_layout = layouts = first.observation_layout, first.action_layout
-        context = start_method() if mode == "async" else None
-        self._buffers = Buffers.allocate(self.num_envs, *layouts, context)
-        if context is None:
-            self._envs = [first, *(make() for make in functions[1:])]
-            check_layouts(self._envs, *layouts)
-            return
-        first.close()
-        count = min(self.num_envs, workers or os.cpu_count() or 1)
-        edges = np.linspace(0, self.num_envs, count + 1).astype(int).tolist()
+        with ExitStack() as opened:  # should anything fail, what has been made is closed
+            opened.callback(self.close)
+            if self.mode == "sync":
+                self._fill(functions)
+            else:
+                self._hire(functions, self.num_envs if alone else workers or os.cpu_count() or 1, alone)
+            opened.pop_all()
+
+    def _fill(self, functions: Sequence[Maker]) -> None:
+        """Make the environments in this process."""
+        for make in functions:
+            self._envs.append(make())
+        first = self._envs[0]
+        self.id, self.observation_layout, self.action_layout = first.id, first.observation_layout, first.action_layout
+        check_layouts(self._envs, self.observation_layout, self.action_layout)
+        self._buffers = Buffers.allocate(self.num_envs, self.observation_layout, self.action_layout, None)
+
+    def _hire(self, functions: Sequence[Maker], workers: int, alone: bool) -> None:
+        """Make the environments in processes; how they look shows in one that is made for that alone."""
+        look = look_elsewhere if alone else look_here
+        self.id, self.observation_layout, self.action_layout = look(functions[0])
+        layouts = (self.observation_layout, self.action_layout)
+        self._buffers = Buffers.allocate(self.num_envs, *layouts, start_method())
+        edges = np.linspace(0, self.num_envs, min(self.num_envs, workers) + 1).astype(int).tolist()
         for start, end in pairwise(edges):
             self._workers.append(Worker(functions[start:end], self._buffers, start, layouts))
         self._collect()
@@ -204,6 +219,14 @@ class EnvPool:
 
     def __repr__(self) -> str:
         return f"EnvPool({self.num_envs} × {self.id}, mode={self.mode!r})"
+
+
+def _function(maker: EnvConfig | Maker) -> Maker:
+    if isinstance(maker, EnvConfig):
+        return partial(make_from, maker)
+    if not callable(maker):
+        raise UserError(f"a pool takes EnvConfigs, or functions that make a WorldEnv, and was given {maker!r}.")
+    return maker
 
 
 def _flags(mask: Tensor | np.ndarray, rows: int) -> np.ndarray:

@@ -21,7 +21,19 @@ UNBOUNDED = 1e10
 
 
 def walk(space: gym.Space[Any], path: Path = ()) -> Iterator[tuple[Path, gym.Space[Any]]]:
-    """Yield (path, space) for each leaf of nested Dict and Tuple spaces, in the order of the space."""
+    """Yield (path, space) for each leaf of nested Dict and Tuple spaces, in the order of the space.
+
+    Raises:
+        UserError: If a part is no space of Gymnasium's, such as one of the old gym package.
+    """
+    if not isinstance(space, gym.Space):
+        kind = type(space)
+        old = kind.__module__.partition(".")[0] == "gym"
+        raise UserError(
+            f"{' '.join(repr(space).split())} is of the class {kind.__module__}.{kind.__qualname__}, and a space of "
+            "gymnasium.spaces is expected: "
+            + ("write `import gymnasium as gym` instead of `import gym`." if old else "take Box, Discrete or another.")
+        )
     if isinstance(space, spaces.Dict):
         for key, part in space.spaces.items():
             yield from walk(part, (*path, key))

@@ -13,6 +13,8 @@ from worldvae.envs.world_env import WorldEnv
 from worldvae.types import ActionLayout, ObservationLayout
 
 Maker = Callable[[], WorldEnv]
+Look = tuple[str, ObservationLayout, ActionLayout]
+"""The id of an environment, and its layouts."""
 
 
 class Worker(Child):
@@ -60,3 +62,31 @@ def _build(
         "reset": lambda seeds: reset_rows(envs, buffers, first, seeds),
         "step": lambda active: step_rows(envs, buffers, first, active),
     }
+
+
+def look_here(maker: Maker) -> Look:
+    """Make an environment, see how it looks, and close it."""
+    env = maker()
+    env.close()
+    return env.id, env.observation_layout, env.action_layout
+
+
+def look_elsewhere(maker: Maker) -> Look:
+    """Do the same in a process of its own, so that this one, and those forked from it, never hold an instance.
+
+    Raises:
+        UserError: If the environment cannot be made.
+    """
+    child = Child(_glance, (CloudpickleWrapper(maker),), "an environment process", "see what it needs to run.")
+    try:
+        child.wait()
+        child.send("look")
+        look: Look = child.wait()
+        return look
+    finally:
+        child.close()
+
+
+def _glance(opened: ExitStack, maker: CloudpickleWrapper) -> Tasks:
+    look = look_here(cast(Maker, maker.fn))
+    return {"look": lambda _: look}

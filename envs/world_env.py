@@ -2,13 +2,14 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeVar
 
 import gymnasium as gym
 import numpy as np
 from jaxtyping import Float32, UInt8
 
-from worldvae.envs.lookup import missing_package
+from worldvae.envs.lookup import close, described, missing_package
 from worldvae.envs.observations import Fault, ObservationCodec
 from worldvae.envs.pixels import shrink
 from worldvae.envs.spaces import ActionCodec
@@ -16,6 +17,7 @@ from worldvae.errors import UserError
 from worldvae.types import ObservationLayout
 
 DEFAULT_TIME_LIMIT = 1000
+LARGEST_NUMBER = float(np.finfo(np.float32).max)
 MODES = ("auto", "pixels", "state", "both")
 
 Result = TypeVar("Result")
@@ -71,6 +73,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         action_layout: Shape of the action vector.
         action_codec: Both directions between the action vector and the environment's own actions.
         ignored: Entries of the observation that could not be read and are left out.
+        widest: The entry of the observation with most numbers in the vector.
         action_repeat: Environment steps per `step`.
         time_limit: Environment steps after which an episode is truncated.
         has_own_limit: Whether that limit is the environment's or the user's, and not our default.
@@ -92,7 +95,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         self.has_own_limit = time_limit is not None
         self.spec, self.metadata, self.render_mode = env.spec, env.metadata, env.render_mode
         self.elapsed, self._playing = 0, False
-        self._codec, self.ignored = codec, codec.ignored
+        self._codec, self.ignored, self.widest = codec, codec.ignored, codec.widest
         self.action_codec = ActionCodec(env.action_space)
         self.action_layout = self.action_codec.layout
         channels = 3 if view.rendered else codec.channels
@@ -111,6 +114,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         Raises:
             UserError: If the environment fails or returns something that its spaces exclude.
         """
+        super().reset(seed=seed)
         self.elapsed = 0
         result = self._guard("reset", lambda: self.env.reset(seed=seed, options=options))
         if not (isinstance(result, tuple) and len(result) == 2):
@@ -128,14 +132,14 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
             UserError: If the environment fails or returns something that its spaces exclude.
         """
         assert self._playing, "step() was called before reset() or after the end of an episode"
-        decoded = self.action_codec.decode(action)
         total, terminated, truncated = 0.0, False, False
         for _ in range(self.action_repeat):
             self.elapsed += 1
-            result = self._guard("step", lambda: self.env.step(decoded))
+            # decoded anew for each step: an environment may change, or keep, the action that it is given
+            result = self._guard("step", partial(self.env.step, self.action_codec.decode(action)))
             if not (isinstance(result, tuple) and len(result) == 5):
                 raise self._fault("step() did not return the 5 values that Gymnasium's API asks for")
-            total += self._reward(result[1])
+            total = self._reward(total + self._reward(result[1]))
             terminated = bool(result[2])
             truncated = bool(result[3]) or self.elapsed >= self.time_limit
             if terminated or truncated:
@@ -149,7 +153,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
 
     def close(self) -> None:
         """Close the environment."""
-        self.env.close()
+        close(self.env, self.id)
 
     def show(self, observation: Any) -> dict[str, np.ndarray]:
         """Return what the world model sees of the present state, for the environment's own observation of it.
@@ -175,17 +179,27 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
             raise self._fault(f"the reward is {reward!r}, expected a number")
         if not np.isfinite(number).all():
             raise self._fault(f"the reward is {number.item()}, expected a finite number")
+        if abs(number.item()) > LARGEST_NUMBER:
+            raise self._fault(
+                f"the reward is {number.item():g}, which is too large for float32 (at most {LARGEST_NUMBER:.1e}): "
+                "scale rewards to about 1 to 10"
+            )
         return float(number.item())
 
     def _guard(self, name: str, call: Callable[[], Result]) -> Result:
-        """Run a method of the environment and turn what it raises into a UserError."""
+        """Run a method of the environment and turn what it raises into a UserError.
+
+        That includes `sys.exit()` and the panics of compiled engines, which are no Exceptions and would end a training
+        without a word; Ctrl-C stays what it is.
+        """
         try:
             return call()
         except gym.error.DependencyNotInstalled as error:
             raise missing_package(self.spec, error) from error
-        except Exception as error:
-            message = " ".join(str(error).split())
-            raise self._fault(f"the environment's {name}() raised {type(error).__name__}: {message}") from error
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            raise self._fault(f"the environment's {name}() raised {described(error)}") from error
 
     def _fault(self, what: str) -> UserError:
         self._playing = False

@@ -28,9 +28,13 @@ HELD_OUT = 2**31
 """The lane whose episodes are played by evaluations and never by training."""
 
 
+LARGEST_SEED = 2**31 - 1
+"""Of an episode: emulators and engines keep their seeds in signed integers of 32 bits."""
+
+
 def episode_seed(seed: int, lane: int, episode: int) -> int:
     """Return the environment seed of an episode: different for each run seed, lane and episode."""
-    return int(np.random.SeedSequence([seed, lane, episode]).generate_state(1)[0])
+    return int(np.random.SeedSequence([seed, lane, episode]).generate_state(1)[0]) & LARGEST_SEED
 
 
 class Collector:

@@ -8,6 +8,7 @@ each value is merged on its own: whatever goes wrong, the path, the value and th
 """
 
 import dataclasses
+import re
 import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,13 +17,22 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import yaml
 from omegaconf import DictConfig, OmegaConf, SCMode
-from omegaconf.errors import GrammarParseError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import (
+    GrammarParseError,
+    KeyValidationError,
+    OmegaConfBaseException,
+    UnsupportedValueType,
+    ValidationError,
+)
 
 from worldvae.errors import UserError, near_miss
 
 T = TypeVar("T")
+ANYTHING = "numbers, text, true, false, null, and lists and dicts of these"
+MISSING = "???"  # what OmegaConf takes for a setting without a value
 Keys = tuple[Any, ...]  # the path of a setting, e.g. ("model", "latent")
 
 
@@ -86,8 +96,26 @@ def config_names(folder: str = "") -> list[str]:
 
 
 def dump_config(config: Any, path: Path) -> None:
-    """Write every setting of `config`, a dataclass instance, to a YAML file that `load_config` reads back equal."""
-    OmegaConf.save(OmegaConf.create(_plain(config)), path)
+    """Write every setting of `config`, a dataclass instance, to a YAML file that `load_config` reads back equal.
+
+    Raises:
+        UserError: If a value is none that the file can hold, or would be read back as another. Nothing is written then.
+    """
+    plain = _plain(config, ())
+    try:
+        text = OmegaConf.to_yaml(OmegaConf.create(plain))
+        written = text.encode("utf-8")
+        again = load_config(type(config), [OmegaConf.to_container(OmegaConf.create(text))])  # type: ignore[list-item]
+    except (yaml.YAMLError, OmegaConfBaseException, UnicodeEncodeError, UserError) as error:
+        reason = _first_line(error).rstrip(".")
+        raise UserError(f"this config could not be read back from its file ({reason}): change that value.") from None
+    if (changed := _difference(config, again, ())) is not None:
+        keys, before, after = changed
+        raise UserError(
+            f"{_dotted(keys)} is {_short(before)}, and would be read back from the config's file as {_short(after)}: "
+            "give it in that form."
+        )
+    path.write_bytes(written)
 
 
 def _packaged() -> Path:
@@ -130,12 +158,12 @@ def _merge(config: DictConfig, schema: Any, values: Any) -> None:
         if isinstance(value, float) and value.is_integer() and int in _options(hint) and float not in _options(hint):
             value = int(value)  # YAML reads 1e6 as a float; whoever writes it for a number of steps means the integer
         try:
-            if value == {} and (_section(hint) or _entry(hint)):
+            if isinstance(value, Mapping) and not value and (_section(hint) or _entry(hint)):
                 _enter(config, schema, keys)
             else:
                 _enter(config, schema, keys[:-1]).merge_with({keys[-1]: value})
-        except (ValidationError, GrammarParseError, TypeError):
-            raise UserError(f"{_dotted(keys)} is {value!r}, expected {_words(hint)}.") from None
+        except (ValidationError, UnsupportedValueType, KeyValidationError, GrammarParseError, TypeError):
+            raise UserError(f"{_dotted(keys)} is {_short(value)}, expected {_words(hint)}.") from None
 
 
 def _enter(config: DictConfig, schema: Any, keys: Keys) -> Any:
@@ -220,6 +248,8 @@ def _convert(hint: Any, value: Any, keys: Keys) -> Any:
         return None
     if section := _section(hint):
         return _build(section, value, keys)
+    if isinstance(value, dict):
+        return _listed(value)
     for option in _options(hint):
         if typing.get_origin(option) is tuple:
             items = typing.get_args(option)
@@ -227,6 +257,13 @@ def _convert(hint: Any, value: Any, keys: Keys) -> Any:
                 raise UserError(f"{_dotted(keys)} has {len(value)} entries, expected {_words(hint)}.")
             return tuple(value)
     return value
+
+
+def _listed(value: Any) -> Any:
+    """Return what the user put into a dict as a file would have it: without tuples, which YAML does not have."""
+    if isinstance(value, dict):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _check_choices(value: Any, choices: Sequence[Any], keys: Keys) -> None:
@@ -260,19 +297,65 @@ def _words(hint: Any) -> str:
     """Return an annotation in the words of an error message."""
     if section := _section(hint):
         return f"a section with {', '.join(field.name for field in dataclasses.fields(section))}"
+    if hint is Any:
+        return ANYTHING
     names = (option.__name__ if type(option) is type else str(option) for option in _options(hint))
     return " or ".join(names).replace("NoneType", "null").replace("typing.", "")
 
 
-def _plain(value: Any) -> Any:
-    """Return dataclasses as dicts, tuples as lists, and what YAML cannot say as strings."""
+def _plain(value: Any, keys: Keys) -> Any:
+    """Return dataclasses as dicts, tuples as lists, NumPy's numbers as Python's, paths as text, and text escaped."""
     if dataclasses.is_dataclass(value):
-        return {field.name: _plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
+        return {
+            field.name: _plain(getattr(value, field.name), (*keys, field.name)) for field in dataclasses.fields(value)
+        }
+    if isinstance(value, Mapping) and all(isinstance(key, str | int | float) for key in value):
+        return {key: _plain(item, (*keys, key)) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
+        return [_plain(item, (*keys, i)) for i, item in enumerate(value)]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, str) and value != MISSING:
+        # or OmegaConf would put in the setting that ${...} names; backslashes before it are doubled, too
+        return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    if isinstance(value, Path):
+        return _plain(str(value), keys)
+    if not isinstance(value, bool | int | float | None):
+        raise UserError(f"{_dotted(keys)} is {_short(value)}, and the config's file can only hold {ANYTHING}.")
+    return value
+
+
+def _difference(one: Any, other: Any, keys: Keys, free: bool = False) -> tuple[Keys, Any, Any] | None:
+    """Return the first setting in which two configs differ, with both values, or None where they are equal.
+
+    A list is equal to a tuple where the annotation says which of them is meant; what is `free` in a dict has none.
+    """
+    here = (keys, one, other)
+    pairs: Iterable[tuple[Any, Any, Any]]
+    if dataclasses.is_dataclass(one):
+        pairs = ((f.name, getattr(one, f.name), getattr(other, f.name, None)) for f in dataclasses.fields(one))
+    elif isinstance(one, Mapping):
+        if not isinstance(other, Mapping) or set(one) != set(other):
+            return here
+        free, pairs = True, ((key, value, other[key]) for key, value in one.items())
+    elif isinstance(one, list | tuple):
+        alike = type(one) is type(other) if free else isinstance(other, list | tuple)
+        if not alike or len(one) != len(other):
+            return here
+        pairs = ((i, *both) for i, both in enumerate(zip(one, other, strict=True)))
+    else:
+        one = one.item() if isinstance(one, np.generic) else one
+        same = one == other or (one != one and other != other)  # (NaN)
+        return None if same and (type(one) is type(other) or not free) else here
+    found = (_difference(before, after, (*keys, key), free) for key, before, after in pairs)
+    return next((difference for difference in found if difference is not None), None)
+
+
+def _short(value: Any) -> str:
+    """Return what a value looks like, on one line and not longer than one."""
+    text = repr(value)
+    text = " ".join(text.split()) if "\n" in text else text
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _dotted(keys: Keys) -> str:

@@ -17,6 +17,9 @@ from worldvae.seeds import check_seed
 from worldvae.types import Batch
 
 SIDE_BY_SIDE = 32
+PROCESSES = 4
+"""Episodes side by side where each has a process of its own (`env.alone`), which may be a whole emulator."""
+
 ALONE = 100
 """Decisions that are timed one by one."""
 
@@ -232,12 +235,16 @@ def _returns(parts: Sequence[Episodes]) -> list[float]:
 def in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int, *, keep_rows: bool = False) -> list[Episodes]:
     """Play at most `SIDE_BY_SIDE` episodes at a time; the first part keeps `seed`, the others have their own.
 
-    A planner with a limit of time gets it for every decision: its episodes are played one by one.
+    A planner with a limit of time gets it for every decision: its episodes are played one by one. Those of
+    environments that need a process each are played a few at a time.
     """
     sizes = [min(SIDE_BY_SIDE, episodes - done) for done in range(0, episodes, SIDE_BY_SIDE)]
     seeds = [seed, *(episode_seed(seed, HELD_OUT + part, 0) for part in range(1, len(sizes)))]
-    parts = list(zip(sizes, seeds, strict=True))
+    together = PROCESSES if env.alone else SIDE_BY_SIDE
     if isinstance(agent, PlannerAgent) and agent.config.max_ms:
-        one_by_one = [(one, i) for size, one in parts for i in range(size)]
-        return [play(agent, env, 1, one, keep_rows=keep_rows, first=i) for one, i in one_by_one]
-    return [play(agent, env, size, one, keep_rows=keep_rows) for size, one in parts]
+        together = 1
+    return [
+        play(agent, env, min(together, size - first), one, keep_rows=keep_rows, first=first)
+        for size, one in zip(sizes, seeds, strict=True)
+        for first in range(0, size, together)
+    ]

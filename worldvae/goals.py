@@ -223,13 +223,14 @@ class GoalSuite:
     def _play(
         self, name: str | None, objective: str, make: Callable[[slice], Agent], *, truth: bool = False, film: int = 0
     ) -> Reached:
-        """Play all pairs, `SIDE_BY_SIDE` at a time, each for the whole budget."""
+        """Play all pairs, `SIDE_BY_SIDE` at a time (one, if a process holds only one), each for the whole budget."""
         distances, filmed, begun = [], [], time.perf_counter()
-        for first in range(0, len(self.pairs), SIDE_BY_SIDE):
-            part = slice(first, first + SIDE_BY_SIDE)
+        together = 1 if self.env.alone else SIDE_BY_SIDE
+        for first in range(0, len(self.pairs), together):
+            part = slice(first, first + together)
             agent = make(part)
             name = name or agent.name
-            keep = max(0, min(film - first, SIDE_BY_SIDE))
+            keep = max(0, min(film - first, together))
             found, shown = self._play_part(agent, part, truth, keep)
             distances.append(found)
             filmed.append(shown)
@@ -266,7 +267,7 @@ class GoalSuite:
 
 def _placed(env: WorldEnv, world: GoalWorld, state: np.ndarray, seed: int) -> dict[str, np.ndarray]:
     """Begin an episode in a state, and return what the model sees of it."""
-    env.reset(seed=seed)
+    env.reset(seed=episode_seed(seed, HELD_OUT, 0))
     return env.show(world.place(env.env.unwrapped, state))
 
 

@@ -9,7 +9,7 @@ from worldvae.agents import Agent, Carry
 from worldvae.dream import OpenLoop, open_loop
 from worldvae.envs import EnvPool
 from worldvae.errors import UserError
-from worldvae.evaluation import in_parts, play
+from worldvae.evaluation import PROCESSES, in_parts, play
 from worldvae.run import Run
 from worldvae.types import Batch, Observation
 
@@ -84,9 +84,17 @@ def held_out_rows(run: Run, length: int, episodes: int, seed: int = 0) -> tuple[
     Raises:
         UserError: If the environment fails.
     """
-    played = play(run.agent, run.config.env, episodes, seed, explore=True, limit=length - 1, keep_rows=True)
-    assert played.rows is not None
-    return _padded(played.rows, length), played.lengths
+    env = run.config.env
+    together = min(PROCESSES, episodes) if env.alone else episodes
+    parts = [
+        play(
+            run.agent, env, min(together, episodes - first), seed,
+            explore=True, limit=length - 1, keep_rows=True, first=first,
+        )
+        for first in range(0, episodes, together)
+    ]  # fmt: skip
+    rows = Batch.cat([_padded(part.rows, length) for part in parts if part.rows is not None], dim=0)
+    return rows, torch.cat([part.lengths for part in parts])
 
 
 def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: int = 0, render: int = 0) -> OpenLoop:

@@ -3,6 +3,8 @@
 import json
 import math
 import time
+import warnings
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from typing import Annotated
 
@@ -11,6 +13,8 @@ import torch
 import typer
 from rich.console import Console
 
+from worldvae.child import Child, Tasks
+from worldvae.collector import LARGEST_SEED, episode_seed
 from worldvae.config import load_config
 from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.envs.world_env import DEFAULT_TIME_LIMIT
@@ -22,6 +26,8 @@ FEWEST_FRAMES_PER_SECOND = 100
 LARGEST_REWARD = 100.0
 SPARSE = 0.01
 SHORT_EPISODE = 5
+FEWEST_LEVELS = 16
+MOST_NUMBERS = 2000
 
 
 @dataclass(frozen=True)
@@ -59,6 +65,7 @@ class _Play:
     terminations: int
     seconds: float
     blank: bool
+    levels: tuple[int, int]
     still: bool
     repeatable: bool
 
@@ -101,6 +108,7 @@ def inspect_env(config: EnvConfig, seconds: float = 5.0, seed: int = 0) -> EnvRe
     check_seed(seed)
     if not 0 <= seconds < math.inf:
         raise UserError(f"seconds={seconds} is not a time to play: take a number such as 5.")
+    second = None if config.alone else _second_instance(config)
     env = make_from(config)
     try:
         play = _play(env, seconds, seed)
@@ -109,7 +117,15 @@ def inspect_env(config: EnvConfig, seconds: float = 5.0, seed: int = 0) -> EnvRe
     speed = len(play.rewards) / play.seconds
     problems = [*_frame_problems(env, play), *_reward_problems(play), *_episode_problems(env, play)]
     if not play.repeatable:
-        problems.append("the same seed and actions gave different episodes: results will not repeat exactly.")
+        problems.append(
+            "the same seed and actions gave different episodes: results will not repeat exactly, and if what it shows "
+            "or pays depends on earlier episodes (as with statistics of its own), evaluations see another world."
+        )
+    if second is not None:
+        problems.append(
+            f"a process cannot hold two instances of it ({second.rstrip('.')}): train with env.alone=true, which "
+            "gives each one a process of its own."
+        )
     if env.ignored:
         problems.append(f"the world model will not see {', '.join(env.ignored)}: kinds of space it cannot read.")
     if speed < FEWEST_FRAMES_PER_SECOND:
@@ -129,15 +145,48 @@ def inspect_env(config: EnvConfig, seconds: float = 5.0, seed: int = 0) -> EnvRe
     )
 
 
+def _two_instances(opened: ExitStack, config: EnvConfig) -> Tasks:
+    """Make an instance, in a process that is asked for another one later."""
+
+    def begin() -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what there is to be said, the instance says that is played
+            env = make_from(config)
+            opened.callback(env.close)
+            env.reset(seed=0)
+
+    begin()
+    return {"again": lambda _: begin()}
+
+
+def _second_instance(config: EnvConfig) -> str | None:
+    """Return what speaks against a second instance beside a first one, tried in a process that may well crash."""
+    child = Child(_two_instances, (config,), "a process with two instances", "one at a time is possible.")
+    try:
+        try:
+            child.wait()
+        except (UserError, RuntimeError):
+            return None  # one alone fails, too: whoever plays it will say why
+        child.send("again")
+        child.wait()
+    except (UserError, RuntimeError) as error:
+        return (str(error).splitlines() or [""])[-1]
+    finally:
+        child.close()
+    return None
+
+
 def _play(env: WorldEnv, seconds: float, seed: int) -> _Play:
     """Play until the time is up, at least 20 steps."""
     generator = torch.Generator().manual_seed(seed)
-    repeatable = _repeatable(env, seed, generator)
+    repeatable = _repeatable(env, episode_seed(seed, 0, 0), generator)
+    _try_largest_seed(env)
     rewards: list[float] = []
     lengths: list[int] = []
     terminations, length, still = 0, 0, True
     blank = env.observation_layout.pixels is not None
-    observation, _ = env.reset(seed=seed)
+    darkest, brightest = (255, 0) if blank else (0, 255)
+    observation, _ = env.reset(seed=episode_seed(seed, 0, 0))
     began = time.perf_counter()
     while time.perf_counter() - began < seconds or len(rewards) < 20:
         before = observation
@@ -145,14 +194,16 @@ def _play(env: WorldEnv, seconds: float, seed: int) -> _Play:
         observation, reward, terminated, truncated, _ = env.step(action)
         rewards.append(reward)
         length += 1
-        if blank or still:
-            blank = blank and observation["pixels"].min() == observation["pixels"].max()
-            still = still and _equal(before, observation)
+        if blank or brightest - darkest < FEWEST_LEVELS:
+            low, high = int(observation["pixels"].min()), int(observation["pixels"].max())
+            blank = blank and low == high
+            darkest, brightest = min(darkest, low), max(brightest, high)
+        still = still and _equal(before, observation)
         if terminated or truncated:
             lengths.append(length)
             terminations += terminated
             length = 0
-            observation, _ = env.reset(seed=seed + len(lengths))
+            observation, _ = env.reset(seed=episode_seed(seed, 0, len(lengths)))
     elapsed = time.perf_counter() - began
     return _Play(
         rewards=np.array(rewards),
@@ -160,10 +211,18 @@ def _play(env: WorldEnv, seconds: float, seed: int) -> _Play:
         finished=len(lengths),
         terminations=terminations,
         seconds=elapsed,
-        blank=bool(blank),
+        blank=blank,
+        levels=(darkest, brightest),
         still=still,
         repeatable=repeatable,
     )
+
+
+def _try_largest_seed(env: WorldEnv) -> None:
+    try:
+        env.reset(seed=LARGEST_SEED)
+    except UserError as error:
+        raise UserError(f"{error} (The seed was {LARGEST_SEED}: those of episodes are from 0 to that.)") from error
 
 
 def _repeatable(env: WorldEnv, seed: int, generator: torch.Generator, steps: int = 20) -> bool:
@@ -195,7 +254,20 @@ def _frame_problems(env: WorldEnv, play: _Play) -> list[str]:
         return ["every frame is blank (one colour): rendering does not work here, or needs other settings."]
     if play.still:
         return ["the observation never changed within an episode: there is nothing to learn from."]
-    return []
+    problems = []
+    darkest, brightest = play.levels
+    if brightest - darkest < FEWEST_LEVELS:
+        problems.append(
+            f"frames hold only the grey levels {darkest} to {brightest} of 0 to 255, so that little can be seen"
+            + (": give the space of its image the bounds that the images really have." if env.view.native else ".")
+        )
+    if (env.observation_layout.vector or 0) > MOST_NUMBERS:
+        problems.append(
+            f"the vector has {env.observation_layout.vector} numbers, most of them from {env.widest}: images become "
+            "frames if their Box has one finite lower and upper bound and a shape such as (height, width, channels); "
+            "of other entries, leave out what is not needed."
+        )
+    return problems
 
 
 def _reward_problems(play: _Play) -> list[str]:

@@ -63,6 +63,9 @@ def main() -> None:
     """Run the command line; a user's mistake is one sentence on stderr and exit code 2."""
     os.environ.setdefault("SDL_VIDEODRIVER", "dummy")
     _replace_what_cannot_be_shown()
+    if "" not in sys.path:
+        # environments of one's own lie in the working directory; being last, it hides no package that is installed
+        sys.path.append("")
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="worldvae", standalone_mode=False)
     except UserError as error:
