@@ -4,8 +4,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from worldvae import config
@@ -200,13 +201,21 @@ def test_a_file_that_cannot_be_read(tmp_path: Path) -> None:
         load_config(RunConfig, [tmp_path / "binary.yaml"])
 
 
+@settings(deadline=None, max_examples=50)
 @given(
-    id=st.text(st.characters(codec="utf-8", exclude_categories=["C"], exclude_characters="$?")),
+    id=st.text(st.characters(codec="utf-8", exclude_categories=["C"]) | st.sampled_from("${}\\?:")).filter(
+        "???".__ne__
+    ),
     unimix=st.floats(allow_nan=False),
     layers=st.lists(st.integers(-(2**40), 2**40)).map(tuple),
     limit=st.none() | st.integers(),
     options=st.dictionaries(
-        st.sampled_from(["a", "b.c", "no"]), st.none() | st.booleans() | st.integers() | st.floats(0, 1)
+        st.sampled_from(["a", "b.c", "no"]),
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats(0, 1)
+        | st.text(st.sampled_from("${}\\? a.1")).map("x".__add__),
     ),
     teacher=st.none() | st.builds(ModelConfig, latent=st.integers(32, 100)),
 )
@@ -221,10 +230,75 @@ def test_a_dumped_config_is_read_back_equal(
 ) -> None:
     env = EnvConfig(id=id, time_limit=limit, options=options, wrappers=[id])
     model = ModelConfig(unimix=unimix, layers=layers, cell="block_gru")
-    written = RunConfig(env, model, teacher, out=Path("runs/x"))
+    config = RunConfig(env, model, teacher, out=Path("runs/x"))
     path = tmp_path_factory.mktemp("dump") / "config.yaml"
-    dump_config(written, path)
-    assert load_config(RunConfig, [path]) == written
+    dump_config(config, path)
+    assert load_config(RunConfig, [path]) == config
+
+
+def written(tmp_path: Path, value: Any) -> EnvConfig:
+    path = tmp_path / "config.yaml"
+    dump_config(RunConfig(EnvConfig("A-v0", options={"x": value})), path)
+    return load_config(RunConfig, [path]).env
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "${HOME}",
+        "${oc.env:HOME}",
+        "\\${a}",
+        "C:\\${a}\\",
+        "$${",
+        "1e-3",
+        "~",
+        "",
+        [{"a": ["${b}"]}],
+        {1: {"${c}": "${d}"}},
+    ],
+)
+def test_text_survives_being_written(tmp_path: Path, value: Any) -> None:
+    assert written(tmp_path, value).options == {"x": value}
+
+
+def test_numbers_of_numpy_are_written_as_numbers(tmp_path: Path) -> None:
+    found = written(tmp_path, {"a": np.float32(0.1), "b": np.int64(3)}).options["x"]
+    assert found == {"a": np.float32(0.1), "b": 3} and type(found["a"]) is float
+
+
+NOTHING_TO_WRITE = [
+    (np.zeros((3, 3)), r"env\.options\.x is array\(.*, and the config's file can only hold numbers, text, true"),
+    ([len], r"env\.options\.x\.0 is <built-in function len>, and the config's file can only hold"),
+    ({None: 1}, r"env\.options\.x is \{None: 1\}, and"),
+    (b"ab", r"env\.options\.x is b'ab', and"),
+    ("???", r"env\.options\.x is '\?\?\?', and"),
+    (
+        (1, 2),
+        r"env\.options\.x is \(1, 2\), and would be read back from the config's file as \[1, 2\]: give it in that",
+    ),
+    ([{"a": (1, 2)}], r"env\.options\.x\.0\.a is \(1, 2\), and would be read back"),
+    (Path("a"), r"env\.options\.x is PosixPath\('a'\), and would be read back"),
+    ("\udc80", "could not be read back from its file"),
+    ({1: 1, "1": 2}, "could not be read back from its file"),
+]
+
+
+@pytest.mark.parametrize(("value", "message"), NOTHING_TO_WRITE)
+def test_what_cannot_be_read_back_is_refused_before_anything_is_written(
+    tmp_path: Path, value: Any, message: str
+) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        written(tmp_path, value)
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_no_file_could_hold_is_refused_in_mappings() -> None:
+    plain = "expected numbers, text, true, false, null, and lists and dicts of these."
+    assert mistake(env={"options": {"f": [len]}}) == f"env.options.f is [<built-in function len>], {plain}"
+    assert mistake(env={"options": {"f": np.zeros((2, 2))}}) == f"env.options.f is array([[0., 0.], [0., 0.]]), {plain}"
+    assert mistake(env={"options": {None: 3}}) == f"env.options.None is 3, {plain}"
+    assert load(env={"options": {"size": (1, [(2, 3)])}}).env.options == {"size": [1, [[2, 3]]]}
 
 
 def test_names_are_looked_up_among_the_packaged_then_among_files(
