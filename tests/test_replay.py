@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -314,6 +315,18 @@ def test_float_frames_become_bytes(tmp_path) -> None:
         replay.append([0], Batch(observation, first.action, first.reward, first.termination, first.is_first))
     pixels = replay.sample(1, 2, generator()).observation.pixels
     assert pixels is not None and pixels.dtype == torch.uint8 and bool((pixels == 128).all())
+
+
+@pytest.mark.parametrize(("name", "number"), [("reward", float("nan")), ("action", float("inf")), ("reward", 1e300)])
+def test_what_is_not_finite_in_float32_is_not_stored(tmp_path, name, number) -> None:
+    replay = Replay(tmp_path, LAYOUT, ACTION, 1, 100 * ROW_BYTES)
+    replay.append([0], row(0, 0, 0, 3))
+    good = row(0, 0, 1, 3)
+    bad = replace(good, **{name: torch.full_like(getattr(good, name), number, dtype=torch.float64)})
+    with pytest.raises(UserError, match=f"the {name} of a row holds"):
+        replay.append([0], bad)
+    replay.append([0], good)
+    assert len(replay.read(replay.episodes()[0])[0].reward) == 2
 
 
 def test_a_stale_folder_is_taken_over(tmp_path) -> None:
