@@ -58,8 +58,8 @@ class ObservationCodec:
         self.ignored = tuple(ignored)
         self.channels = sum(image.channels for _, _, image in self._images)
         self.vector_size = sum(_width(leaf) for _, leaf in self._vectors)
-        path, leaf = max(self._vectors, key=lambda entry: _width(entry[1]), default=((), None))
-        self.widest = "" if leaf is None else f"{_name(path)}, {' '.join(str(leaf).split())}"
+        widest = max(self._vectors, key=lambda entry: _width(entry[1]), default=None)
+        self.widest = "" if widest is None else f"{_name(widest[0])}, {' '.join(str(widest[1]).split())}"
 
     def pixels(self, observation: Any) -> UInt8[np.ndarray, "channel height width"]:
         """Return all images of an observation, resized and concatenated over channels.

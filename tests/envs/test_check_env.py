@@ -88,6 +88,63 @@ def test_a_terminating_task_with_constant_reward_is_fine() -> None:
     assert (report.problems, report.episode_length) == ((), 50)
 
 
+class Camera(gym.Env):
+    """Shows an image between two values, in a space of its own choosing."""
+
+    def __init__(self, space: gym.Space, low: float = 0, high: float = 1, seeds: int = 2**32) -> None:
+        self.observation_space, self.action_space = space, gym.spaces.Discrete(2)
+        self.low, self.high, self.seeds, self.taken = low, high, seeds, []
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        super().reset(seed=seed)
+        self.taken.append(seed)
+        if seed is not None and seed >= self.seeds:
+            raise OverflowError("seed does not fit")
+        return self.observe(), {}
+
+    def step(self, action: Any) -> Any:
+        return self.observe(), float(self.np_random.random()), False, False, {}
+
+    def observe(self) -> np.ndarray:
+        space = self.observation_space
+        return self.np_random.uniform(self.low, self.high, space.shape).astype(space.dtype)
+
+
+def look(monkeypatch: pytest.MonkeyPatch, space: gym.Space, **kwargs: Any) -> Any:
+    monkeypatch.setitem(gym.registry, "Camera-v0", gym.envs.registration.EnvSpec("Camera-v0", Camera))
+    kwargs["space"] = space
+    return inspect_env(EnvConfig("Camera-v0", size=(16, 16), time_limit=20, kwargs=kwargs), seconds=0.0)
+
+
+def test_images_outside_of_their_bounds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = gym.spaces.Box(0.0, 1.0, (16, 16, 3), np.float32)
+    with pytest.raises(
+        UserError, match=r"Camera-v0, at reset: the observation holds 2.*, and its space promises 0 to 1"
+    ):
+        look(monkeypatch, space, high=255)
+    assert look(monkeypatch, space).problems == ()
+
+
+def test_images_far_within_their_bounds_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    (problem,) = look(monkeypatch, gym.spaces.Box(0, 65535, (16, 16), np.uint16), high=2000).problems
+    assert "only the grey levels 0 to 8 of 0 to 255" in problem and "the bounds that the images really have" in problem
+
+
+def test_a_vector_of_thousands_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = gym.spaces.Dict({"lidar": gym.spaces.Box(-np.inf, np.inf, (40, 60, 3)), "v": gym.spaces.Box(-1, 1, (2,))})
+    monkeypatch.setattr(Camera, "observe", lambda self: self.observation_space.sample())
+    problems = look(monkeypatch, space).problems
+    assert any("7202 numbers, most of them from the observation['lidar'], Box(-inf, inf," in one for one in problems)
+
+
+def test_large_seeds_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = gym.spaces.Box(0.0, 1.0, (3,))
+    monkeypatch.setattr("worldvae.commands.check_env.episode_seed", lambda *_: 7)
+    with pytest.raises(UserError, match=r"OverflowError: seed does not fit.*The seed was 2147483647"):
+        look(monkeypatch, space, seeds=2**31 - 1)
+    assert look(monkeypatch, space, seeds=2**31).problems == ()
+
+
 def run(*arguments: str) -> Any:
     app = typer.Typer()
     app.command()(check_env)
