@@ -139,12 +139,13 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
             result = self._guard("step", partial(self.env.step, self.action_codec.decode(action)))
             if not (isinstance(result, tuple) and len(result) == 5):
                 raise self._fault("step() did not return the 5 values that Gymnasium's API asks for")
-            total = self._reward(total + self._reward(result[1]))
+            total += self._reward(result[1])
             terminated = bool(result[2])
             truncated = bool(result[3]) or self.elapsed >= self.time_limit
             if terminated or truncated:
                 self._playing = False
                 break
+        self._check_size(total)
         return self.show(result[0]), total, terminated, truncated, result[4]
 
     def render(self) -> Any:
@@ -179,12 +180,16 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
             raise self._fault(f"the reward is {reward!r}, expected a number")
         if not np.isfinite(number).all():
             raise self._fault(f"the reward is {number.item()}, expected a finite number")
-        if abs(number.item()) > LARGEST_NUMBER:
+        value = float(number.item())
+        self._check_size(value)
+        return value
+
+    def _check_size(self, reward: float) -> None:
+        if abs(reward) > LARGEST_NUMBER:
             raise self._fault(
-                f"the reward is {number.item():g}, which is too large for float32 (at most {LARGEST_NUMBER:.1e}): "
+                f"the reward is {reward:g}, which is too large for float32 (at most {LARGEST_NUMBER:.1e}): "
                 "scale rewards to about 1 to 10"
             )
-        return float(number.item())
 
     def _guard(self, name: str, call: Callable[[], Result]) -> Result:
         """Run a method of the environment and turn what it raises into a UserError.

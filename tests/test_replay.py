@@ -323,7 +323,7 @@ def test_what_is_not_finite_in_float32_is_not_stored(tmp_path, name, number) -> 
     replay.append([0], row(0, 0, 0, 3))
     good = row(0, 0, 1, 3)
     bad = replace(good, **{name: torch.full_like(getattr(good, name), number, dtype=torch.float64)})
-    with pytest.raises(UserError, match=f"the {name} of a row holds"):
+    with pytest.raises(UserError, match=f"the {name} of a row is not finite"):
         replay.append([0], bad)
     replay.append([0], good)
     assert len(replay.read(replay.episodes()[0])[0].reward) == 2

@@ -135,9 +135,11 @@ class Replay:
         (0..1) are rounded to bytes.
 
         Raises:
-            UserError: The disk is full, or a number is not finite, as it would be stored; nothing is stored then.
+            UserError: The disk is full, or a number is not finite in float32; nothing is stored then.
         """
-        stored = {name: self._stored(name, value) for name, value in _fields(rows).items()}
+        for name, value in _fields(rows).items():
+            if value.dtype != torch.uint8 and not bool(value.float().isfinite().all()):
+                raise UserError(f"the {name} of a row is not finite in float32: scale it, or leave that row out.")
         lane = torch.as_tensor(lanes, dtype=torch.int64)
         now = self._written[lane]
         for i, position in zip(lane.tolist(), now.tolist(), strict=True):
@@ -152,24 +154,13 @@ class Replay:
             "stop": torch.full_like(now, _RUNNING),
         }
         slot = self._slot(lane, now)
-        for name, value in (values | stored).items():
-            self._rows[name][slot] = value
+        for name, value in (values | _fields(rows)).items():
+            stored = (255 * value).round() if name == "pixels" and value.is_floating_point() else value
+            self._rows[name][slot] = stored.to(self._spec[name].dtype)
         self._written[lane] = now + 1
         self._oldest = torch.maximum(self._oldest, self._written - self.lane_rows)
         for i, begin, stop in torch.stack([lane, previous, now], dim=1)[closing].tolist():
             self._set_stop(i, begin, stop, stop)
-
-    def _stored(self, name: str, value: Tensor) -> Tensor:
-        """Return the entries of rows as their column has them."""
-        if name == "pixels" and value.is_floating_point():
-            value = (255 * value).round()
-        stored = value.to(self._spec[name].dtype)
-        if stored.is_floating_point() and not bool(stored.isfinite().all()):
-            raise UserError(
-                f"the {name} of a row holds {float(value[~stored.isfinite()][0]):g}, and only finite numbers of "
-                "float32 can be learned: leave that row out, or scale what it comes from."
-            )
-        return stored
 
     def flush(self) -> None:
         """Wait until all rows are on disk."""
