@@ -1,6 +1,5 @@
 """Many environments side by side, in this process or in others."""
 
-import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -15,11 +14,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldvae.child import start_method
+from worldvae.cores import usable_cores
 from worldvae.envs.buffers import Buffers, check_layouts, reset_rows, step_rows
 from worldvae.envs.make import EnvConfig, make_from
 from worldvae.envs.worker import Maker, Worker, look_elsewhere, look_here
 from worldvae.envs.world_env import WorldEnv
-from worldvae.errors import UserError, near_miss
+from worldvae.errors import Diverged, UserError, near_miss
 from worldvae.types import Observation, TensorTree
 
 
@@ -80,7 +80,7 @@ class EnvPool:
             if self.mode == "sync":
                 self._fill(functions)
             else:
-                self._hire(functions, self.num_envs if alone else workers or os.cpu_count() or 1, alone)
+                self._hire(functions, self.num_envs if alone else workers or usable_cores(), alone)
             opened.pop_all()
 
     def _fill(self, functions: Sequence[Maker]) -> None:
@@ -140,12 +140,17 @@ class EnvPool:
 
         Raises:
             UserError: If an environment process has died.
+            Diverged: If an action is not finite.
         """
         assert self._playing is None, "a step is under way: receive it first"
         plays = np.ones(self.num_envs, np.bool_) if active is None else _flags(active, self.num_envs)
         assert not (self._done & plays).any(), f"rows {np.flatnonzero(self._done & plays)} are done: reset them first"
         values = actions.detach().cpu().numpy() if isinstance(actions, Tensor) else actions
         assert values.shape == self._buffers.action.shape, f"{values.shape} is not {self._buffers.action.shape}"
+        if not np.isfinite(values).all():
+            raise Diverged(
+                f"actions for {self.id} are not finite numbers: what chose them has diverged; train it again."
+            )
         self._buffers.action[:] = values
         self._playing = plays
         self._ask("step", plays.tolist())

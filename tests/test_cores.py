@@ -9,7 +9,6 @@ import torch
 from worldvae import cores
 from worldvae.cores import limit_threads, usable_cores
 
-
 NONE = float("inf")
 
 

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from worldvae.agents import Agent, Carry
 from worldvae.envs import EnvPool
-from worldvae.errors import Diverged
 from worldvae.planning import Plan
 from worldvae.replay import Replay
 from worldvae.types import Batch, Observation, State
@@ -74,19 +73,15 @@ class Collector:
         return self.finish()
 
     def begin(self, agent: Agent, generator: torch.Generator) -> None:
-        """Decide in every environment, write the rows that are complete with that, and let the environments play."""
+        """Decide in every environment, let it play, and write the rows that are complete with the decision."""
         row = self._row
         action, self.carry = agent.act(row.observation, row.is_first, self.carry, generator, explore=True)
         action = action.cpu()
-        if not bool(torch.isfinite(action).all()):
-            raise Diverged(
-                f"the actions of the agent {agent.name!r} are not finite numbers: what it learnt has diverged."
-            )
+        self.pool.send(action)
         lanes = range(len(self.pool))
         self.replay.append(list(lanes), Batch(row.observation, action, row.reward, row.termination, row.is_first))
         for lane in lanes:
             self._actions[lane].append(action[lane])
-        self.pool.send(action)
 
     def finish(self) -> list[Finished]:
         """Wait for the environments; return the episodes that ended with their step."""
