@@ -149,7 +149,7 @@ class EnvPool:
         assert values.shape == self._buffers.action.shape, f"{values.shape} is not {self._buffers.action.shape}"
         if not np.isfinite(values).all():
             raise Diverged(
-                f"actions for {self.id} are not finite numbers: what chose them has diverged; train it again."
+                f"actions for {self.id} are not finite numbers: what chose them has diverged."
             )
         self._buffers.action[:] = values
         self._playing = plays

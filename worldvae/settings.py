@@ -158,14 +158,17 @@ def settled(config: RunConfig, observation: ObservationLayout, device: torch.dev
     model = replace(config.model, precision=choose_precision(config.model, observation.pixels, device))
     behaviour = config.train.behaviour
     if behaviour == "auto":
-        behaviour = behaviour_for(config, device)
+        behaviour = behaviour_for(device)
     return replace(config, model=model, train=replace(config.train, behaviour=behaviour))
 
 
-def behaviour_for(config: RunConfig, device: torch.device) -> str:
-    """Return where behaviour learns if that is left open: "process" where a core is left for it, else "inline"."""
-    cores = min(usable_cores(), torch.get_num_threads())
-    return "process" if device.type == "cpu" and cores > 1 else "inline"
+def behaviour_for(device: torch.device) -> str:
+    """Return where behaviour learns if that is left open: in a process of its own where there is a core for it.
+
+    Its updates hardly gain from a second thread (many small products, one after the other), those of the world model
+    do: with one core for each, neither waits for the other.
+    """
+    return "process" if device.type == "cpu" and usable_cores() > 1 else "inline"
 
 
 def pick_device(name: str) -> torch.device:
