@@ -117,8 +117,8 @@ class ActorCritic(nn.Module):
                 "use actor_critic.gradient=auto or reinforce"
             )
         self.through_dynamics = continuous_only if config.gradient == "auto" else config.gradient == "dynamics"
-        self.actor_optimiser = Optimiser(self.actor.parameters(), config.optimiser)
-        self.critic_optimiser = Optimiser(self.critic.parameters(), config.optimiser)
+        self.actor_optimiser = Optimiser(self.actor.parameters(), config.optimiser, "actor_critic.optimiser")
+        self.critic_optimiser = Optimiser(self.critic.parameters(), config.optimiser, "actor_critic.optimiser")
 
     def update(
         self, starts: State, generator: torch.Generator | None = None, progress: float = 0.0
@@ -207,6 +207,15 @@ class ActorCritic(nn.Module):
             for ours, theirs in zip(self.slow_critic.parameters(), self.critic.parameters(), strict=True):
                 ours.lerp_(theirs, config.slow)
         return loss.detach()
+
+    def is_sound(self, starts: State) -> bool:
+        """Return whether an update from `starts` would have finite gradients; nothing is changed, and nothing drawn."""
+        twin = copy.deepcopy(self)
+        twin.update(starts, torch.Generator(starts.memory.device).manual_seed(0))
+        return twin._skipped() == self._skipped()
+
+    def _skipped(self) -> int:
+        return self.actor_optimiser.skipped + self.critic_optimiser.skipped
 
     def optimiser_state(self) -> dict[str, Any]:
         """Return the state of both optimisers."""

@@ -64,7 +64,7 @@ class PlannerAgent(ModelAgent):
             discrete_actions(model.action_layout)
         self.value = value if self.config.value else None
         self.noise = noise
-        self.guide = None if actor is None else _ActorGuide(actor)
+        self.guide = None if actor is None else _ActorGuide(actor, model)
 
     def decide(
         self,
@@ -106,17 +106,22 @@ class PlannerAgent(ModelAgent):
 class _ActorGuide:
     """An actor as the guide of a planner."""
 
-    def __init__(self, actor: Actor) -> None:
-        self.actor = actor
+    def __init__(self, actor: Actor, model: WorldModel) -> None:
+        self.actor, self.model = actor, model
 
     def __call__(self, state: State, draws: Draws) -> Float[Tensor, "row action"]:
         """Draw an action."""
-        policy: ActionDistribution = self.actor(state.features)
+        policy = self._policy(state)
         rows = len(state.memory) // draws.batch
         normal = draws.normal(rows, policy.layout.continuous).flatten(0, 1)
         return policy.draw_from(normal, [draws.uniform(rows).flatten() for _ in policy.layout.categorical])
 
     def logits(self, state: State) -> Float[Tensor, "row class_"]:
         """Return the log-probability of every class of every block."""
-        policy: ActionDistribution = self.actor(state.features)
+        policy = self._policy(state)
         return torch.cat([block.mean for block in policy.blocks], dim=-1).log()
+
+    def _policy(self, state: State) -> ActionDistribution:
+        with self.model.autocast():
+            policy: ActionDistribution = self.actor(state.features)
+        return policy

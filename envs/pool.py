@@ -148,9 +148,7 @@ class EnvPool:
         values = actions.detach().cpu().numpy() if isinstance(actions, Tensor) else actions
         assert values.shape == self._buffers.action.shape, f"{values.shape} is not {self._buffers.action.shape}"
         if not np.isfinite(values).all():
-            raise Diverged(
-                f"actions for {self.id} are not finite numbers: what chose them has diverged."
-            )
+            raise Diverged(f"actions for {self.id} are not finite numbers: what chose them has diverged.")
         self._buffers.action[:] = values
         self._playing = plays
         self._ask("step", plays.tolist())

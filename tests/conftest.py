@@ -8,6 +8,7 @@ os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws frames without
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jaxtyping
 import pytest
 import torch
 from hypothesis import settings
@@ -51,6 +52,18 @@ def _float32() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("worldvae.parts.faster_precision", lambda *_: "float32")
         yield
+
+
+@pytest.fixture
+def unchecked() -> Iterator[None]:
+    """Leave types and shapes unchecked: in long repetitions of code that other tests check, it is half of the time.
+
+    (And a mistake of a user's then comes as far as it does for users, who have no such checks.)
+    """
+    before = jaxtyping.config.jaxtyping_disable
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 @pytest.fixture

@@ -10,7 +10,8 @@ import torch
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.behaviour import Beside, Inline, threads_beside
-from worldvae.errors import UserError
+from worldvae.errors import Diverged, UserError
+from worldvae.learner import PATIENCE
 from worldvae.types import State
 from worldvae.world_model import WorldModel
 
@@ -102,6 +103,26 @@ def test_it_leaves_a_core_to_the_other(beside: Beside, model: WorldModel, monkey
     with threads_beside(beside):
         assert torch.get_num_threads() == 1
     torch.set_num_threads(before)
+
+
+def test_after_a_failure_it_can_still_be_saved(model: WorldModel, beside: Beside) -> None:
+    """What it learnt from is not asked for a second time: that would wait for ever."""
+    before = beside.state_dict()
+    beside._child.send("update", "no number")  # as any bug in it
+    beside._under_way = True
+    with pytest.raises(RuntimeError, match="the process that learns behaviour failed"):
+        beside.finish()
+    assert beside.state_dict().keys() == before.keys() | {"metrics"}
+    beside.update(starts(model), 0.0)
+    assert beside.finish()
+
+
+def test_what_it_raises_keeps_its_kind(model: WorldModel, beside: Beside) -> None:
+    broken = starts(model).map(lambda x: torch.full_like(x, torch.nan))
+    with pytest.raises(Diverged, match=r"actor_critic\.optimiser\.learning_rate"):
+        for _ in range(PATIENCE + 1):
+            beside.update(broken, 0.0)
+    beside.finish()
 
 
 def test_its_death_is_told(model: WorldModel, beside: Beside) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from worldvae.bench.limits import Limits, measure_limits, unrest
+from worldvae.bench.limits import Limits, unrest
 from worldvae.bench.measures import Measure
 from worldvae.bench.timing import flops, median_seconds
 from worldvae.commands.bench import RESTLESS, _figure, _show, _warn_of_differences, _warn_of_unrest
@@ -61,20 +61,11 @@ def test_unrest_is_the_largest_change_of_a_rate_either_way(capsys: pytest.Captur
     assert "not quiet: its limits changed by a factor of 2.00" in capsys.readouterr().err
 
 
-def small_limits(device: torch.device, budget: float) -> Limits:
-    """Measure the limits on small matrices and few frames: large ones take a processor without bfloat16 minutes."""
-    draw = torch.randn
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(torch, "randn", lambda *size, **how: draw(*(min(n, 32) for n in size), **how))
-        return measure_limits(device, budget)
-
-
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     patch, folder = pytest.MonkeyPatch(), tmp_path_factory.mktemp("bench")
     with (folder / "out.json").open("w") as file, patch.context() as context:
         context.setattr("sys.stdout", file)
-        context.setattr("worldvae.commands.bench.measure_limits", small_limits)
         assert call(context, "bench", *SMALL, "--seconds", "0.01", "--json") == 0
     return folder / "out.json"
 
@@ -84,6 +75,7 @@ def test_the_object_keeps_its_contract(measured: Path) -> None:
     assert {"machine", "train", "imagine", "plan", "infer", "replay"} <= set(found)
     assert {"ms_per_update", "frames_per_second", "roofline_share"} <= set(found["train"])
     assert found["machine"]["limits_changed_by"] >= 1
+    assert found["chosen"] == {"precision": "float32", "behaviour": "inline"}
     for section, key in (
         ("train", "ms_per_update"),
         ("train", "full_ms_per_update"),

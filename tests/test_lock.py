@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from worldvae.errors import UserError
-from worldvae.lock import Lock, claim
+from worldvae.lock import Lock, Taken, claim
 
 
 def test_a_folder_is_held_once(tmp_path: Path) -> None:
@@ -56,6 +56,15 @@ def test_what_holds_files_stays(tmp_path: Path) -> None:
         claim(tmp_path / "new", opened)
         (tmp_path / "new" / "film.gif").write_bytes(b"")
     assert (tmp_path / "new" / "film.gif").exists()
+
+
+def test_a_folder_that_has_to_be_new(tmp_path: Path) -> None:
+    with ExitStack() as opened:
+        claim(tmp_path / "run", opened, new=True)
+        for _ in range(2):
+            with pytest.raises(Taken), ExitStack() as other:
+                claim(tmp_path / "run", other, new=True)
+        assert (tmp_path / "run").is_dir()
 
 
 def test_a_claim_of_a_held_folder_leaves_it_alone(tmp_path: Path) -> None:

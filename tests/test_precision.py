@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from time import get_clock_info
 from types import SimpleNamespace
 
 import pytest
@@ -63,7 +64,7 @@ def test_it_is_measured_once_on_one_thread(no_memory_of_it: None, monkeypatch: p
 
 def test_the_fastest_turn_of_each_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0, calls=0)
-    monkeypatch.setattr(precision, "time", SimpleNamespace(thread_time=lambda: clock.now))
+    monkeypatch.setattr(precision, "time", SimpleNamespace(thread_time=lambda: clock.now, get_clock_info=get_clock_info))
 
     def work(narrow: bool) -> None:
         clock.calls += 1
@@ -71,6 +72,18 @@ def test_the_fastest_turn_of_each_counts(monkeypatch: pytest.MonkeyPatch) -> Non
         clock.now += late + (0.006 if narrow else 0.003)
 
     assert precision._bfloat16_share([work]) == pytest.approx(2.0)
+
+
+def test_it_can_be_measured_anywhere(no_memory_of_it: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within inference, beside another default type, and on a system with a coarse clock."""
+    monkeypatch.setattr(precision, "SECONDS", 0.001)
+    monkeypatch.setattr(precision, "FINE", 0.0)
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.inference_mode():
+            assert faster_precision(CPU, *SHAPE) in ("float32", "bfloat16")
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_an_accelerator_is_not_measured(no_memory_of_it: None, monkeypatch: pytest.MonkeyPatch) -> None:

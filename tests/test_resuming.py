@@ -6,12 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from worldvae.config import load_config
+from worldvae.config import dump_config, load_config
 from worldvae.errors import UserError
 from worldvae.learner import Optimiser, OptimiserConfig, risen_again
-from worldvae.resuming import FIXED, changes_schedule, resumed_config
+from worldvae.resuming import resumed_config
 from worldvae.settings import RunConfig
 from worldvae.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
 
@@ -69,23 +71,86 @@ def test_what_does_not_touch_the_schedule_leaves_the_step_sizes(tmp_path: Path) 
     after.close()
 
 
-@pytest.mark.parametrize("setting", FIXED)
-def test_what_a_run_is_cannot_change(setting: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the config.yaml of a run."""
+    path = tmp_path_factory.mktemp("run") / "config.yaml"
+    dump_config(config("train.updates=90"), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "env.size=[8,8]",
+        "env.kwargs.axes=3",
+        "model.size=base",
+        "model[size]=base",
+        "seed=3",
+        "device=cuda",
+        "train.prefill=1",
+        "train.pretrain=1",
+        "train.envs=7",
+        "train={envs: 3}",
+        "train.behaviour=none",
+        "train.replay_bytes=30000000",
+        "actor_critic.hidden=8",
+        "actor_critic.layers=1",
+        "actor_critic.bins=41",
+        "actor_critic[gradient]=reinforce",
+        "family=flow",
+    ],
+)
+def test_what_a_run_is_cannot_change(override: str, written: Path) -> None:
     with pytest.raises(UserError, match=r"was decided when the run in .* began.*train\.steps=N"):
-        resumed_config(RunConfig, tmp_path / "config.yaml", [f"{setting}=1"])
+        resumed_config(written, [override], steps=10, updates=10)
 
 
-@pytest.mark.parametrize("override", ["train={envs: 3}", "family=flow", "model.size=tiny", "env.kwargs.g=9"])
-def test_nor_can_parts_of_it(override: str, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="train a new run"):
-        resumed_config(RunConfig, tmp_path / "config.yaml", [override])
+def test_a_setting_that_stays_is_no_change(written: Path) -> None:
+    assert resumed_config(written, ["model.size=tiny"], 10, 10) == resumed_config(written, [], 10, 10)
 
 
-def test_which_settings_make_a_new_schedule() -> None:
-    for override in ("train.steps=9", "train.updates=9", "optimiser.learning_rate=1", "actor_critic.optimiser.final=1"):
-        assert changes_schedule(override)
-    for override in ("train.eval_episodes=9", "train.ratio=1", "objective.free_nats=1", "cem.horizon=3"):
-        assert not changes_schedule(override)
+@pytest.mark.parametrize("override", ["train.steps=20", "train.updates=20"])
+def test_what_lies_behind_the_run_is_refused(override: str, written: Path) -> None:
+    with pytest.raises(UserError, match="is less than the 30 that the run"):
+        resumed_config(written, [override], steps=30, updates=30)
+    assert resumed_config(written, ["train.log_every=3"], steps=10**9, updates=10**9)  # nobody spoke of it
+
+
+def test_only_a_new_schedule_lets_step_sizes_rise_and_only_once(tmp_path: Path) -> None:
+    train(Trainer(config("optimiser.final=0.1", "train.steps=200"), tmp_path / "run"))
+    since = []
+    for overrides in (["train.log_every=7"], ["train.steps=240"], [], ["train.steps=240"]):
+        trainer = Trainer.resume(tmp_path / "run", overrides)  # closed before a checkpoint is written
+        since.append(trainer.learner.optimiser.state_dict()["rise"]["since"])
+        updates = trainer.updates
+        trainer.close()
+    assert since == [0, updates, updates, updates] and updates > 0
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (["train.explore=random", "train.persistence=0.5"], ["train.explore=icem", "train.persistence=0"]),
+        (["train.explore=icem"], ["icem.elites=3", "icem.horizon=4"]),
+    ],
+)
+def test_another_agent_goes_on_with_fresh_episodes(before: list[str], after: list[str], tmp_path: Path) -> None:
+    first = Trainer(config(*before, "train.steps=140"), tmp_path / "run")
+    train(first)
+    second = Trainer.resume(tmp_path / "run", [*after, "train.steps=160"])
+    assert second.collector.carry is None
+    assert second.collector.episodes == [number + 1 for number in first.collector.episodes]
+    train(second)
+
+
+def test_an_agent_that_cannot_act_here_is_refused_and_not_stored(tmp_path: Path) -> None:
+    train(Trainer(config("train.steps=40"), tmp_path / "run"))
+    before = (tmp_path / "run" / "config.yaml").read_bytes()
+    with pytest.raises(UserError, match="'tree' is not for this run"):
+        Trainer.resume(tmp_path / "run", ["train.explore=tree", "train.steps=80"])
+    assert (tmp_path / "run" / "config.yaml").read_bytes() == before
+    Trainer.resume(tmp_path / "run").close()
 
 
 def test_a_refused_setting_leaves_the_run_as_it_was(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Training end to end on the built-in world: what is written, resuming bit for bit, what survives a failure."""
 
 import json
+import multiprocessing
 import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,8 @@ from worldvae.config import find_config, load_config
 from worldvae.errors import Diverged, UserError
 from worldvae.settings import RunConfig
 from worldvae.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
 
@@ -47,13 +50,17 @@ def weights(trainer: Trainer) -> dict[str, torch.Tensor]:
     }
 
 
-@pytest.mark.parametrize("behaviour", ["inline", "process"])
-def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, behaviour: str) -> None:
+@pytest.mark.parametrize(
+    ("behaviour", "precision"), [("inline", "float32"), ("process", "float32"), ("process", "bfloat16")]
+)
+def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, behaviour: str, precision: str) -> None:
     decay = config(
+        f"model.precision={precision}",
         "optimiser.final=0.1",
         "actor_critic.optimiser.final=0.5",
         "optimiser.warmup=5",
         f"train.behaviour={behaviour}",
+        "train.steps=280",
     )
     whole = Trainer(decay, tmp_path / "whole")
     assert whole.train()
@@ -99,7 +106,7 @@ def test_a_world_is_learned_by_persistent_random_play_alone(tmp_path: Path) -> N
 
 
 def test_a_run_whose_process_dies_is_saved_and_goes_on(tmp_path: Path) -> None:
-    trainer = Trainer(config("train.behaviour=process"), tmp_path / "run")
+    trainer = Trainer(config("train.behaviour=process", "train.steps=260"), tmp_path / "run")
     finish = trainer.collector.finish
 
     def deadly() -> Any:
@@ -119,7 +126,7 @@ def test_a_run_whose_process_dies_is_saved_and_goes_on(tmp_path: Path) -> None:
         Trainer.resume(tmp_path / "run")
     (tmp_path / "run" / "config.yaml").write_text(text)
     second = Trainer.resume(tmp_path / "run")
-    assert 200 <= second.run.steps < 400 and second.train()
+    assert 200 <= second.run.steps < 260 and second.train()
     second.close()
 
 
@@ -219,7 +226,7 @@ class Failing(gym.Env[Any, Any]):
 @pytest.mark.parametrize(("how", "word"), [("raises", "motor is on fire"), ("nan", "finite"), ("shape", "shape")])
 def test_a_failing_environment_loses_nothing(tmp_path: Path, how: str, word: str) -> None:
     Failing.played = 0
-    overrides = ["env.obs=state", f"env.kwargs.how={how}", "train.envs=1", "train.prefill=40"]
+    overrides = ["env.obs=state", f"env.kwargs.how={how}", "train.envs=1", "train.prefill=40", "train.steps=240"]
     trainer = Trainer(config(*overrides, id="tests/Failing-v0"), tmp_path / "run")
     with pytest.raises(UserError, match=word) as caught:
         trainer.train()
@@ -228,8 +235,8 @@ def test_a_failing_environment_loses_nothing(tmp_path: Path, how: str, word: str
     resumed = Trainer.resume(tmp_path / "run")
     assert resumed.run.steps == 149
     assert resumed.train()
-    assert resumed.run.steps == 400
-    assert len(resumed.replay) > 400
+    assert resumed.run.steps == 240
+    assert len(resumed.replay) > 240
     resumed.close()
 
 
@@ -308,10 +315,13 @@ def test_a_training_that_diverges_stops_and_is_not_saved_over_what_was_good(tmp_
     with pytest.raises(Diverged, match=r"finite.*\. What was saved last is .*step_\d+; go on from it") as caught:
         bad.train()
     assert "\n" not in str(caught.value)
+    for again in (bad.train, bad.save):
+        with pytest.raises(Diverged):
+            again()
     bad.close()
     mended = Trainer.resume(tmp_path / "run", ["optimiser.learning_rate=1e-4", "optimiser.clip=100"])
-    assert all(bool(tensor.isfinite().all()) for tensor in weights(mended).values())
-    assert weights(mended).keys() == saved.keys()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in weights(mended).items())
+    assert mended.train()
     mended.close()
 
 
@@ -324,7 +334,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path: Path
     with pytest.raises(Diverged, match="are not finite"):
         trainer.save()
     assert sorted((tmp_path / "run" / "checkpoints").iterdir()) == before
-    trainer.run.check_finite = lambda: None  # type: ignore[method-assign]  # as earlier versions did
+    trainer._is_sound = lambda: True  # type: ignore[method-assign]  # as earlier versions did
     trainer.save()
     trainer.close()
     with pytest.raises(UserError, match="are not finite"):
@@ -360,6 +370,49 @@ def test_who_is_refused_has_touched_nothing(tmp_path: Path) -> None:
         Trainer(config("seed=1"), tmp_path / "run")
     assert files(tmp_path) == before
     assert wv.load(tmp_path / "run").steps == 40
+
+
+class Stuck(Failing):
+    """Fails at the first reset, when everything else of a run has been made."""
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        raise RuntimeError("the door is locked")
+
+
+gym.register("tests/Stuck-v0", entry_point=Stuck)
+
+
+@pytest.mark.parametrize("mode", ["sync", "async"])
+def test_an_environment_that_cannot_be_reset_leaves_the_folder_free(tmp_path: Path, mode: str) -> None:
+    for _ in range(2):
+        with pytest.raises(UserError, match="the door is locked"):
+            Trainer(config("env.obs=state", f"train.mode={mode}", id="tests/Stuck-v0"), tmp_path / "run")
+        assert not (tmp_path / "run").exists()
+
+
+def test_of_several_processes_one_trains(tmp_path: Path) -> None:
+    """Started at the same moment with the same folder: the others are refused, and the winner's run can be opened."""
+    context = multiprocessing.get_context("fork")
+    outcomes, barrier = context.Queue(), context.Barrier(3)
+
+    def begin(seed: int) -> None:
+        barrier.wait()
+        try:
+            trainer = Trainer(config(f"seed={seed}", "train.steps=40"), tmp_path / "run")
+            outcomes.put(("trained" if trainer.train() else "stopped", seed))
+            trainer.close()
+        except UserError as error:
+            outcomes.put((str(error), seed))
+
+    processes = [context.Process(target=begin, args=(seed,)) for seed in range(3)]
+    for process in processes:
+        process.start()
+    found = dict(outcomes.get(timeout=120) for _ in processes)
+    for process in processes:
+        process.join()
+    run = wv.load(tmp_path / "run")
+    assert run.config.seed == found.pop("trained") and run.steps == 40
+    assert all("another process" in refusal or "already holds a run" in refusal for refusal in found)
 
 
 def test_a_run_that_cannot_begin_takes_back_only_what_it_wrote(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 import worldvae
 from worldvae.distributions import FullGaussianFamily, GaussianFamily, kl
+from worldvae.errors import Diverged
 from worldvae.likelihoods import DiscretisedLogisticLikelihood, GaussianLikelihood
 from worldvae.posteriors import AmortisedPosterior, FlowPosterior, Posterior, ResidualPosterior
 from worldvae.priors import FlowMatchingPrior, HierarchicalPrior, ParametricPrior, StandardPrior, VampPrior
@@ -99,6 +100,14 @@ def sigma_points(k: int, examples: int) -> Tensor:
 
 
 @pytest.mark.parametrize("k", MAXIMA)
+def test_data_that_are_not_finite_spoil_no_weight(generator: torch.Generator) -> None:
+    vae = VAE.dense((4,), latent=2)
+    before = {name: tensor.clone() for name, tensor in vae.state_dict().items()}
+    with pytest.raises(Diverged, match="not finite, and the weights were left as they are"):
+        vae.fit(torch.full((8, 4), torch.nan), epochs=1, generator=generator)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in vae.state_dict().items())
+
+
 def test_the_maxima_of_probabilistic_pca(digits: Tensor, k: int) -> None:
     pca = PCA.fit(digits, k)
     assert pca.maximum == pytest.approx(MAXIMA[k], abs=5e-5)

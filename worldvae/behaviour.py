@@ -12,7 +12,7 @@ from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.allocator import keep_freed_memory
 from worldvae.child import Child, Tasks
 from worldvae.cores import usable_cores
-from worldvae.errors import UserError
+from worldvae.errors import Diverged, UserError
 from worldvae.parts import WorldModelConfig
 from worldvae.run import Run
 from worldvae.seeds import stream
@@ -167,19 +167,25 @@ class Beside:
 
     def _wait(self) -> None:
         if self._under_way:
+            self._under_way = False  # also if it failed: nothing more will come of it
             self._metrics = self._child.wait()
-            self._under_way, self._untaken = False, True
+            self._untaken = True
 
     def state_dict(self) -> dict[str, Any]:
         """Return the process's state; what it learnt last is not taken over earlier because of this.
 
-        If the process has died, it is the state that was saved (or loaded) last: not a moment of the run, but enough to
-        go on from.
+        If the process has died or failed, it is the state that was saved (or loaded) last: not a moment of the run, but
+        enough to go on from.
+
+        Raises:
+            Diverged: If what it learns is no longer finite.
         """
         try:
             self._wait()
             self._last = self._save()
-        except UserError:
+        except Diverged:
+            raise
+        except (UserError, RuntimeError):
             return self._last | {"ahead": {}}
         ahead = {name: value.clone() for name, value in self._learnt.items()} if self._untaken else {}
         return self._last | {"ahead": ahead, "metrics": self._metrics}

@@ -75,13 +75,18 @@ class Child:
             raise self._death() from None
         self._asked = True
 
-    def wait(self) -> Any:
+    def wait(self, seconds: float | None = None) -> Any:
         """Wait until the process has done what was asked for, and return what that returned.
 
+        Args:
+            seconds: how long; default: for ever.
+
         Raises:
-            UserError: The one that the task raised, or one that says that the process died.
+            UserError: The one that the task raised, or one that says that the process died or took too long.
         """
         try:
+            if not self._pipe.poll(seconds):
+                raise UserError(f"{self.what} did not answer within {seconds:g} seconds: {self.advice}")
             kind, answer = self._pipe.recv()
         except (EOFError, OSError):
             raise self._death() from None

@@ -116,6 +116,7 @@ class Collector:
 
     def abandon(self) -> None:
         """Give the unfinished episodes up, so that what is saved now is resumed with fresh ones."""
+        self.carry = None
         for lane in range(len(self.pool)):
             self._forget(lane)
 
@@ -183,6 +184,16 @@ class Collector:
             if old is not None and new is not None:
                 differs |= (old != new).flatten(1).any(dim=1)
         return differs & played
+
+
+def without_unfinished(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of a collector (`Collector.state_dict`) that goes on with fresh episodes."""
+    return state | {
+        "episodes": [number + 1 for number in state["episodes"]],
+        "actions": [past[:0] for past in state["actions"]],
+        "returns": torch.zeros_like(state["returns"]),
+        "carry": None,
+    }
 
 
 def _pack(carry: Carry | None) -> dict[str, Any] | None:

@@ -115,7 +115,9 @@ def dump_config(config: Any, path: Path) -> None:
             f"{_dotted(keys)} is {_short(before)}, and would be read back from the config's file as {_short(after)}: "
             "give it in that form."
         )
-    path.write_bytes(written)
+    part = path.with_suffix(".part")  # whoever reads meanwhile, or after a crash, finds the old file or the new one
+    part.write_bytes(written)
+    part.replace(path)
 
 
 def _packaged() -> Path:

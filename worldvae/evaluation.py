@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from worldvae.agents import Agent, Carry, PlannerAgent, RandomAgent
 from worldvae.collector import HELD_OUT, episode_seed
 from worldvae.envs import EnvConfig, EnvPool
-from worldvae.seeds import check_seed
+from worldvae.seeds import check_seed, stream
 from worldvae.types import Batch
 
 SIDE_BY_SIDE = 32
@@ -74,7 +74,7 @@ def play(
         UserError: If the environment fails, or the seed is negative.
     """
     check_seed(seed)
-    generator = torch.Generator(agent.device).manual_seed(seed)
+    generator = torch.Generator(agent.device).manual_seed(stream(seed, f"from {first}") if first else seed)
     with EnvPool([env] * episodes) as pool:
         observation = pool.reset([episode_seed(seed, HELD_OUT, first + i) for i in range(episodes)])
         active = torch.ones(episodes, dtype=torch.bool)

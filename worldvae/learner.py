@@ -1,11 +1,13 @@
 """One optimiser step at a time: gradient clipping, warm-up, and the update of the world model."""
 
+import copy
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldvae.errors import Diverged
@@ -73,14 +75,19 @@ class Optimiser:
     Parameters that were hastened (`networks.hasten`) learn with so many times the step size. Where the gradient is not
     finite no step is taken: a single NaN would spoil every weight for good.
 
+    Args:
+        parameters: what learns.
+        config: numbers of the optimiser.
+        name: of the config among the settings of a run, for messages.
+
     Attributes:
         updates: steps taken.
         skipped: steps that were not taken, as their gradient was not finite.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], config: OptimiserConfig) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], config: OptimiserConfig, name: str = "optimiser") -> None:
         self.parameters = list(parameters)
-        self.config = config
+        self.config, self.name = config, name
         self.updates = self.skipped = 0
         self._in_a_row = 0
         self._rate, self._rise = 0.0, Rise()
@@ -121,11 +128,12 @@ class Optimiser:
     def _skip(self) -> None:
         self.skipped += 1
         self._in_a_row += 1
-        if self._in_a_row == PATIENCE:
+        if self._in_a_row >= PATIENCE:
             raise Diverged(
-                f"the loss or its gradient was not a finite number {PATIENCE} times in a row, after {self.updates} "
-                f"updates: take a smaller optimiser.learning_rate (it is {self.config.learning_rate:g}) or "
-                f"optimiser.clip (it is {self.config.clip:g}), or look for rewards and observations of enormous size."
+                f"the loss or its gradient was not a finite number {self._in_a_row} times in a row, after "
+                f"{self.updates} updates: take a smaller {self.name}.learning_rate (it is "
+                f"{self.config.learning_rate:g}) or {self.name}.clip (it is {self.config.clip:g}), or look for rewards "
+                "and observations of enormous size."
             )
 
     def learning_rate(self, progress: float) -> float:
@@ -192,11 +200,27 @@ class Learner:
             each term of the bound per row in nats, the loss, the gradient's norm, and whether no step was taken
             because it was not finite.
         """
-        observed = self.model.observe(batch, generator=generator)
-        terms = elbo(self.model, batch, observed, self.objective.decode_steps, generator)
-        loss = elbo_loss(terms, self.objective, self.model.kl_is_estimated)
+        states, terms, loss = self._loss(self.model, batch, generator)
         norm = self.optimiser.step(loss, progress)
-        return observed.posterior.detach(), self._metrics(terms, loss, norm)
+        return states, self._metrics(terms, loss, norm)
+
+    def is_sound(self, batch: Batch) -> bool:
+        """Return whether an update from here would have a finite gradient; nothing is changed, and nothing drawn.
+
+        A step of enormous size leaves weights that are finite and of no use: what is next computed with them is not.
+        """
+        model = copy.deepcopy(self.model)  # which may hold randomness of its own
+        _, _, loss = self._loss(model, batch, torch.Generator(model.device).manual_seed(0))
+        grads = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+        return all(bool(grad.isfinite().all()) for grad in (loss, *grads) if grad is not None)
+
+    def _loss(
+        self, model: WorldModel, batch: Batch, generator: torch.Generator | None
+    ) -> tuple[State, Terms, Float[Tensor, ""]]:
+        """Return the posterior states of a batch (detached), the terms of the bound and the loss made of them."""
+        observed = model.observe(batch, generator=generator)
+        terms = elbo(model, batch, observed, self.objective.decode_steps, generator)
+        return observed.posterior.detach(), terms, elbo_loss(terms, self.objective, model.kl_is_estimated)
 
     @staticmethod
     @torch.no_grad()

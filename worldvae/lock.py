@@ -59,19 +59,35 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_leave_to_the_parent)
 
 
-def claim(folder: Path, opened: ExitStack) -> Lock:
+class Taken(UserError):
+    """The folder that was to be new is there already."""
+
+
+def claim(folder: Path, opened: ExitStack, *, new: bool = False) -> Lock:
     """Make `folder` and hold it until `opened` is closed, which then removes it again if it was made here and is empty.
 
+    Args:
+        folder: the run directory.
+        opened: closes the lock.
+        new: whether the folder must not be there yet: of several processes that claim it at once, one gets it.
+
     Raises:
+        Taken: If it has to be new and is not.
         UserError: If another process holds it, or it cannot be made.
     """
     for _ in range(10):
         made = not folder.exists()
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=not new)
             lock = opened.enter_context(closing(Lock(folder)))
+        except UserError as error:
+            raise Taken(str(error)) if new else error from None
         except FileNotFoundError:
             continue  # deleted in this very moment, by a process whose run could not begin
+        except FileExistsError as error:
+            if new and folder.exists():
+                raise Taken(f"{folder} is there already: choose another --out.") from error
+            raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out.") from error
         except OSError as error:
             raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out.") from error
         if made:

@@ -30,7 +30,7 @@ def write_json(path: Path, value: Any) -> None:
     part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(plain(value), default=str, allow_nan=False) + "\n")
+        part.write_text(json.dumps(plain(value), default=str, allow_nan=False) + "\n", encoding="utf-8")
         part.replace(path)
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}): choose another folder with --out.") from error

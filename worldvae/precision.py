@@ -20,6 +20,8 @@ MARGIN = 0.95
 """bfloat16 has to take less than this share of float32's time: it is the less exact of the two."""
 SECONDS = 0.1
 """Spent on the measurement, the warm-up aside."""
+FINE = 1e-4
+"""Resolution in seconds that a clock must have."""
 
 
 @cache
@@ -45,7 +47,8 @@ def faster_precision(device: torch.device, hidden: int, maps: tuple[int, int, in
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # whose processor time can be told apart from that of whatever else the machine does
     try:
-        return "bfloat16" if _bfloat16_share(works) < MARGIN else "float32"
+        with torch.inference_mode(False), torch.enable_grad():
+            return "bfloat16" if _bfloat16_share(works) < MARGIN else "float32"
     finally:
         torch.set_num_threads(threads)
 
@@ -55,42 +58,51 @@ def _bfloat16_share(works: list[Callable[[bool], None]]) -> float:
 
     The two take turns, and the fastest turn of each counts.
     """
+    # A system that counts processor time by its scheduler's ticks (15 ms on Windows) cannot tell the turns apart.
+    fine = time.get_clock_info("thread_time").resolution < FINE
+    now = time.thread_time if fine else time.perf_counter
     fastest = [[float("inf"), float("inf")] for _ in works]
     for work in works:  # the first call in each type compiles kernels
         work(False)
         work(True)
-    began = time.thread_time()
-    while True:
+    began = now()
+    while now() - began < SECONDS:
         for times, work in zip(fastest, works, strict=True):
             for narrow in (False, True):
-                start = time.thread_time()
+                start = now()
                 work(narrow)
-                times[narrow] = min(times[narrow], time.thread_time() - start)
-        if time.thread_time() - began > SECONDS:
-            return sum(times[True] for times in fastest) / sum(times[False] for times in fastest)
+                times[narrow] = min(times[narrow], now() - start)
+    return sum(times[True] for times in fastest) / sum(times[False] for times in fastest)
 
 
 def _product(hidden: int) -> Callable[[bool], None]:
-    x, weight = torch.ones(ROWS, hidden), torch.full((hidden, hidden), 0.01)
-    return _trained(lambda inner, kernel: F.linear(inner, kernel), x, weight)
+    return _trained(F.linear, (ROWS, hidden), (hidden, hidden))
 
 
 def _convolution(channels: int, height: int, width: int) -> Callable[[bool], None]:
-    layout = torch.channels_last
-    x = torch.ones(FRAMES, channels, height, width).to(memory_format=layout)
-    weight = torch.full((2 * channels, channels, 4, 4), 0.01).to(memory_format=layout)
-    return _trained(lambda inner, kernel: F.conv2d(inner, kernel, None, 2, 1).permute(0, 2, 3, 1), x, weight)
+    def layer(x: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(x, weight, None, stride=2, padding=1).permute(0, 2, 3, 1)
+
+    return _trained(layer, (FRAMES, channels, height, width), (2 * channels, channels, 4, 4))
 
 
-def _trained(layer: Callable[[Tensor, Tensor], Tensor], x: Tensor, weight: Tensor) -> Callable[[bool], None]:
+def _trained(
+    layer: Callable[[Tensor, Tensor], Tensor], shape: tuple[int, ...], weights: tuple[int, ...]
+) -> Callable[[bool], None]:
     """Return one training step of a layer, its norm and its activation, in bfloat16 or not."""
-    x, weight = x.requires_grad_(), weight.requires_grad_()
-    norm = nn.LayerNorm(weight.shape[0])
+    x, weight = _numbers(shape), _numbers(weights)
+    norm = nn.LayerNorm(weights[0], device="cpu", dtype=torch.float32)
 
-    @torch.enable_grad()
     def step(narrow: bool) -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=narrow):
             out = F.silu(norm(layer(x, weight)))
         torch.autograd.grad(out.float().mean(), (x, weight))
 
     return step
+
+
+def _numbers(shape: tuple[int, ...]) -> Tensor:
+    layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
+    with torch.inference_mode(False):
+        numbers = torch.full(shape, 0.01, device="cpu", dtype=torch.float32)
+        return numbers.to(memory_format=layout).requires_grad_()

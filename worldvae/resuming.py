@@ -1,13 +1,14 @@
 """What of a run may change when it goes on: how long it lasts and how it learns, but not what it is."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from functools import reduce
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 from worldvae.config import load_config
 from worldvae.errors import UserError
-
-T = TypeVar("T")
+from worldvae.settings import PLANNERS, RunConfig
 
 FIXED = (
     "env",
@@ -26,31 +27,57 @@ FIXED = (
 )
 """Settings (and whole sections) that were decided when a run began: shapes of its weights, its data and its seed."""
 
-SCHEDULE = ("train.steps", "train.updates", "optimiser", "actor_critic.optimiser")
-"""Settings on which the step size at the present step depends."""
 
-
-def resumed_config(schema: type[T], source: Path, overrides: Sequence[str]) -> T:
+def resumed_config(source: Path, overrides: Sequence[str], steps: int, updates: int) -> RunConfig:
     """Return the config of the run that was written to `source`, with `overrides` for the time to come.
 
+    Args:
+        source: the run's config.yaml.
+        overrides: settings as `train.steps=20000`.
+        steps: environment steps that the run has taken.
+        updates: updates that it has made.
+
     Raises:
-        UserError: If one of them was decided when the run began, or does not exist or fit.
+        UserError: If one of them was decided when the run began, does not exist or fit, or lies behind the run.
     """
-    for override in overrides:
-        key = override.partition("=")[0]
-        if _among(key, FIXED) or key == "family" or any(name.startswith(f"{key}.") for name in FIXED):
+    before = load_config(RunConfig, [source])
+    if not overrides:
+        return before
+    known = [override for override in overrides if not override.startswith("family=")]
+    after = load_config(RunConfig, [source], known)
+    changed = [name for name in FIXED if _at(before, name) != _at(after, name)]
+    if changed or len(known) < len(overrides):
+        raise UserError(
+            f"{changed[0] if changed else 'family'} was decided when the run in {source.parent} began, and cannot "
+            "change any more: train a new run with it. A run that goes on takes train.steps=N (how long it lasts) and "
+            "other settings of train, optimiser, objective, actor_critic and the planners."
+        )
+    for name, done in (("train.steps", steps), ("train.updates", updates)):
+        number = _at(after, name)
+        if number != _at(before, name) and 0 < number < done:
             raise UserError(
-                f"{override!r} was decided when the run in {source.parent} began, and cannot change any more: train a "
-                "new run with it. A run that goes on takes train.steps=N (how long it lasts) and other settings of "
-                "train, optimiser, objective, actor_critic and the planners."
+                f"{name}={number} is less than the {done} that the run in {source.parent} has done already: give more, "
+                "to train it further."
             )
-    return load_config(schema, [source], overrides)
+    return after
 
 
-def changes_schedule(override: str) -> bool:
-    """Return whether an override changes the schedule of the step sizes."""
-    return _among(override.partition("=")[0], SCHEDULE)
+def schedule(config: RunConfig) -> dict[str, Any]:
+    """Return the settings on which the step sizes at a moment of the run depend."""
+    return {
+        "steps": config.train.steps,
+        "updates": config.train.updates,
+        "optimiser": asdict(config.optimiser),
+        "actor_critic": asdict(config.actor_critic.optimiser),
+    }
 
 
-def _among(key: str, names: tuple[str, ...]) -> bool:
-    return any(key == name or key.startswith(f"{name}.") for name in names)
+def acting(config: RunConfig) -> dict[str, Any]:
+    """Return the settings of the agent that collects: what it remembers of an episode fits no other."""
+    explore = config.train.explore
+    own = asdict(getattr(config, explore)) if explore in PLANNERS else {}
+    return {"explore": explore, "persistence": config.train.persistence, "planner": own}
+
+
+def _at(config: RunConfig, name: str) -> Any:
+    return reduce(getattr, name.split("."), config)

@@ -10,8 +10,8 @@ import torch
 from worldvae import checkpoint
 from worldvae.agents import ActorAgent, ActorCritic, Agent, PlannerAgent, RandomAgent
 from worldvae.config import dump_config, load_config
-from worldvae.envs import WorldEnv, make_from
-from worldvae.errors import Diverged, UserError, near_miss
+from worldvae.envs import EnvPool, WorldEnv, make_from
+from worldvae.errors import UserError, near_miss
 from worldvae.planning import PlanConfig
 from worldvae.resuming import resumed_config
 from worldvae.settings import AGENTS, PLANNERS, RunConfig, pick_device, settled
@@ -125,9 +125,8 @@ class Run:
         Raises:
             UserError: If it does not: its config.yaml was edited, or the environment has changed.
         """
-        env = self.make_env()
-        env.close()
-        self.check_layouts(env.observation_layout, env.action_layout)
+        with EnvPool([self.config.env]) as pool:
+            self.check_layouts(pool.observation_layout, pool.action_layout)
 
     def check_layouts(self, observation: ObservationLayout, action: ActionLayout) -> None:
         """Raise unless these are what the model was trained on.
@@ -155,16 +154,11 @@ class Run:
                 f"cannot write to {self.folder}: {error.strerror}; choose another folder with --out."
             ) from error
 
-    def check_finite(self) -> None:
-        """Raise unless every weight of the world model, the actor and the critic is a finite number.
-
-        Raises:
-            Diverged: If one is not.
-        """
-        for part in (self.model, self.actor_critic):
-            for name, tensor in part.state_dict().items():
-                if tensor.is_floating_point() and not bool(tensor.isfinite().all()):
-                    raise Diverged(f"the weights {name} of {self.folder} are not finite numbers: training diverged.")
+    @property
+    def is_finite(self) -> bool:
+        """Whether every weight of the world model, the actor and the critic is a finite number."""
+        tensors = [*self.model.state_dict().values(), *self.actor_critic.state_dict().values()]
+        return all(bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())
 
     def weights(self) -> dict[str, Any]:
         """Return what `load` needs, as a tree for `checkpoint.save`."""
@@ -172,6 +166,7 @@ class Run:
             "observation": asdict(self.model.observation_layout),
             "action": asdict(self.model.action_layout),
             "steps": self.steps,
+            "device": self.device.type,
             "model": dict(self.model.state_dict()),
             "actor_critic": dict(self.actor_critic.state_dict()),
         }
@@ -230,11 +225,18 @@ def check_folder(folder: Path) -> None:
 
 
 def load_with_state(
-    folder: Path, device: str | None = None, overrides: Sequence[str] = ()
+    folder: Path, device: str | None = None, overrides: Sequence[str] = (), *, resuming: bool = False
 ) -> tuple[Run, dict[str, Any]]:
     """Open a run directory and return its checkpoint's whole state too, which training goes on from.
 
-    `overrides` change settings for the time to come (`resumed_config`).
+    Args:
+        folder: the run directory.
+        device: as for `load`.
+        overrides: settings that change for the time to come (`resumed_config`).
+        resuming: whether it is to be trained: then on the kind of device that it was trained on.
+
+    Raises:
+        UserError: As `load`, or if a setting cannot change any more.
     """
     check_folder(folder)
     path = checkpoint.latest(folder / "checkpoints")
@@ -244,11 +246,14 @@ def load_with_state(
         )
     state = checkpoint.load(path)
     try:
-        config = resumed_config(RunConfig, folder / "config.yaml", overrides)
+        config = resumed_config(folder / "config.yaml", overrides, state["steps"], state.get("updates", 0))
         pixels = state["observation"]["pixels"]
         observation = ObservationLayout(None if pixels is None else tuple(pixels), state["observation"]["vector"])
         action = ActionLayout(state["action"]["continuous"], tuple(state["action"]["categorical"]))
+        if resuming and config.device == "auto":
+            device = state["device"]  # whose random numbers no other device can go on with
         run = Run(folder, config, observation, action, pick_device(device or config.device))
+        run.make_agent(config.train.explore)
         run.model.load_state_dict(state["model"])
         run.actor_critic.load_state_dict(state["actor_critic"])
     except UserError:
@@ -258,10 +263,9 @@ def load_with_state(
         reason = lines[-1][:200]  # torch's errors begin with a heading and go on with every tensor of the model
         raise UserError(f"{path} does not fit {folder / 'config.yaml'} ({reason}): was one of them edited?") from error
     run.steps = state["steps"]
-    if overrides and config.train.steps < run.steps:
+    if not run.is_finite:
         raise UserError(
-            f"train.steps={config.train.steps} is less than the {run.steps} steps that {folder} has taken already: "
-            "give more, to train it further."
+            f"the weights in {path} are not finite numbers: training diverged. Delete that checkpoint, to use the one "
+            "before it, or train a new run with a smaller optimiser.learning_rate."
         )
-    run.check_finite()
     return run, state

@@ -18,7 +18,7 @@ from worldvae import checkpoint
 from worldvae.agents import RandomAgent
 from worldvae.allocator import keep_freed_memory
 from worldvae.behaviour import make_behaviour, threads_beside
-from worldvae.collector import Collector, Finished
+from worldvae.collector import Collector, Finished, without_unfinished
 from worldvae.cores import limit_threads
 from worldvae.dream import OpenLoop
 from worldvae.envs import EnvPool
@@ -29,10 +29,13 @@ from worldvae.lock import Lock, claim
 from worldvae.logger import Logger
 from worldvae.progress import Progress, say
 from worldvae.replay import Replay
-from worldvae.resuming import changes_schedule
+from worldvae.resuming import acting, schedule
 from worldvae.run import check_folder, create, load_with_state
 from worldvae.settings import RunConfig
-from worldvae.types import Batch
+from worldvae.types import Batch, State
+
+WRITTEN = ("config.yaml", "metrics.jsonl", "replay")
+"""What a trainer writes into the folder of a new run before its first step."""
 
 FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES = 5, 40, 4
 
@@ -42,38 +45,39 @@ class Trainer:
 
     One decision in every environment is followed by `ratio` updates per decision, so that a run does not depend on
     how fast the machine is: the same seed gives the same run, also across an interruption. Making a trainer lets the
-    whole process keep freed memory (`keep_freed_memory`).
+    whole process keep freed memory (`keep_freed_memory`), and torch use no more threads than there are cores to use.
 
     Args:
         config: of a new run.
         folder: the run directory.
+        new: whether the folder must not be there yet.
 
     Attributes:
         interrupted: whether Ctrl-C or SIGTERM ended the training.
 
     Raises:
+        Taken: If the folder has to be new and is not.
         UserError: If the folder already holds a run or cannot be written, or the environment cannot be made.
     """
 
-    def __init__(self, config: RunConfig, folder: Path) -> None:
-        train = config.train
+    def __init__(self, config: RunConfig, folder: Path, *, new: bool = False) -> None:
         with ExitStack() as opened:
             # The folder is held before anything in it is looked at. Should anything fail from here on, no run has
             # begun: what was written here goes again, and the folder is free for the next attempt.
-            self.lock = claim(folder, opened)
+            self.lock = claim(folder, opened, new=new)
             self._open(config, opened)
             layouts = (self.pool.observation_layout, self.pool.action_layout)
+            there = {path for path in (folder / name for name in WRITTEN) if path.exists()}
             self.run = create(folder, config, *layouts)
-            opened.callback((folder / "config.yaml").unlink)
+            opened.callback(_remove, {folder / name for name in WRITTEN} - there)
             self.noise = torch.Generator(self.run.device).manual_seed(config.seed)
             self._start_behaviour(opened)
-            if not (folder / "replay").exists():
-                opened.callback(shutil.rmtree, folder / "replay", ignore_errors=True)
-            self.replay = Replay(folder / "replay", *layouts, train.envs, train.replay_bytes)
+            self.replay = Replay(folder / "replay", *layouts, config.train.envs, config.train.replay_bytes)
+            self.data = torch.Generator().manual_seed(config.seed)
+            self.credit, self.updates = 0.0, 0
+            self._assemble()
+            self.logger = Logger(folder)
             opened.pop_all()
-        self.data = torch.Generator().manual_seed(config.seed)
-        self.credit, self.updates = 0.0, 0
-        self._assemble(Logger(folder))
 
     @classmethod
     def resume(cls, folder: Path, overrides: Sequence[str] = ()) -> "Trainer":
@@ -81,8 +85,8 @@ class Trainer:
 
         Args:
             folder: the run directory.
-            overrides: settings that change from here on, as `train.steps=20000`. If the schedule of the step sizes is
-                among them, they rise to where the new one has them, over `optimiser.warmup` updates.
+            overrides: settings that change from here on, as `train.steps=20000`. Where the schedule of the step sizes
+                changes with them, these rise to where the new one has them, over `optimiser.warmup` updates.
 
         Raises:
             UserError: If there is no run, another version wrote it, or a setting cannot change any more.
@@ -91,17 +95,18 @@ class Trainer:
         check_folder(folder)
         with ExitStack() as opened:
             self.lock = opened.enter_context(closing(Lock(folder)))
-            run, state = load_with_state(folder, overrides=overrides)
-            if run.config.train.envs != (lanes := int(state["replay"]["lanes"])):
+            self.run, state = load_with_state(folder, overrides=overrides, resuming=True)
+            config = self.run.config
+            if config.train.envs != (lanes := int(state["replay"]["lanes"])):
                 raise UserError(
                     f"{folder} was trained with train.envs={lanes}, and its config.yaml now says "
-                    f"{run.config.train.envs}: undo what was edited, or train a new run."
+                    f"{config.train.envs}: undo what was edited, or train a new run."
                 )
-            self.run = run
-            self._open(run.config, opened)
-            run.check_layouts(self.pool.observation_layout, self.pool.action_layout)
-            self.noise = torch.Generator(run.device)
+            self._open(config, opened)
+            self.run.check_layouts(self.pool.observation_layout, self.pool.action_layout)
+            self.noise, self.data = torch.Generator(self.run.device), torch.Generator()
             self.noise.set_state(state["noise"])
+            self.data.set_state(state["data"])
             self._start_behaviour(opened)
             if self.behaviour.kind != state["behaviour"]["kind"]:
                 raise UserError(
@@ -109,18 +114,19 @@ class Trainer:
                     f"{self.behaviour.kind}: undo what was edited, or train a new run."
                 )
             self.replay = Replay.open(folder / "replay", state["replay"])
+            self.credit, self.updates = state["credit"], state["updates"]
+            self._assemble()
+            if state["schedule"] != schedule(config):
+                state = _risen_again(state)
+            if state["acting"] != acting(config):
+                state = state | {"collector": without_unfinished(state["collector"])}
+            self.learner.optimiser.load_state_dict(state["optimiser"])
+            self.behaviour.load_state_dict(state["behaviour"])
+            self.collector.load_state_dict(state["collector"])
+            if overrides:
+                self.run.write_config()
+            self.logger = Logger(folder, resumed_at=self.run.steps)
             opened.pop_all()
-        self.data = torch.Generator()
-        self.data.set_state(state["data"])
-        self.credit, self.updates = state["credit"], state["updates"]
-        self._assemble(Logger(folder, resumed_at=run.steps))
-        if overrides:
-            run.write_config()
-        if any(changes_schedule(override) for override in overrides):
-            state = _risen_again(state)
-        self.learner.optimiser.load_state_dict(state["optimiser"])
-        self.behaviour.load_state_dict(state["behaviour"])
-        self.collector.load_state_dict(state["collector"])
         return self
 
     def _open(self, config: RunConfig, opened: ExitStack) -> None:
@@ -131,16 +137,17 @@ class Trainer:
     def _start_behaviour(self, opened: ExitStack) -> None:
         self.behaviour = opened.enter_context(closing(make_behaviour(self.run, self.noise)))
 
-    def _assemble(self, logger: Logger) -> None:
+    def _assemble(self) -> None:
         """Put together what a new run and a resumed one have in common."""
         config = self.run.config
-        self.logger = logger
         self.learner = Learner(self.run.model, config.objective, config.optimiser)
         self.collector = Collector(self.pool, self.replay, config.seed)
         self.returns: deque[float] = deque(maxlen=10)
         self._recent: dict[str, list[Tensor]] = {}
         self._saved = self.updates
         self._batch: Batch | None = None
+        self._states: State | None = None
+        self._diverged: Diverged | None = None
         self.interrupted = False
 
     @property
@@ -159,18 +166,21 @@ class Trainer:
             UserError: If the environment fails.
             Diverged: If what is learned is no longer finite.
         """
+        if self._diverged is not None:
+            raise self._diverged
         try:
             self._train(minutes)
             if self.finished:
                 self.behaviour.finish()
+            self.save()
         except KeyboardInterrupt:
             raise
         except Diverged as error:
-            raise Diverged(f"{error} {self._last_saved()}") from error
+            self._diverged = Diverged(f"{error} {self._last_saved()}")
+            raise self._diverged from error
         except BaseException as error:
             self._save_before(error)
             raise
-        self.save()
         return self.finished
 
     def _train(self, minutes: float | None) -> None:
@@ -192,7 +202,7 @@ class Trainer:
                 ended = self.collector.finish()
                 self._count(ended)
                 self.run.steps += len(self.pool) * repeat
-                if self.updates >= self._saved + config.train.checkpoint_every:
+                if self.updates >= self._saved + config.train.checkpoint_every and self._is_sound():
                     self.save()
                 progress.show(self.run.steps, self.updates, self.returns)
 
@@ -201,7 +211,7 @@ class Trainer:
         self.collector.abandon()
         try:
             outcome = f"The run was saved: {self.save()}."
-        except UserError as failure:
+        except Exception as failure:
             outcome = f"The run could not be saved: {failure} {self._last_saved()}"
         if isinstance(error, UserError):
             raise UserError(f"{error} {outcome}") from error
@@ -242,7 +252,8 @@ class Trainer:
         steps = self.run.steps + len(self.pool) * self.run.config.env.action_repeat  # with the one under way
         progress = max(steps / train.steps, self.updates / train.updates if train.updates else 0.0)
         states, metrics = self.learner.update(self._batch.to(self.run.device), self.noise, progress)
-        metrics |= self.behaviour.update(states.flatten(), progress)
+        self._states = states.flatten()
+        metrics |= self.behaviour.update(self._states, progress)
         self.updates += 1
         for name, value in metrics.items():
             self._recent.setdefault(name, []).append(value)
@@ -275,9 +286,10 @@ class Trainer:
 
         Raises:
             UserError: If the disk is full or not writable.
-            Diverged: If weights are not finite: they are not written over good ones.
+            Diverged: If the weights are not finite, or an update from them is not: they are not written over good ones.
         """
-        self.run.check_finite()
+        if not self._is_sound():
+            raise Diverged("the last update led to numbers that are not finite.")
         self.replay.flush()
         self._saved = self.updates
         state: dict[str, Any] = self.run.weights() | {
@@ -289,8 +301,19 @@ class Trainer:
             "noise": self.noise.get_state(),
             "credit": self.credit,
             "updates": self.updates,
+            "schedule": schedule(self.run.config),
+            "acting": acting(self.run.config),
         }
         return checkpoint.save(self.run.folder / "checkpoints", self.run.steps, state)
+
+    def _is_sound(self) -> bool:
+        """Return whether what has been learned is of use: the weights finite, and the update that follows from them."""
+        if self._diverged is not None or not self.run.is_finite:
+            return False
+        if self._batch is None or self._states is None:
+            return True
+        sound = self.learner.is_sound(self._batch.to(self.run.device))
+        return sound and (self.behaviour.kind == "none" or self.run.actor_critic.is_sound(self._states))
 
     @contextmanager
     def _interruptible(self) -> Iterator[None]:
@@ -333,3 +356,11 @@ def _risen_again(state: dict[str, Any]) -> dict[str, Any]:
     if "optimisers" in behaviour:
         behaviour["optimisers"] = {name: risen_again(own) for name, own in behaviour["optimisers"].items()}
     return state | {"optimiser": risen_again(state["optimiser"]), "behaviour": behaviour}
+
+
+def _remove(paths: set[Path]) -> None:
+    for path in paths:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
 from worldvae.distributions import GaussianFamily, LatentFamily
+from worldvae.errors import Diverged
 from worldvae.interpolation import geodesic, lerp, slerp
 from worldvae.likelihoods import GaussianLikelihood
 from worldvae.networks import MLP, by_haste
@@ -200,6 +201,7 @@ class VAE(nn.Module):
 
         Raises:
             ValueError: unless either `epochs` or `updates` is given, and positive.
+            Diverged: where a gradient is not finite.
 
         Reference: Kingma & Welling 2014, algorithm 1; Higgins et al. 2017, "beta-VAE".
         """
@@ -221,7 +223,11 @@ class VAE(nn.Module):
             reconstruction, kl = self._terms(x, generator)
             adam.zero_grad()
             torch.autograd.backward((beta * kl - reconstruction).mean(), inputs=parameters)
-            nn.utils.clip_grad_norm_(parameters, clip)
+            if not bool(nn.utils.clip_grad_norm_(parameters, clip).isfinite()):
+                raise Diverged(
+                    f"fit: the gradient of update {len(seen)} is not finite, and the weights were left as they are: take "
+                    f"a smaller learning_rate (it is {learning_rate:g}), or data that are all finite."
+                )
             adam.step()
             decay.step()
             seen.append(torch.stack([reconstruction.mean(), kl.mean()]).detach())

@@ -157,8 +157,9 @@ class WorldModel(nn.Module):
     def autocast(self) -> torch.autocast:
         """Return the context in which large matrix products and convolutions run in `precision`.
 
-        The verbs enter it by themselves; it is for what is trained beside them, such as an actor. Every memory and the
-        parameters of every distribution leave it as float32.
+        `encode`, `decode`, `imagine` and `step` enter it by themselves; it is for what learns or acts beside them, such as
+        an actor. The filter of `observe` computes in float32, as do `reward` and `continuation` outside of it: the few
+        rows of a step gain nothing. Every memory and the parameters of every distribution leave it as float32.
         """
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 
@@ -332,7 +333,8 @@ class WorldModel(nn.Module):
         """
         if self.ensemble is None:
             raise ValueError("this model has no ensemble that could disagree: train with model.ensemble=5")
-        return self.ensemble.disagreement(states.memory)
+        with self.autocast():
+            return self.ensemble.disagreement(states.memory).float()
 
     def reward(self, states: State) -> Distribution:
         """Return p(r | h, z) of the reward that arrives with a state."""

@@ -1,11 +1,10 @@
 """What does not fit together is refused by a sentence that says what was given and what is right."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import jaxtyping
 import pytest
 import torch
 from torch import Tensor
@@ -28,6 +27,9 @@ SEARCH = CEMConfig(horizon=3, candidates=6, elites=2, iterations=1)
 GUIDED = GuidedConfig(horizon=3, candidates=6, elites=2, iterations=1, proposals=2)
 
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
 class Walk:
     """x' = x + a, paid -x'^2."""
 
@@ -41,15 +43,6 @@ class Walk:
 
     def disagreement(self, states: State) -> Tensor:
         return states.memory[..., 0].abs()
-
-
-@pytest.fixture(autouse=True)
-def _unchecked() -> Iterator[None]:
-    """Let what is wrong come as far as it does for a user, who runs without the type checks of the tests."""
-    before = jaxtyping.config.jaxtyping_disable
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", before)
 
 
 def state(memory: tuple[int, ...] = (3, 1), latent: tuple[int, ...] = (3, 0)) -> State:

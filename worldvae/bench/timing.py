@@ -22,11 +22,16 @@ def median_seconds(work: Work, device: torch.device, budget: float = 3.0) -> flo
     durations: list[float] = []
     began = time.perf_counter()
     while len(durations) < 3 or (len(durations) < 200 and time.perf_counter() - began < budget):
-        start = time.perf_counter()
-        work()
-        _wait(device)
-        durations.append(time.perf_counter() - start)
+        durations.append(once(work, device))
     return statistics.median(durations)
+
+
+def once(work: Work, device: torch.device) -> float:
+    """Return the duration of one call of `work` in seconds."""
+    start = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - start
 
 
 def flops(work: Work) -> int:

@@ -16,7 +16,7 @@ from worldvae.bench.limits import Limits, machine, measure_limits, unrest
 from worldvae.bench.measures import Bench, Measure
 from worldvae.commands.train import find_or_make
 from worldvae.config import config_names
-from worldvae.cores import limit_threads, usable_cores
+from worldvae.cores import usable_cores
 from worldvae.errors import UserError
 from worldvae.settings import configure
 
@@ -34,14 +34,13 @@ def bench(
         ),
     ] = None,
     seconds: Annotated[float, typer.Option(help="Spent on each figure.")] = 3.0,
-    threads: Annotated[int | None, typer.Option(help="Threads of torch; default: all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Threads of torch; default: all cores that may be used.")] = None,
     compare: Annotated[Path | None, typer.Option(help="FILE with the --json of an earlier bench.")] = None,
     profile: Annotated[Path | None, typer.Option(help="Write a trace of one update to FILE.json instead.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
 ) -> None:
     """Measure this machine's speed: train, imagine, plan, infer, replay, and its share of what is possible."""
     cores = usable_cores()
-    limit_threads()
     if not seconds > 0:
         raise UserError(f"--seconds {seconds:g} must be above 0.")
     if threads is not None and not 1 <= threads <= cores:
@@ -126,7 +125,7 @@ def _object(head: dict[str, Any], found: list[Measure]) -> dict[str, Any]:
 def _read(path: Path) -> dict[str, Any]:
     """Return an earlier object; what of it is no figure is left out of the comparison."""
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"--compare {path} cannot be read as JSON ({error}): give a file made with --json.") from None
     if not isinstance(found, dict) or not isinstance(found.get("train"), dict) or "machine" not in found:
@@ -154,8 +153,9 @@ def _figure(before: dict[str, Any], name: str) -> float | None:
 
 def _warn_of_differences(head: dict[str, Any], before: dict[str, Any]) -> None:
     """Say on stderr where the two measurements are not of the same thing."""
-    for name in ("device", "cpu", "threads", "torch"):
-        now, then = head["machine"][name], dict(before["machine"]).get(name)
+    now_of, then_of = (dict(one["machine"]) | dict(one.get("chosen", {})) for one in (head, before))
+    for name in ("device", "cpu", "threads", "torch", "precision", "behaviour"):
+        now, then = now_of[name], then_of.get(name)
         if now != then:
             print(f"Not on equal terms: {name} was {then} then and is {now} now.", file=sys.stderr)
 

@@ -28,6 +28,7 @@ SPARSE = 0.01
 SHORT_EPISODE = 5
 FEWEST_LEVELS = 16
 MOST_NUMBERS = 2000
+SECOND_INSTANCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
@@ -168,7 +169,7 @@ def _second_instance(config: EnvConfig) -> str | None:
         except (UserError, RuntimeError):
             return None  # one alone fails, too: whoever plays it will say why
         child.send("again")
-        child.wait()
+        child.wait(SECOND_INSTANCE_SECONDS)
     except (UserError, RuntimeError) as error:
         return (str(error).splitlines() or [""])[-1]
     finally:

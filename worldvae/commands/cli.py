@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from worldvae.cores import limit_threads
 from worldvae.errors import UserError
 
 app = typer.Typer(
@@ -66,6 +67,7 @@ def main() -> None:
     if "" not in sys.path:
         # environments of one's own lie in the working directory; being last, it hides no package that is installed
         sys.path.append("")
+    limit_threads()
     try:
         code = app(sys.argv[1:] or ["--help"], prog_name="worldvae", standalone_mode=False)
     except UserError as error:

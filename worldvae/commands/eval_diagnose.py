@@ -32,7 +32,7 @@ def diagnose(run: Run, agent: str, episodes: int, seed: int, inference: bool, as
     title = f"{run.folder.name}: {run.config.env.id}, {episodes} episodes of {agent}"
     head = {"env_id": run.config.env.id, "agent": agent, "episodes": episodes, "seed": seed}
     whole = head | found.as_json() | {"file": str(page)}
-    numbers.write_text(json.dumps(whole, allow_nan=False))
+    numbers.write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
     draw_page(found, page, title)
     print(json.dumps(whole) if as_json else _findings(found, page, numbers))
 

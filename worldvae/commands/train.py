@@ -15,6 +15,7 @@ from worldvae.config import config_names, find_config
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation import evaluate
 from worldvae.film import film
+from worldvae.lock import Taken
 from worldvae.progress import say
 from worldvae.settings import configure
 from worldvae.trainer import Trainer
@@ -77,13 +78,11 @@ def _new(arguments: list[str], out: Path | None, seed: int | None) -> Trainer:
     config = configure(source, overrides)
     if out is not None:
         return Trainer(config, out)
-    folder = _new_folder(source.stem if isinstance(source, Path) else name)
-    try:
-        return Trainer(config, folder)
-    except BaseException:
-        with suppress(OSError):
-            folder.rmdir()
-        raise
+    base = Path("runs") / (source.stem if isinstance(source, Path) else name).replace("/", "-").replace(":", "-")
+    for number in count(1):  # runs/NAME, or runs/NAME-2 and so on: of several that begin at once each gets its own
+        with suppress(Taken):
+            return Trainer(config, base if number == 1 else base.with_name(f"{base.name}-{number}"), new=True)
+    raise AssertionError("there is no end of numbers")
 
 
 def _how(trainer: Trainer) -> str:
@@ -123,21 +122,6 @@ def _check_id(name: str, configs: list[str]) -> None:
             f"{name!r} is neither a config ({', '.join(configs)}) nor a YAML file nor a Gymnasium id."
             f"{near_miss(name, known)}"
         )
-
-
-def _new_folder(name: str) -> Path:
-    """Make runs/NAME, or runs/NAME-2 and so on where that is taken; of several that begin at once each gets its own."""
-    base = Path("runs") / name.replace("/", "-").replace(":", "-")
-    for number in count(1):
-        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        try:
-            folder.mkdir(parents=True)
-            return folder
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise UserError(f"cannot write to {folder}: {error.strerror}; choose another folder with --out.") from error
-    raise AssertionError("there is no end of numbers")
 
 
 def _resumed(folder: Path, arguments: list[str] | None, out: Path | None, seed: int | None) -> Trainer:

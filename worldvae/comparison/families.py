@@ -149,7 +149,7 @@ def _begin(trainings: Trainings, config: RunConfig) -> None:
     asked = {"minutes": trainings.minutes, "jobs": trainings.jobs, "config": asdict(config)}
     if not path.exists():
         write_json(path, asked)
-    elif json.loads(path.read_text()) != json.loads(json.dumps(asked, default=str)):
+    elif json.loads(path.read_text(encoding="utf-8")) != json.loads(json.dumps(asked, default=str)):
         raise UserError(
             f"{trainings.out} holds a comparison with other settings ({path}): ask for the same, or take another --out."
         )

@@ -89,7 +89,7 @@ class Trainings:
             command += [self.config, f"family={name}", *inline, *self.overrides, "train.eval_episodes=0"]
         share = max(1, usable_cores() // self.jobs)
         threads = min(share, int(os.environ.get("OMP_NUM_THREADS") or share))
-        with self._log(name).open("w") as file:
+        with self._log(name).open("w", encoding="utf-8") as file:
             return subprocess.Popen(
                 command,
                 env=os.environ | {"OMP_NUM_THREADS": str(threads)},
@@ -105,7 +105,7 @@ class Trainings:
         log = self._log(name)
         if code < 0:
             return f"killed by {signal.Signals(-code).name} ({log})"
-        said = [line for line in log.read_text().splitlines() if line.strip()] or [f"exit code {code}"]
+        said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()] or [f"exit code {code}"]
         return f"{said[-1].removeprefix('worldvae: ')} ({log})"
 
 
@@ -115,7 +115,7 @@ def minutes_of(folder: Path) -> float:
     if newest is None:
         return 0.0
     step, seconds = int(newest.name.rpartition("_")[2]), 0.0
-    for line in (folder / "metrics.jsonl").read_text().splitlines():
+    for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         try:
             said = json.loads(line)
         except json.JSONDecodeError:  # the last one, if the run was killed
