@@ -75,7 +75,7 @@ def test_the_object_keeps_its_contract(measured: Path) -> None:
     assert {"machine", "train", "imagine", "plan", "infer", "replay"} <= set(found)
     assert {"ms_per_update", "frames_per_second", "roofline_share"} <= set(found["train"])
     assert found["machine"]["limits_changed_by"] >= 1
-    assert found["chosen"] == {"precision": "float32", "behaviour": "inline"}
+    assert found["chosen"]["precision"] == "float32" and found["chosen"]["behaviour"] in ("inline", "process")
     for section, key in (
         ("train", "ms_per_update"),
         ("train", "full_ms_per_update"),

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from time import get_clock_info
 from types import SimpleNamespace
 
 import pytest
@@ -64,7 +63,8 @@ def test_it_is_measured_once_on_one_thread(no_memory_of_it: None, monkeypatch: p
 
 def test_the_fastest_turn_of_each_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now=0.0, calls=0)
-    monkeypatch.setattr(precision, "time", SimpleNamespace(thread_time=lambda: clock.now, get_clock_info=get_clock_info))
+    fake = SimpleNamespace(thread_time=lambda: clock.now, get_clock_info=lambda _: SimpleNamespace(resolution=1e-9))
+    monkeypatch.setattr(precision, "time", fake)
 
     def work(narrow: bool) -> None:
         clock.calls += 1

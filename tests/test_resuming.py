@@ -92,7 +92,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "train.pretrain=1",
         "train.envs=7",
         "train={envs: 3}",
-        "train.behaviour=none",
+        "train.behaviour=process",
         "train.replay_bytes=30000000",
         "actor_critic.hidden=8",
         "actor_critic.layers=1",

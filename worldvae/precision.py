@@ -43,11 +43,11 @@ def faster_precision(device: torch.device, hidden: int, maps: tuple[int, int, in
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     if device.type != "cpu":
         return "float32"
-    works = [_product(hidden)] if maps is None else [_product(hidden), _convolution(*maps)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # whose processor time can be told apart from that of whatever else the machine does
     try:
         with torch.inference_mode(False), torch.enable_grad():
+            works = [_product(hidden)] if maps is None else [_product(hidden), _convolution(*maps)]
             return "bfloat16" if _bfloat16_share(works) < MARGIN else "float32"
     finally:
         torch.set_num_threads(threads)
@@ -103,6 +103,5 @@ def _trained(
 
 def _numbers(shape: tuple[int, ...]) -> Tensor:
     layout = torch.channels_last if len(shape) == 4 else torch.contiguous_format
-    with torch.inference_mode(False):
-        numbers = torch.full(shape, 0.01, device="cpu", dtype=torch.float32)
-        return numbers.to(memory_format=layout).requires_grad_()
+    numbers = torch.full(shape, 0.01, device="cpu", dtype=torch.float32)
+    return numbers.to(memory_format=layout).requires_grad_()

@@ -218,15 +218,15 @@ class VAE(nn.Module):
         parts = [{"params": group, "lr": haste * learning_rate} for haste, group in groups.items()]
         adam = torch.optim.Adam(parts)
         decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, final, total)
-        seen = []
+        seen: list[Tensor] = []
         for x in _batches(data, batch, total, generator):
             reconstruction, kl = self._terms(x, generator)
             adam.zero_grad()
             torch.autograd.backward((beta * kl - reconstruction).mean(), inputs=parameters)
             if not bool(nn.utils.clip_grad_norm_(parameters, clip).isfinite()):
                 raise Diverged(
-                    f"fit: the gradient of update {len(seen)} is not finite, and the weights were left as they are: take "
-                    f"a smaller learning_rate (it is {learning_rate:g}), or data that are all finite."
+                    f"fit: the gradient of update {len(seen)} is not finite, and the weights were left as they are: "
+                    f"take a smaller learning_rate (it is {learning_rate:g}), or data that are all finite."
                 )
             adam.step()
             decay.step()

@@ -157,9 +157,9 @@ class WorldModel(nn.Module):
     def autocast(self) -> torch.autocast:
         """Return the context in which large matrix products and convolutions run in `precision`.
 
-        `encode`, `decode`, `imagine` and `step` enter it by themselves; it is for what learns or acts beside them, such as
-        an actor. The filter of `observe` computes in float32, as do `reward` and `continuation` outside of it: the few
-        rows of a step gain nothing. Every memory and the parameters of every distribution leave it as float32.
+        `encode`, `decode`, `imagine` and `step` enter it by themselves; it is for what learns or acts beside them, such
+        as an actor. The filter of `observe` computes in float32, as do `reward` and `continuation` outside of it: the
+        few rows of a step gain nothing. Every memory and the parameters of every distribution leave it as float32.
         """
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
 

@@ -155,7 +155,7 @@ def _warn_of_differences(head: dict[str, Any], before: dict[str, Any]) -> None:
     """Say on stderr where the two measurements are not of the same thing."""
     now_of, then_of = (dict(one["machine"]) | dict(one.get("chosen", {})) for one in (head, before))
     for name in ("device", "cpu", "threads", "torch", "precision", "behaviour"):
-        now, then = now_of[name], then_of.get(name)
+        now, then = now_of.get(name), then_of.get(name)
         if now != then:
             print(f"Not on equal terms: {name} was {then} then and is {now} now.", file=sys.stderr)
 

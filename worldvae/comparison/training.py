@@ -105,7 +105,8 @@ class Trainings:
         log = self._log(name)
         if code < 0:
             return f"killed by {signal.Signals(-code).name} ({log})"
-        said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()] or [f"exit code {code}"]
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+        said = [line for line in lines if line.strip()] or [f"exit code {code}"]
         return f"{said[-1].removeprefix('worldvae: ')} ({log})"
 
 
