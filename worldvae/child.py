@@ -89,6 +89,7 @@ class Child:
                 raise UserError(f"{self.what} did not answer within {seconds:g} seconds: {self.advice}")
             kind, answer = self._pipe.recv()
         except (EOFError, OSError):
+            self._asked = False
             raise self._death() from None
         self._asked = False
         if kind == "user":

@@ -223,11 +223,7 @@ class VAE(nn.Module):
             reconstruction, kl = self._terms(x, generator)
             adam.zero_grad()
             torch.autograd.backward((beta * kl - reconstruction).mean(), inputs=parameters)
-            if not bool(nn.utils.clip_grad_norm_(parameters, clip).isfinite()):
-                raise Diverged(
-                    f"fit: the gradient of update {len(seen)} is not finite, and the weights were left as they are: "
-                    f"take a smaller learning_rate (it is {learning_rate:g}), or data that are all finite."
-                )
+            _check_finite(nn.utils.clip_grad_norm_(parameters, clip), len(seen), learning_rate)
             adam.step()
             decay.step()
             seen.append(torch.stack([reconstruction.mean(), kl.mean()]).detach())
@@ -322,3 +318,12 @@ def _batches(data: Tensor, batch: int, updates: int, generator: torch.Generator)
             done += 1
             if done == updates:
                 return
+
+
+def _check_finite(norm: Tensor, update: int, learning_rate: float) -> None:
+    """Raise before a step that would leave no finite weight."""
+    if not bool(norm.isfinite()):
+        raise Diverged(
+            f"fit: the gradient of update {update} is not finite, and the weights were left as they are: take a "
+            f"smaller learning_rate (it is {learning_rate:g}), or data that are all finite."
+        )

@@ -26,7 +26,7 @@ class Bandit(WorldModel):
     """A world that never moves, and whose reward depends on the action that was just taken."""
 
     def __init__(self, action: ActionLayout, reward: Callable[[Tensor], Tensor]) -> None:
-        config = WorldModelConfig(size="tiny", memory_size=4, hidden=8, gaussian=2, bins=41)
+        config = WorldModelConfig(size="tiny", memory_size=4, hidden=8, gaussian=2, bins=41, precision="bfloat16")
         super().__init__(ObservationLayout(vector=1), action, config)
         self.rule = reward
         self.dreams: list[Dream] = []
