@@ -1,8 +1,9 @@
 """Convolutional trunks for frames of any size.
 
-The first layer looks at patches of 4 x 4 pixels (a "patchified stem") and the decoder ends by painting such patches.
+The first layer looks at one patch of 4 x 4 pixels (a "patchified stem") and the decoder ends by painting such patches.
 On a CPU the time of a narrow trunk goes into element-wise work at full resolution, and here nothing but the pixels
-themselves lives there: on two cores an update is about five times faster than with a stride-2 stem.
+themselves lives there: on two cores an update is about five times faster than with a stride-2 stem. Neighbouring
+patches meet in the layers after the stem: a stem that saw 3 x 3 patches cost 70 of 288 ms of an update in float32.
 """
 
 import math
@@ -46,7 +47,7 @@ class ConvEncoder(nn.Module):
         cell = PATCH * 2**stages
         self.pad = (0, columns * cell - shape[2], 0, rows * cell - shape[1])
         layers: list[nn.Module] = [
-            nn.Conv2d(shape[0] * PATCH**2, depth, 3, padding=1),
+            nn.Conv2d(shape[0] * PATCH**2, depth, 1),
             ChannelNorm(depth, eps=1e-3),
             nn.SiLU(),
         ]
@@ -119,7 +120,7 @@ class ConvDecoder(nn.Module):
             nn.Conv2d(depth, depth, 3, padding=1),
             ChannelNorm(depth, eps=1e-3),
             nn.SiLU(),
-            nn.Conv2d(depth, shape[0] * PATCH**2, 3, padding=1),
+            nn.Conv2d(depth, shape[0] * PATCH**2, 1),
         ]
         # The first painting is blank. Painted at random instead, the shortest way to a smaller error is to make frames
         # independent of the latent, and the encoder dies before the decoder has begun to listen to it.
