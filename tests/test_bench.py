@@ -21,6 +21,8 @@ SMALL = ["tiny", "train.batch=2", "train.length=8", "actor_critic.starts=8", "ce
 SMALL += ["icem.candidates=10", "icem.elites=4", "mppi.candidates=64", "guided.candidates=64", "gradient.iterations=2"]
 HERE = [name for name in PLANNERS if name != "tree"]  # which is for discrete actions, and those of tiny are not
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr("sys.argv", ["worldvae", *arguments])

@@ -25,6 +25,8 @@ from worldvae.trainer import Trainer
 SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
 QUICK = [*SMALL, "train.eval_episodes=2"]
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 def call(*arguments: str) -> int:
     """Run the command line in this process and return its exit code."""

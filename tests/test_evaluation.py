@@ -17,6 +17,8 @@ from worldvae.settings import RunConfig
 TINY = EnvConfig("worldvae/Tiny-v0", obs="pixels", size=(16, 16))
 SETTINGS = (Path(__file__).parent / "small_run.txt").read_text().split()
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:

@@ -19,6 +19,8 @@ from worldvae.types import State
 ROOMS = EnvConfig("worldvae/TwoRooms-v0", obs="state")
 ICEM = ICEMConfig(horizon=15, candidates=64, elites=8)
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.mark.parametrize(("id", "repeat"), [("worldvae/TwoRooms-v0", 1), ("Pendulum-v1", 2)])
 def test_the_dynamics_of_the_oracle_are_those_of_the_environment(id: str, repeat: int) -> None:

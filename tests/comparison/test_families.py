@@ -24,6 +24,8 @@ from worldvae.world_model import WorldModel
 
 ARGUMENTS = ["--families", "dreamer,flow", "--minutes", "60", "--jobs", "2", "--episodes", "2"]
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -5,6 +5,8 @@ import torch
 
 from worldvae.diagnostics import compare_inference
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 @pytest.mark.parametrize("latent", ["gaussian", "full"])
 def test_refining_closes_the_gap_of_an_untrained_encoder(make_model, make_batch, latent: str) -> None:

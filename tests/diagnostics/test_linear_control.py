@@ -24,6 +24,8 @@ from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
 from worldvae.types import ActionLayout, Batch, Dream, ObservationLayout, State
 from worldvae.world_model import Observed, WorldModel
 
+pytestmark = pytest.mark.usefixtures("unchecked")
+
 
 class TrueModel(WorldModel):
     """The world itself behind the two verbs of a controller: the Kalman filter, and what is to be expected."""
