@@ -14,9 +14,9 @@ from worldvae.agents.agent import ModelAgent
 from worldvae.agents.policy import ActionDistribution, Actor
 from worldvae.config import setting
 from worldvae.distributions import check_bins
-from worldvae.learner import Optimiser, OptimiserConfig
 from worldvae.likelihoods import TwoHotLikelihood
 from worldvae.networks import MLP
+from worldvae.networks.optimiser import Optimiser, OptimiserConfig
 from worldvae.objectives import lambda_returns
 from worldvae.planning import Plan
 from worldvae.types import State

@@ -13,13 +13,13 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldvae.child import start_method
-from worldvae.cores import usable_cores
 from worldvae.envs.buffers import Buffers, check_layouts, reset_rows, step_rows
 from worldvae.envs.make import EnvConfig, make_from
 from worldvae.envs.worker import Maker, Worker, look_elsewhere, look_here
 from worldvae.envs.world_env import WorldEnv
 from worldvae.errors import Diverged, UserError, near_miss
+from worldvae.system.child import start_method
+from worldvae.system.cores import usable_cores
 from worldvae.types import Observation, TensorTree
 
 

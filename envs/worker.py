@@ -7,9 +7,9 @@ from typing import cast
 
 from gymnasium.vector.utils import CloudpickleWrapper
 
-from worldvae.child import Child, Tasks
 from worldvae.envs.buffers import Buffers, check_layouts, reset_rows, step_rows
 from worldvae.envs.world_env import WorldEnv
+from worldvae.system.child import Child, Tasks
 from worldvae.types import ActionLayout, ObservationLayout
 
 Maker = Callable[[], WorldEnv]

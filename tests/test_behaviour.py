@@ -11,7 +11,7 @@ import torch
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.behaviour import Beside, Inline, threads_beside
 from worldvae.errors import Diverged, UserError
-from worldvae.learner import PATIENCE
+from worldvae.networks.optimiser import PATIENCE
 from worldvae.types import State
 from worldvae.world_model import WorldModel
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from worldvae.learner import Learner, OptimiserConfig
+from worldvae.learner import Learner
+from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig, elbo
 from worldvae.parts import PRIORS, WorldModelConfig
 from worldvae.world_model import WorldModel

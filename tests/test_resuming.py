@@ -8,7 +8,7 @@ from torch import nn
 
 from worldvae.config import dump_config, load_config
 from worldvae.errors import UserError
-from worldvae.learner import Optimiser, OptimiserConfig, risen_again
+from worldvae.networks.optimiser import Optimiser, OptimiserConfig, risen_again
 from worldvae.resuming import resumed_config
 from worldvae.settings import RunConfig
 from worldvae.trainer import Trainer

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from worldvae.errors import UserError
-from worldvae.seeds import check_seed, stream
+from worldvae.seeds import HELD_OUT, check_seed, episode_seed, stream
 
 
 def drawn(seed: int) -> Tensor:
@@ -29,3 +29,10 @@ def test_streams_differ_by_seed_and_by_name_and_from_the_seed_itself() -> None:
     rows = [tuple(drawn(seed).tolist()) for seed in seeds]
     assert len(set(rows)) == len(seeds)
     assert stream(0, "dreams") == stream(0, "dreams")
+
+
+@pytest.mark.parametrize("lane", [0, 3, HELD_OUT, HELD_OUT + 1])
+def test_seeds_of_episodes_fit_into_a_signed_integer_of_32_bits(lane: int) -> None:
+    seeds = [episode_seed(seed, lane, episode) for seed in (0, 2**32 - 1) for episode in range(100)]
+    assert min(seeds) >= 0 and 2**30 < max(seeds) < 2**31
+    assert len(set(seeds)) == 200

@@ -174,8 +174,8 @@ def test_rows_in_the_replay_are_those_of_the_environment(tmp_path: Path) -> None
     """Replaying the stored actions in a fresh environment gives the stored frames, rewards and terminations."""
     trainer = Trainer(config("train.steps=300", "train.prefill=300"), tmp_path / "run")
     trainer.train()
-    from worldvae.collector import episode_seed
     from worldvae.envs import make_from
+    from worldvae.seeds import episode_seed
 
     env = make_from(trainer.run.config.env)
     closed = [episode for episode in trainer.replay.episodes() if episode.closed]

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
-from worldvae.allocator import keep_freed_memory
-from worldvae.child import Child, Tasks
-from worldvae.cores import usable_cores
 from worldvae.errors import Diverged, UserError
 from worldvae.parts import WorldModelConfig
 from worldvae.run import Run
 from worldvae.seeds import stream
+from worldvae.system.allocator import keep_freed_memory
+from worldvae.system.child import Child, Tasks
+from worldvae.system.cores import usable_cores
 from worldvae.types import ActionLayout, ObservationLayout, State
 from worldvae.world_model import WorldModel
 

@@ -4,7 +4,6 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,6 +11,7 @@ from worldvae.agents import Agent, Carry
 from worldvae.envs import EnvPool
 from worldvae.planning import Plan
 from worldvae.replay import Replay
+from worldvae.seeds import episode_seed
 from worldvae.types import Batch, Observation, State
 
 
@@ -21,19 +21,6 @@ class Finished:
 
     ret: float
     length: int
-
-
-HELD_OUT = 2**31
-"""The lane whose episodes are played by evaluations and never by training."""
-
-
-LARGEST_SEED = 2**31 - 1
-"""Of an episode: emulators and engines keep their seeds in signed integers of 32 bits."""
-
-
-def episode_seed(seed: int, lane: int, episode: int) -> int:
-    """Return the environment seed of an episode: different for each run seed, lane and episode."""
-    return int(np.random.SeedSequence([seed, lane, episode]).generate_state(1)[0]) & LARGEST_SEED
 
 
 class Collector:

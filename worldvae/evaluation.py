@@ -11,9 +11,8 @@ import torch
 from jaxtyping import Float, Int
 
 from worldvae.agents import Agent, Carry, PlannerAgent, RandomAgent
-from worldvae.collector import HELD_OUT, episode_seed
 from worldvae.envs import EnvConfig, EnvPool
-from worldvae.seeds import check_seed, stream
+from worldvae.seeds import HELD_OUT, check_seed, episode_seed, stream
 from worldvae.types import Batch
 
 SIDE_BY_SIDE = 32

@@ -14,14 +14,13 @@ from torch import Tensor
 
 from worldvae import checkpoint
 from worldvae.agents import Agent, GoalAgent, OracleAgent, RandomAgent
-from worldvae.collector import HELD_OUT, episode_seed
 from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.envs.goals import GoalWorld, TrueDynamics, goal_world
-from worldvae.lock import Lock
 from worldvae.planning import GOALS, Landmarks, Objective, PlanConfig, RiskConfig, geodesic_distance, goal_state
 from worldvae.replay import Replay
 from worldvae.run import Run
-from worldvae.seeds import check_seed
+from worldvae.seeds import HELD_OUT, check_seed, episode_seed
+from worldvae.system.lock import Lock
 from worldvae.types import Observation
 
 SIDE_BY_SIDE = 32

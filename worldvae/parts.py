@@ -34,7 +34,6 @@ from worldvae.networks import (
     perceptron,
 )
 from worldvae.posteriors import AmortisedPosterior, FlowPosterior, FramePosterior, Posterior, ResidualPosterior
-from worldvae.precision import PRECISIONS, faster_precision
 from worldvae.priors import (
     EnergyPrior,
     FlowMatchingPrior,
@@ -47,6 +46,7 @@ from worldvae.priors import (
     TwoStagePrior,
     VampPrior,
 )
+from worldvae.system.precision import PRECISIONS, faster_precision
 
 FRAMES = ["gaussian", "heteroscedastic", "logistic", "bernoulli", "diffusion"]
 PRIORS = ["own", "standard", "mixture", "vamp", "flow", "hierarchical", "flow_matching", "energy"]
@@ -118,7 +118,8 @@ class WorldModelConfig:
         vector_sigma_learned: whether it is, one for every entry.
         vector_symlog: whether vectors are seen through symlog, which tames entries of any scale.
         precision: what convolutions and imagination compute in: float32, bfloat16, or "auto", whichever this processor
-            is measured to be faster in (`worldvae.precision`). Memories and distributions are float32 in any case.
+            is measured to be faster in (`worldvae.system.precision`). Memories and distributions are float32 in any
+            case.
         compile: whether steps that are imagined without gradients are compiled: 3 to 10 % faster on a CPU, after half a
             minute of compilation for each new number of dreams. Needs a C++ compiler.
     """

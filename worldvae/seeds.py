@@ -2,9 +2,17 @@
 
 import zlib
 
+import numpy as np
+
 from worldvae.errors import UserError
 
 MASK = 2**64 - 1
+
+HELD_OUT = 2**31
+"""The lane whose episodes are played by evaluations and never by training."""
+
+LARGEST_SEED = 2**31 - 1
+"""Of an episode: emulators and engines keep their seeds in signed integers of 32 bits."""
 
 
 def check_seed(seed: int) -> None:
@@ -17,6 +25,11 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 2**32:
         raise UserError(f"seed={seed} is not a seed: take a whole number from 0 to {2**32 - 1}.")
+
+
+def episode_seed(seed: int, lane: int, episode: int) -> int:
+    """Return the environment seed of an episode: different for each run seed, lane and episode."""
+    return int(np.random.SeedSequence([seed, lane, episode]).generate_state(1)[0]) & LARGEST_SEED
 
 
 def stream(seed: int, name: str) -> int:

@@ -10,10 +10,9 @@ import torch
 
 from worldvae.agents import ActorCriticConfig
 from worldvae.config import config_names, find_config, load_config, setting
-from worldvae.cores import usable_cores
 from worldvae.envs import EnvConfig
 from worldvae.errors import UserError, near_miss
-from worldvae.learner import OptimiserConfig
+from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.parts import WorldModelConfig, choose_precision
 from worldvae.planning import (
@@ -26,6 +25,7 @@ from worldvae.planning import (
     TreeConfig,
 )
 from worldvae.seeds import check_seed
+from worldvae.system.cores import usable_cores
 from worldvae.types import ObservationLayout
 
 PLANNERS = ("cem", "icem", "mppi", "gradient", "guided", "tree")

@@ -16,22 +16,23 @@ from torch import Tensor
 
 from worldvae import checkpoint
 from worldvae.agents import RandomAgent
-from worldvae.allocator import keep_freed_memory
 from worldvae.behaviour import make_behaviour, threads_beside
 from worldvae.collector import Collector, Finished, without_unfinished
-from worldvae.cores import limit_threads
 from worldvae.dream import OpenLoop
 from worldvae.envs import EnvPool
 from worldvae.errors import Diverged, UserError
 from worldvae.held_out import held_out_dream
-from worldvae.learner import Learner, risen_again
-from worldvae.lock import Lock, claim
+from worldvae.learner import Learner
 from worldvae.logger import Logger
+from worldvae.networks.optimiser import risen_again
 from worldvae.progress import Progress, say
 from worldvae.replay import Replay
 from worldvae.resuming import acting, schedule
 from worldvae.run import check_folder, create, load_with_state
 from worldvae.settings import RunConfig
+from worldvae.system.allocator import keep_freed_memory
+from worldvae.system.cores import limit_threads
+from worldvae.system.lock import Lock, claim
 from worldvae.types import Batch, State
 
 WRITTEN = ("config.yaml", "metrics.jsonl", "replay")

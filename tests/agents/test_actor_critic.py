@@ -11,7 +11,7 @@ from torch import Tensor
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.agents.actor_critic import frozen
-from worldvae.learner import OptimiserConfig
+from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import lambda_returns
 from worldvae.parts import WorldModelConfig
 from worldvae.types import ActionLayout, Dream, ObservationLayout, State

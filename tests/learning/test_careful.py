@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldvae.learner import Learner, OptimiserConfig
+from worldvae.learner import Learner
+from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.parts import WorldModelConfig
 from worldvae.planning import CEMConfig, RiskConfig, discounted_return, plan

@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from worldvae.bench.timing import Work, flops, median_seconds, once
-from worldvae.cores import usable_cores
+from worldvae.system.cores import usable_cores
 
 REPETITIONS = 5
 """Times that a work has to fit into its budget."""

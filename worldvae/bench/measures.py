@@ -12,7 +12,6 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from worldvae.agents import PlannerAgent, RandomAgent
-from worldvae.allocator import keep_freed_memory
 from worldvae.behaviour import make_behaviour, threads_beside
 from worldvae.bench.limits import Limits
 from worldvae.bench.timing import Work, flops, median_seconds
@@ -23,6 +22,7 @@ from worldvae.planning import CEMConfig, PlanConfig
 from worldvae.replay import Replay
 from worldvae.run import Run, create
 from worldvae.settings import PLANNERS, RunConfig, pick_device
+from worldvae.system.allocator import keep_freed_memory
 from worldvae.types import State
 
 STARTS, STEPS = 1024, 15

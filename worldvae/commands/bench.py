@@ -16,9 +16,9 @@ from worldvae.bench.limits import Limits, machine, measure_limits, unrest
 from worldvae.bench.measures import Bench, Measure
 from worldvae.commands.train import find_or_make
 from worldvae.config import config_names
-from worldvae.cores import usable_cores
 from worldvae.errors import UserError
 from worldvae.settings import configure
+from worldvae.system.cores import usable_cores
 
 RESTLESS = 1.25  # a factor that the limits of a quiet machine do not change by
 CASES = [f"bench/{name}" for name in config_names("bench")]

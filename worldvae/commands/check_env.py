@@ -13,14 +13,13 @@ import torch
 import typer
 from rich.console import Console
 
-from worldvae.child import Child, Tasks
-from worldvae.collector import LARGEST_SEED, episode_seed
 from worldvae.config import load_config
 from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.envs.world_env import DEFAULT_TIME_LIMIT
 from worldvae.errors import UserError
 from worldvae.planning import uniform_actions
-from worldvae.seeds import check_seed
+from worldvae.seeds import LARGEST_SEED, check_seed, episode_seed
+from worldvae.system.child import Child, Tasks
 
 FEWEST_FRAMES_PER_SECOND = 100
 LARGEST_REWARD = 100.0

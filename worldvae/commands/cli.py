@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from worldvae.cores import limit_threads
 from worldvae.errors import UserError
+from worldvae.system.cores import limit_threads
 
 app = typer.Typer(
     invoke_without_command=True,

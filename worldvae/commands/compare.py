@@ -13,12 +13,12 @@ from worldvae.commands.train import INTERRUPTED, find_or_make
 from worldvae.comparison import Comparison, FamilyRow, Trainings, compare_families
 from worldvae.comparison.families import HORIZONS
 from worldvae.config import config_names
-from worldvae.cores import usable_cores
 from worldvae.envs import make_from
 from worldvae.errors import UserError, near_miss
-from worldvae.plain import write_json
 from worldvae.progress import say
 from worldvae.settings import RunConfig, configure, pick_device
+from worldvae.system.cores import usable_cores
+from worldvae.system.json_file import write_json
 
 OWN = ("family=", "seed=", "train.eval_episodes=")
 """Settings that a comparison makes itself."""

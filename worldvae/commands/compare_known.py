@@ -11,9 +11,9 @@ from worldvae.diagnostics.linear_control import PLANNERS, LinearControlResult, c
 from worldvae.diagnostics.linear_training import learn_to_control
 from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
 from worldvae.errors import UserError
-from worldvae.plain import write_json
 from worldvae.progress import say
 from worldvae.seeds import check_seed
+from worldvae.system.json_file import write_json
 
 
 def digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> None:

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from worldvae.agents import Agent, PlannerAgent
-from worldvae.allocator import keep_freed_memory
 from worldvae.commands.eval_diagnose import diagnose as print_diagnosis
 from worldvae.commands.eval_goals import eval_goals
 from worldvae.errors import UserError
@@ -18,6 +17,7 @@ from worldvae.plan_film import film_plans
 from worldvae.progress import say
 from worldvae.run import Run, load
 from worldvae.settings import AGENTS
+from worldvae.system.allocator import keep_freed_memory
 
 
 def eval_(

@@ -15,9 +15,9 @@ from worldvae.config import config_names, find_config
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation import evaluate
 from worldvae.film import film
-from worldvae.lock import Taken
 from worldvae.progress import say
 from worldvae.settings import configure
+from worldvae.system.lock import Taken
 from worldvae.trainer import Trainer
 
 INTERRUPTED = 130

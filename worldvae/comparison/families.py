@@ -20,9 +20,9 @@ from worldvae.evaluation import evaluate
 from worldvae.film import film, side_by_side
 from worldvae.held_out import held_out_rows
 from worldvae.objectives import elbo
-from worldvae.plain import plain, write_json
 from worldvae.run import Run, load_with_state
 from worldvae.settings import RunConfig
+from worldvae.system.json_file import plain, write_json
 from worldvae.types import Batch, Kind
 from worldvae.world_model import WorldModel
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from worldvae.checkpoint import latest
-from worldvae.cores import usable_cores
+from worldvae.system.cores import usable_cores
 
 MARK = "compared"
 """Name of the file that says that a run has had its time."""

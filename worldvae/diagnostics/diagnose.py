@@ -15,7 +15,7 @@ from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.probe import linear_probe
 from worldvae.diagnostics.slices import pick_slices
-from worldvae.plain import plain
+from worldvae.system.json_file import plain
 from worldvae.types import Batch, State
 from worldvae.world_model import Observed, WorldModel, unit
 

@@ -23,7 +23,8 @@ from worldvae.diagnostics.linear_world import (
     rows_of,
 )
 from worldvae.exact import COST, LinearGaussian, random_episodes, roll_out
-from worldvae.learner import Learner, Optimiser
+from worldvae.learner import Learner
+from worldvae.networks.optimiser import Optimiser
 from worldvae.types import Batch, Observation, State
 from worldvae.world_model import WorldModel
 

@@ -21,10 +21,11 @@ from torch import Tensor
 
 from worldvae.distributions import FullGaussianFamily
 from worldvae.exact import MILD, STIFF, LinearGaussian, log_likelihood, random_episodes
-from worldvae.learner import Learner, Optimiser, OptimiserConfig
+from worldvae.learner import Learner
 from worldvae.memory import MarkovMemory
 from worldvae.networks import BypassedMLP
 from worldvae.networks.mlp import Linear
+from worldvae.networks.optimiser import Optimiser, OptimiserConfig
 from worldvae.objectives import ELBOConfig, elbo
 from worldvae.parts import WorldModelConfig
 from worldvae.priors import ParametricPrior

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from worldvae.errors import UserError
-from worldvae.lock import Lock, Taken, claim
+from worldvae.system.lock import Lock, Taken, claim
 
 
 def test_a_folder_is_held_once(tmp_path: Path) -> None:

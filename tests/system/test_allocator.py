@@ -9,7 +9,7 @@ import pytest
 
 PROGRAM = """
 import resource, sys, torch
-from worldvae.allocator import keep_freed_memory
+from worldvae.system.allocator import keep_freed_memory
 assert keep_freed_memory()
 def update():
     a = torch.ones(int(sys.argv[1]))

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from worldvae import cores
-from worldvae.cores import limit_threads, usable_cores
+from worldvae.system import cores
+from worldvae.system.cores import limit_threads, usable_cores
 
 NONE = float("inf")
 

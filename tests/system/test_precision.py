@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 import worldvae as wv
-from worldvae import precision
 from worldvae.config import load_config
 from worldvae.errors import UserError
 from worldvae.planning import CEMConfig, discounted_return
-from worldvae.precision import faster_precision
 from worldvae.run import create
 from worldvae.settings import RunConfig
+from worldvae.system import precision
+from worldvae.system.precision import faster_precision
 from worldvae.types import ActionLayout, Batch, ObservationLayout
 from worldvae.world_model import WorldModel
 

@@ -1,0 +1,172 @@
+"""One optimiser step at a time: gradient clipping, warm-up, and steps that are not taken."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from worldvae.errors import Diverged
+from worldvae.networks.haste import by_haste
+
+PATIENCE = 5
+"""Updates without finite numbers, one after the other, after which a training has diverged."""
+
+
+@dataclass(frozen=True)
+class OptimiserConfig:
+    """Adam with clipping by global norm, a linear warm-up and a linear decay.
+
+    Attributes:
+        learning_rate: step size after the warm-up.
+        final: share of it that is left at the end of the run (1: no decay). It falls from the run's first step on,
+            the prefill included.
+        warmup: updates until the full step size, at the beginning and where a run is made longer.
+        clip: largest global gradient norm.
+        eps: Adam's epsilon.
+    """
+
+    learning_rate: float = 6e-4
+    final: float = 1.0
+    warmup: int = 50
+    clip: float = 100.0
+    eps: float = 1e-7
+
+    def __post_init__(self) -> None:
+        for name in ("learning_rate", "clip", "eps"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"final={self.final} is not a share of the learning rate: take a number from 0 to 1")
+        if self.warmup < 0:
+            raise ValueError(f"warmup={self.warmup} cannot be negative")
+
+
+@dataclass(frozen=True)
+class Rise:
+    """Where a step size begins to rise to that of its schedule: after so many updates (`since`), from `rate`."""
+
+    since: int = 0
+    rate: float = 0.0
+
+
+def risen_again(state: dict[str, Any]) -> dict[str, Any]:
+    """Return the state of an optimiser that from now on rises to another schedule, from the step size it had last.
+
+    A step size that jumped to where a longer schedule has it would be up to ten times that for which Adam's running
+    averages were made.
+
+    Args:
+        state: what `Optimiser.state_dict` has returned.
+    """
+    return state | {"rise": {"since": state["updates"], "rate": state["rate"]}}
+
+
+class Optimiser:
+    """Adam over the parameters of a module, with the warm-up, the decay and the clipping of its config.
+
+    Parameters that were hastened (`networks.hasten`) learn with so many times the step size. Where the gradient is not
+    finite no step is taken: a single NaN would spoil every weight for good.
+
+    Args:
+        parameters: what learns.
+        config: numbers of the optimiser.
+        name: of the config among the settings of a run, for messages.
+
+    Attributes:
+        updates: steps taken.
+        skipped: steps that were not taken, as their gradient was not finite.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], config: OptimiserConfig, name: str = "optimiser") -> None:
+        self.parameters = list(parameters)
+        self.config, self.name = config, name
+        self.updates = self.skipped = 0
+        self._in_a_row = 0
+        self._rate, self._rise = 0.0, Rise()
+        groups = by_haste(self.parameters)
+        self._hastes = list(groups)
+        parts = [{"params": group} for group in groups.values()]
+        self.adam = torch.optim.Adam(parts, lr=config.learning_rate, eps=config.eps, fused=True)
+
+    def __repr__(self) -> str:
+        return f"Optimiser({self.config}, updates={self.updates})"
+
+    def step(self, loss: Tensor, progress: float = 0.0) -> Tensor:
+        """Take one step down the gradient of `loss`; return the gradient's norm before clipping.
+
+        Args:
+            loss: a scalar.
+            progress: share of the run that is done, 0..1, for the decay.
+
+        Raises:
+            Diverged: If the gradient was not finite `PATIENCE` times in a row.
+        """
+        self.adam.zero_grad(set_to_none=True)
+        grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
+        for parameter, grad in zip(self.parameters, grads, strict=True):
+            parameter.grad = grad if grad is None else _laid_out_as(parameter, grad)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.config.clip)
+        if not bool(torch.isfinite(norm)):
+            self._skip()
+            return norm
+        self._in_a_row = 0
+        self.updates += 1
+        self._rate = self.learning_rate(progress)
+        for group, haste in zip(self.adam.param_groups, self._hastes, strict=True):
+            group["lr"] = haste * self._rate
+        self.adam.step()
+        return norm
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        self._in_a_row += 1
+        if self._in_a_row >= PATIENCE:
+            raise Diverged(
+                f"the loss or its gradient was not a finite number {self._in_a_row} times in a row, after "
+                f"{self.updates} updates: take a smaller {self.name}.learning_rate (it is "
+                f"{self.config.learning_rate:g}) or {self.name}.clip (it is {self.config.clip:g}), or look for rewards "
+                "and observations of enormous size."
+            )
+
+    def learning_rate(self, progress: float) -> float:
+        """Return the step size after the updates so far, at this share of the run.
+
+        It falls linearly from `learning_rate` to the share `final` of it, and is reached from the step size at which
+        the run began (0) or was made longer, in a straight line over `warmup` updates.
+        """
+        left = 1.0 - (1.0 - self.config.final) * min(1.0, progress)
+        risen = min(1.0, (self.updates - self._rise.since) / max(1, self.config.warmup))
+        return self._rise.rate + risen * (self.config.learning_rate * left - self._rise.rate)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what `load_state_dict` needs to go on exactly."""
+        return {
+            "adam": self.adam.state_dict(),
+            "updates": self.updates,
+            "skipped": self.skipped,
+            "rate": self._rate,
+            "rise": asdict(self._rise),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from `state_dict`."""
+        self.adam.load_state_dict(state["adam"])
+        for group in self.adam.param_groups:
+            group["eps"] = self.config.eps  # Adam brings back the one that it was saved with
+        self.updates, self.skipped = state["updates"], state["skipped"]
+        self._rate, self._rise = state["rate"], Rise(**state["rise"])
+        for parameter, moments in self.adam.state.items():
+            for name in ("exp_avg", "exp_avg_sq"):  # a checkpoint keeps no memory layout
+                moments[name] = _laid_out_as(parameter, moments[name])
+
+
+def _laid_out_as(parameter: Tensor, other: Tensor) -> Tensor:
+    """Return `other` with its numbers in the order in memory in which those of the parameter lie.
+
+    The fused step of Adam walks parameter, gradient and moments as they lie in memory: what lies otherwise than its
+    (channels-last) parameter is mixed up, silently.
+    """
+    return other if other.stride() == parameter.stride() else torch.empty_like(parameter).copy_(other)

@@ -1,0 +1,1 @@
+"""The machine and its files: cores, memory, arithmetic, child processes, locks, JSON."""
