@@ -5,12 +5,13 @@ if __name__ != "worldvae.agents":
 
 from worldvae.agents.actor_critic import ActorAgent, ActorCritic, ActorCriticConfig
 from worldvae.agents.agent import Agent, Carry, ModelAgent
-from worldvae.agents.goal import GoalAgent, OracleAgent
+from worldvae.agents.goal import GOALS, GoalAgent, OracleAgent, goal_probability, goal_state
 from worldvae.agents.planner import PlannerAgent
 from worldvae.agents.policy import ActionDistribution, Actor
 from worldvae.agents.random import RandomAgent
 
 __all__ = [
+    "GOALS",
     "ActionDistribution",
     "Actor",
     "ActorAgent",
@@ -23,4 +24,6 @@ __all__ = [
     "OracleAgent",
     "PlannerAgent",
     "RandomAgent",
+    "goal_probability",
+    "goal_state",
 ]

@@ -15,12 +15,12 @@ from worldvae.agents.policy import ActionDistribution, Actor
 from worldvae.config import setting
 from worldvae.distributions import check_bins
 from worldvae.likelihoods import TwoHotLikelihood
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks import MLP
 from worldvae.networks.optimiser import Optimiser, OptimiserConfig
 from worldvae.objectives import lambda_returns
 from worldvae.planning import Plan
 from worldvae.types import State
-from worldvae.world_model import WorldModel
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import Plan
 from worldvae.types import Batch, Observation, State, TensorTree
-from worldvae.world_model import WorldModel
 
 
 @dataclass(frozen=True)

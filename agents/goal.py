@@ -1,4 +1,7 @@
-"""Agents that are shown where to go: one plans in the world model, one with the true dynamics beside it."""
+"""Agents that are shown where to go: one plans in the world model, one with the true dynamics beside it.
+
+What a plan towards a goal is worth to a world model stands here, too (`GOALS`): planners know no world model.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,9 +12,65 @@ from torch import Tensor
 
 from worldvae.agents.agent import Agent, Carry
 from worldvae.agents.planner import PlannerAgent
-from worldvae.planning import Objective, PlanConfig, Simulator, plan, planner_name, state_distance
-from worldvae.types import ActionLayout, Observation, State
-from worldvae.world_model import WorldModel
+from worldvae.models.sequential_vae import WorldModel
+from worldvae.planning import Objective, PlanConfig, Simulator, latent_distance, plan, planner_name, state_distance
+from worldvae.planning.goals import repeated
+from worldvae.types import ActionLayout, Batch, Dream, Observation, State
+
+
+@torch.no_grad()
+def goal_state(model: WorldModel, goal: Observation) -> State:
+    """Return the likeliest state of a goal, seen as the first row of an episode.
+
+    Args:
+        model: the world model.
+        goal: frames or vectors, `[batch]`.
+    """
+    there = goal.pixels if goal.pixels is not None else goal.vector
+    assert there is not None
+    rows = len(there)
+    nothing = torch.zeros(rows, 1, device=model.device)
+    action = torch.zeros(rows, 1, model.action_layout.size, device=model.device)
+    first = torch.ones(rows, 1, dtype=torch.bool, device=model.device)
+    row = Batch(goal.to(model.device).map(lambda x: x.unsqueeze(1)), action, nothing, ~first, first)
+    return model.observe(row, mode=True).posterior[:, 0]
+
+
+def goal_probability(model: WorldModel, goal: Observation) -> Objective:
+    """Return the objective sum_k log q(z_k | h_k, e_goal): would the goal's frame leave what is imagined as it is?
+
+    Args:
+        model: the world model.
+        goal: frames or vectors, `[batch]`; dreams have the same number of candidates for each.
+    """
+    with torch.no_grad():
+        projected = model.posterior.project(_embedding(model, goal))
+
+    def objective(dream: Dream) -> Float[Tensor, "batch"]:
+        memory, latent = dream.states.memory, dream.states.latent
+        embedded = repeated(projected, len(memory)).unsqueeze(1).expand(-1, memory.shape[1], -1)
+        _, q = model.posterior.infer(memory, embedded, None)
+        total: Tensor = model.posterior.distribution(q).log_prob(latent).sum(dim=1)
+        return total
+
+    return objective
+
+
+GOALS: dict[str, Callable[[WorldModel, Observation], Objective]] = {
+    "distance": lambda model, goal: latent_distance(goal_state(model, goal)),
+    "probability": goal_probability,
+}
+"""How a world model is asked to reach an observation, by name, where nothing else is known."""
+
+
+def _embedding(model: WorldModel, goal: Observation) -> Float[Tensor, "batch embedding"]:
+    embedding = model.encode(goal.to(model.device))
+    if model.smoother is None:
+        return embedding
+    first = torch.ones(len(embedding), 1, dtype=torch.bool, device=model.device)
+    action = torch.zeros(len(embedding), 1, model.action_layout.size, device=model.device)
+    smoothed: Tensor = model.smoother(embedding.unsqueeze(1), action, first)
+    return smoothed[:, 0]
 
 
 class GoalAgent(PlannerAgent):
@@ -20,7 +79,7 @@ class GoalAgent(PlannerAgent):
     Args:
         model: the world model.
         config: numbers of the planner; its discount and its critic are for rewards, and not used.
-        objective: knows the goal of each environment, as those of `planning.GOALS` and `planning.geodesic_distance`.
+        objective: knows the goal of each environment, as those of `GOALS` and `planning.geodesic_distance`.
 
     Raises:
         ValueError: If the planner needs an actor.

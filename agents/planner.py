@@ -9,6 +9,7 @@ from torch import Tensor
 
 from worldvae.agents.agent import ModelAgent
 from worldvae.agents.policy import ActionDistribution, Actor
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import (
     CEMConfig,
     Draws,
@@ -24,7 +25,6 @@ from worldvae.planning import (
     planner_name,
 )
 from worldvae.types import State
-from worldvae.world_model import WorldModel
 
 
 class PlannerAgent(ModelAgent):

@@ -14,9 +14,9 @@ import torch
 from hypothesis import settings
 from torch import Tensor
 
-from worldvae.parts import WorldModelConfig
+from worldvae.models.parts import WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout
-from worldvae.world_model import WorldModel
 
 torch.set_num_threads(1)
 settings.register_profile("untimed", deadline=None)  # a test that fails on a busy machine says nothing
@@ -50,7 +50,7 @@ def _seed() -> None:
 def _float32() -> Iterator[None]:
     """Let "auto" mean float32 on every machine, unmeasured: a test then computes the same everywhere."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("worldvae.parts.faster_precision", lambda *_: "float32")
+        patch.setattr("worldvae.models.parts.faster_precision", lambda *_: "float32")
         yield
 
 

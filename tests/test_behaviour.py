@@ -11,9 +11,9 @@ import torch
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.behaviour import Beside, Inline, threads_beside
 from worldvae.errors import Diverged, UserError
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import PATIENCE
 from worldvae.types import State
-from worldvae.world_model import WorldModel
 
 CONFIG = ActorCriticConfig(horizon=3, starts=4, hidden=8)
 ROWS = 6

@@ -13,11 +13,11 @@ from PIL import Image
 from worldvae.checkpoint import FORMAT_VERSION
 from worldvae.commands.cli import main
 from worldvae.config import load_config
+from worldvae.data.replay import Replay
 from worldvae.diagnostics import Effort
-from worldvae.dream import OpenLoop
 from worldvae.envs import make_from
 from worldvae.evaluation import evaluate
-from worldvae.replay import Replay
+from worldvae.films.open_loop import OpenLoop
 from worldvae.run import create
 from worldvae.settings import RunConfig
 from worldvae.trainer import Trainer

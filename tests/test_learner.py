@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from worldvae.learner import Learner
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.types import Batch
-from worldvae.world_model import WorldModel
 
 Maker = Callable[..., WorldModel]
 Rows = Callable[..., Batch]

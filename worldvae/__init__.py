@@ -7,22 +7,22 @@ from worldvae.errors import UserError
 from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State
 
 if TYPE_CHECKING:
-    from worldvae.parts import WorldModelConfig
+    from worldvae.models.parts import WorldModelConfig
+    from worldvae.models.sequential_vae import WorldModel
+    from worldvae.models.static_vae import VAE
     from worldvae.planning import plan
     from worldvae.run import Run, load
     from worldvae.settings import RunConfig
     from worldvae.trainer import Trainer
-    from worldvae.vae import VAE
-    from worldvae.world_model import WorldModel
 
 _LAZY = {
     "load": "worldvae.run",
     "Run": "worldvae.run",
     "RunConfig": "worldvae.settings",
     "Trainer": "worldvae.trainer",
-    "VAE": "worldvae.vae",
-    "WorldModel": "worldvae.world_model",
-    "WorldModelConfig": "worldvae.parts",
+    "VAE": "worldvae.models.static_vae",
+    "WorldModel": "worldvae.models.sequential_vae",
+    "WorldModelConfig": "worldvae.models.parts",
     "envs": "worldvae.envs",
     "agents": "worldvae.agents",
     "plan": "worldvae.planning",

@@ -10,14 +10,14 @@ from torch import Tensor
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.errors import Diverged, UserError
-from worldvae.parts import WorldModelConfig
+from worldvae.models.parts import WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.run import Run
 from worldvae.seeds import stream
 from worldvae.system.allocator import keep_freed_memory
 from worldvae.system.child import Child, Tasks
 from worldvae.system.cores import usable_cores
 from worldvae.types import ActionLayout, ObservationLayout, State
-from worldvae.world_model import WorldModel
 
 Tensors = dict[str, Tensor]
 

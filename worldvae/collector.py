@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from worldvae.agents import Agent, Carry
+from worldvae.data.replay import Replay
 from worldvae.envs import EnvPool
 from worldvae.planning import Plan
-from worldvae.replay import Replay
 from worldvae.seeds import episode_seed
 from worldvae.types import Batch, Observation, State
 

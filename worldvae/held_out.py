@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 
 from worldvae.agents import Agent, Carry
-from worldvae.dream import OpenLoop, open_loop
 from worldvae.envs import EnvPool
 from worldvae.errors import UserError
 from worldvae.evaluation import PROCESSES, in_parts, play
+from worldvae.films.open_loop import OpenLoop, open_loop
 from worldvae.run import Run
 from worldvae.types import Batch, Observation
 

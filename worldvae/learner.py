@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import Optimiser, OptimiserConfig
 from worldvae.objectives import ELBOConfig, Terms, elbo, elbo_loss
 from worldvae.types import Batch, State
-from worldvae.world_model import WorldModel
 
 
 class Learner:

@@ -10,7 +10,7 @@ from typing import Any
 from jaxtyping import UInt8
 from torch import Tensor
 
-from worldvae.film import gif_bytes
+from worldvae.films.film import gif_bytes
 
 
 class Logger:

@@ -3,12 +3,12 @@
 import torch
 
 from worldvae.agents import ModelAgent
-from worldvae.dream import OpenLoop, seen_and_decoded
 from worldvae.envs import EnvConfig
 from worldvae.errors import UserError
 from worldvae.evaluation import Episodes, play
+from worldvae.films.open_loop import OpenLoop, seen_and_decoded
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.types import Batch, State
-from worldvae.world_model import WorldModel
 
 CONTEXT = 3
 """Rows that are shown of what came before a decision."""

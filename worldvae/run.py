@@ -12,11 +12,11 @@ from worldvae.agents import ActorAgent, ActorCritic, Agent, PlannerAgent, Random
 from worldvae.config import dump_config, load_config
 from worldvae.envs import EnvPool, WorldEnv, make_from
 from worldvae.errors import UserError, near_miss
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import PlanConfig
 from worldvae.resuming import resumed_config
 from worldvae.settings import AGENTS, PLANNERS, RunConfig, pick_device, settled
 from worldvae.types import ActionLayout, ObservationLayout
-from worldvae.world_model import WorldModel
 
 
 class Run:

@@ -12,9 +12,9 @@ from worldvae.agents import ActorCriticConfig
 from worldvae.config import config_names, find_config, load_config, setting
 from worldvae.envs import EnvConfig
 from worldvae.errors import UserError, near_miss
+from worldvae.models.parts import WorldModelConfig, choose_precision
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
-from worldvae.parts import WorldModelConfig, choose_precision
 from worldvae.planning import (
     CEMConfig,
     GradientConfig,

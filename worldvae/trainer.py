@@ -18,15 +18,15 @@ from worldvae import checkpoint
 from worldvae.agents import RandomAgent
 from worldvae.behaviour import make_behaviour, threads_beside
 from worldvae.collector import Collector, Finished, without_unfinished
-from worldvae.dream import OpenLoop
+from worldvae.data.replay import Replay
 from worldvae.envs import EnvPool
 from worldvae.errors import Diverged, UserError
+from worldvae.films.open_loop import OpenLoop
 from worldvae.held_out import held_out_dream
 from worldvae.learner import Learner
 from worldvae.logger import Logger
 from worldvae.networks.optimiser import risen_again
 from worldvae.progress import Progress, say
-from worldvae.replay import Replay
 from worldvae.resuming import acting, schedule
 from worldvae.run import check_folder, create, load_with_state
 from worldvae.settings import RunConfig

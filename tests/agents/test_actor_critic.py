@@ -11,11 +11,11 @@ from torch import Tensor
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.agents.actor_critic import frozen
+from worldvae.models.parts import WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import lambda_returns
-from worldvae.parts import WorldModelConfig
 from worldvae.types import ActionLayout, Dream, ObservationLayout, State
-from worldvae.world_model import WorldModel
 
 Maker = Callable[..., WorldModel]
 LAYOUTS = [ActionLayout(2), ActionLayout(0, (3,)), ActionLayout(0, (3, 2)), ActionLayout(1, (3,))]

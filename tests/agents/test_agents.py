@@ -10,9 +10,9 @@ from torch import Tensor
 
 from worldvae.agents import ActorAgent, Agent, Carry, ModelAgent, PlannerAgent, RandomAgent
 from worldvae.agents.policy import Actor
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, PlanConfig, TreeConfig
 from worldvae.types import ActionLayout, Batch, Observation
-from worldvae.world_model import WorldModel
 
 Maker = Callable[..., WorldModel]
 Rows = Callable[..., Batch]

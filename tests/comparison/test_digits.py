@@ -22,9 +22,9 @@ from worldvae.comparison.digits_table import digits_table, failures, standings
 from worldvae.comparison.flow_density import FlowDensity
 from worldvae.diagnostics import log_ratio
 from worldvae.errors import UserError
+from worldvae.models.static_vae import VAE
 from worldvae.posteriors import Posterior
 from worldvae.priors import FlowMatchingPrior, ParametricPrior, StandardPrior
-from worldvae.vae import VAE
 
 SHORT = DigitsConfig(epochs=2, batch=32, look=1, samples=16, elbo_samples=8)
 

@@ -17,10 +17,10 @@ from worldvae.comparison import families
 from worldvae.comparison.families import bound, bound_kind
 from worldvae.comparison.training import Trainings, minutes_of
 from worldvae.held_out import held_out_rows
-from worldvae.parts import WorldModelConfig
+from worldvae.models.parts import WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.run import Run, load
 from worldvae.types import ActionLayout, ObservationLayout
-from worldvae.world_model import WorldModel
 
 ARGUMENTS = ["--families", "dreamer,flow", "--minutes", "60", "--jobs", "2", "--episodes", "2"]
 

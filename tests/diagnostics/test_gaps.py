@@ -12,12 +12,12 @@ from worldvae.diagnostics import Gaps, Level, MovedBound, Slices, gaps, pick_sli
 from worldvae.distributions import GaussianFamily, kl
 from worldvae.exact import MILD, AffineChain
 from worldvae.memory import Memory
+from worldvae.models.parts import WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.objectives import elbo
-from worldvae.parts import WorldModelConfig
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.priors import Prior
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State
-from worldvae.world_model import WorldModel
 
 LENGTH, SEEDS = 6, 16
 FAMILY = GaussianFamily(2, min_std=0.0)

@@ -21,8 +21,8 @@ from worldvae.diagnostics.linear_control import (
 from worldvae.diagnostics.linear_training import PARTS, adapt, learn_rewards, learn_to_control, rewarded_episodes
 from worldvae.diagnostics.linear_world import REACH, learn_linear_world
 from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
+from worldvae.models.sequential_vae import Observed, WorldModel
 from worldvae.types import ActionLayout, Batch, Dream, ObservationLayout, State
-from worldvae.world_model import Observed, WorldModel
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

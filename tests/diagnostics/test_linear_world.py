@@ -18,7 +18,7 @@ from worldvae.diagnostics.linear_world import (
 )
 from worldvae.exact import MILD, bound, filtering_chain, log_likelihood, random_episodes, smoothing_chain
 from worldvae.exact.kalman import update
-from worldvae.world_model import WorldModel
+from worldvae.models.sequential_vae import WorldModel
 
 
 def short(**changed: object) -> LinearWorldResult:

@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from worldvae.learner import Learner
+from worldvae.models.parts import WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
-from worldvae.parts import WorldModelConfig
 from worldvae.planning import CEMConfig, RiskConfig, discounted_return, plan
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State
-from worldvae.world_model import WorldModel
 
 STEPS, START = 5, -0.5
 UPDATES = 600

@@ -6,9 +6,9 @@ import shutil
 import pytest
 import torch
 
-from worldvae.parts import WorldModelConfig
+from worldvae.models.parts import WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel, _compiled_step
 from worldvae.types import ActionLayout, ObservationLayout
-from worldvae.world_model import WorldModel, _compiled_step
 
 
 @pytest.mark.gate

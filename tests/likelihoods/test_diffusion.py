@@ -10,8 +10,8 @@ from torch.distributions import Normal
 from torch.nn import functional as F
 
 from worldvae.likelihoods import DiffusionLikelihood, GaussianLikelihood
+from worldvae.models.static_vae import VAE
 from worldvae.networks import Denoiser
-from worldvae.vae import VAE
 
 SHAPE = (1, 2, 2)
 OFF, SHARE = 0.7, 0.4  # mean and deviation of the residual, in units of s

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from worldvae.errors import Diverged
+from worldvae.models.parts import WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks import TRUNKS, hasten
 from worldvae.networks.optimiser import PATIENCE, Optimiser, OptimiserConfig
-from worldvae.parts import WorldModelConfig
 from worldvae.types import ActionLayout, Observation, ObservationLayout, State
-from worldvae.world_model import WorldModel
 
 
 @given(final=st.floats(0, 1), progress=st.floats(0, 1.5))

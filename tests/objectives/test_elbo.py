@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from worldvae.distributions import IsotropicGaussian, kl, symexp, symlog
+from worldvae.models.sequential_vae import Observed, WorldModel, unit
 from worldvae.objectives import ELBOConfig, Terms, elbo, elbo_loss
 from worldvae.types import Batch, Observation, State
-from worldvae.world_model import Observed, WorldModel, unit
 
 Maker = Callable[..., WorldModel]
 Rows = Callable[..., Batch]

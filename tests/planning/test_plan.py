@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import (
     CEMConfig,
     Draws,
@@ -28,7 +29,6 @@ from worldvae.planning import (
 from worldvae.planning.clock import Clock
 from worldvae.planning.problems import Problems
 from worldvae.types import ActionLayout, Dream, State
-from worldvae.world_model import WorldModel
 
 CPU = torch.device("cpu")
 LAYOUT = ActionLayout(2, (3,))

@@ -15,6 +15,7 @@ from torch import Tensor
 from worldvae.config import dump_config, load_config
 from worldvae.envs import EnvConfig
 from worldvae.errors import UserError
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import (
     CEMConfig,
     Draws,
@@ -36,7 +37,6 @@ from worldvae.planning.problems import Problems, worst_if_nan
 from worldvae.planning.risk import spread, together, trusted_returns
 from worldvae.settings import PLANNERS, RunConfig
 from worldvae.types import ActionLayout, Dream, State
-from worldvae.world_model import WorldModel
 
 few = settings(max_examples=30, deadline=None)
 RETURN = partial(discounted_return, discount=0.9)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 from torch.distributions import MultivariateNormal
 
+from worldvae.models.static_vae import VAE
 from worldvae.posteriors import hmc
 from worldvae.posteriors.hmc import DualAveraging, leapfrog_steps
-from worldvae.vae import VAE
 
 COVARIANCE = torch.tensor([[1.0, 0.8, 0.0], [0.8, 1.5, -0.3], [0.0, -0.3, 0.4]], dtype=torch.float64)
 MEAN = torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)

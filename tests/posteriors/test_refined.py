@@ -6,8 +6,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from worldvae.distributions import FullGaussianFamily, GaussianFamily, LatentFamily
+from worldvae.models.static_vae import VAE
 from worldvae.posteriors import FlowPosterior, semi_amortised, svi
-from worldvae.vae import VAE
 
 LATENT, SIZE, EXAMPLES = 3, 8, 12
 

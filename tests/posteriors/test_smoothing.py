@@ -8,9 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.posteriors import Smoother
 from worldvae.types import Batch
-from worldvae.world_model import WorldModel
 
 
 def smoother() -> Smoother:

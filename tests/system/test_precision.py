@@ -12,13 +12,13 @@ from torch import Tensor
 import worldvae as wv
 from worldvae.config import load_config
 from worldvae.errors import UserError
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import CEMConfig, discounted_return
 from worldvae.run import create
 from worldvae.settings import RunConfig
 from worldvae.system import precision
 from worldvae.system.precision import faster_precision
 from worldvae.types import ActionLayout, Batch, ObservationLayout
-from worldvae.world_model import WorldModel
 
 CPU = torch.device("cpu")
 SHAPE = (16, (4, 8, 8))
@@ -98,10 +98,10 @@ def test_a_run_keeps_what_was_chosen_for_it(tmp_path: Path, monkeypatch: pytest.
     config = load_config(RunConfig, [{"env": {"id": "none"}}], ["model.size=tiny"])
     assert config.model.precision == "auto" and config.train.behaviour == "auto"
     layouts = ObservationLayout((3, 16, 16)), ActionLayout(1)
-    monkeypatch.setattr("worldvae.parts.faster_precision", lambda *_: "bfloat16")
+    monkeypatch.setattr("worldvae.models.parts.faster_precision", lambda *_: "bfloat16")
     run = create(tmp_path / "run", config, *layouts)
     assert run.config.model.precision == run.model.precision == "bfloat16"
-    monkeypatch.setattr("worldvae.parts.faster_precision", lambda *_: pytest.fail("chosen anew"))
+    monkeypatch.setattr("worldvae.models.parts.faster_precision", lambda *_: pytest.fail("chosen anew"))
     kept = load_config(RunConfig, [tmp_path / "run" / "config.yaml"])
     assert kept == run.config and kept.train.behaviour in ("inline", "process")
 

@@ -16,10 +16,10 @@ from worldvae.behaviour import make_behaviour, threads_beside
 from worldvae.bench.limits import Limits
 from worldvae.bench.timing import Work, flops, median_seconds
 from worldvae.collector import Collector
+from worldvae.data.replay import Replay
 from worldvae.envs import EnvPool
 from worldvae.learner import Learner
 from worldvae.planning import CEMConfig, PlanConfig
-from worldvae.replay import Replay
 from worldvae.run import Run, create
 from worldvae.settings import PLANNERS, RunConfig, pick_device
 from worldvae.system.allocator import keep_freed_memory

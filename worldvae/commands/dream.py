@@ -7,9 +7,9 @@ from typing import Annotated
 
 import typer
 
-from worldvae.dream import OpenLoop
 from worldvae.errors import UserError
-from worldvae.film import check_film_name, film
+from worldvae.films.film import check_film_name, film
+from worldvae.films.open_loop import OpenLoop
 from worldvae.held_out import held_out_dream
 from worldvae.run import Run, load
 

@@ -12,7 +12,7 @@ from worldvae.commands.eval_diagnose import diagnose as print_diagnosis
 from worldvae.commands.eval_goals import eval_goals
 from worldvae.errors import UserError
 from worldvae.evaluation import Evaluation, evaluate_all
-from worldvae.film import film
+from worldvae.films.film import film
 from worldvae.plan_film import film_plans
 from worldvae.progress import say
 from worldvae.run import Run, load

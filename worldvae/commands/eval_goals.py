@@ -4,10 +4,10 @@ import json
 
 import torch
 
+from worldvae.agents import GOALS
 from worldvae.errors import UserError, near_miss
-from worldvae.film import film, towards_goals
+from worldvae.films.film import film, towards_goals
 from worldvae.goals import OBJECTIVES, GoalSuite, Reached
-from worldvae.planning import GOALS
 from worldvae.progress import say
 from worldvae.run import Run
 from worldvae.settings import PLANNERS

@@ -14,7 +14,7 @@ from worldvae.checkpoint import latest
 from worldvae.config import config_names, find_config
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation import evaluate
-from worldvae.film import film
+from worldvae.films.film import film
 from worldvae.progress import say
 from worldvae.settings import configure
 from worldvae.system.lock import Taken

@@ -13,6 +13,7 @@ from torch import Tensor
 from worldvae.distributions import GaussianFamily
 from worldvae.errors import UserError, near_miss
 from worldvae.likelihoods import DiscretisedLogisticLikelihood
+from worldvae.models.static_vae import VAE
 from worldvae.networks import MLP
 from worldvae.posteriors import Posterior, ResidualPosterior
 from worldvae.priors import (
@@ -25,7 +26,6 @@ from worldvae.priors import (
     StandardPrior,
     VampPrior,
 )
-from worldvae.vae import VAE
 
 LEVELS = 17
 """Grey values of a pixel, 0..16: how many of 4 x 4 dots were black."""

@@ -14,11 +14,11 @@ from worldvae.comparison.digit_vaes import PRIORS, Digits, check_names, load_dig
 from worldvae.comparison.flow_density import FlowDensity
 from worldvae.comparison.grid import draw_grid
 from worldvae.diagnostics import active_units, log_ratio, mmd
+from worldvae.models.static_vae import VAE
 from worldvae.priors import FlowMatchingPrior
 from worldvae.seeds import check_seed
 from worldvae.system.json_file import write_json
 from worldvae.types import Kind
-from worldvae.vae import VAE
 
 SHOWN = 16
 """Samples of each prior on the grid."""

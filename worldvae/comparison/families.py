@@ -14,17 +14,17 @@ from torch import Tensor
 from worldvae.bench.measures import STARTS, STEPS, imagination
 from worldvae.bench.timing import median_seconds
 from worldvae.comparison.training import Trainings, minutes_of
-from worldvae.dream import OpenLoop, open_loop
 from worldvae.errors import UserError
 from worldvae.evaluation import evaluate
-from worldvae.film import film, side_by_side
+from worldvae.films.film import film, side_by_side
+from worldvae.films.open_loop import OpenLoop, open_loop
 from worldvae.held_out import held_out_rows
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.objectives import elbo
 from worldvae.run import Run, load_with_state
 from worldvae.settings import RunConfig
 from worldvae.system.json_file import plain, write_json
 from worldvae.types import Batch, Kind
-from worldvae.world_model import WorldModel
 
 CONTEXT, HORIZON, EPISODES = 5, 40, 24
 HORIZONS = (1, 5, 15, 40)

@@ -15,9 +15,9 @@ from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.probe import linear_probe
 from worldvae.diagnostics.slices import pick_slices
+from worldvae.models.sequential_vae import Observed, WorldModel, unit
 from worldvae.system.json_file import plain
 from worldvae.types import Batch, State
-from worldvae.world_model import Observed, WorldModel, unit
 
 CELLS = 8
 """Frames are predicted as the means of 8 x 8 cells: of single pixels nearly all are background, and calibrated."""

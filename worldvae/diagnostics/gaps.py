@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldvae.diagnostics.slices import MovedBound, Slices
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.objectives import iwae
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.types import Kind
-from worldvae.world_model import WorldModel
 
 
 @dataclass(frozen=True)

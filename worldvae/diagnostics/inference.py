@@ -10,9 +10,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldvae.distributions import FullGaussianFamily, GaussianFamily, LatentFamily
+from worldvae.models.sequential_vae import WorldModel, unit
 from worldvae.posteriors import AmortisedPosterior, hmc, semi_amortised, svi
 from worldvae.types import Batch, Kind, State
-from worldvae.world_model import WorldModel, unit
 
 LEAPFROG = 10
 

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from worldvae.diagnostics.linear_world import LENGTH, REACH, known, rows_of
 from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import (
     CEMConfig,
     GradientConfig,
@@ -34,7 +35,6 @@ from worldvae.planning import (
 )
 from worldvae.seeds import stream
 from worldvae.types import Batch, Dream, State
-from worldvae.world_model import WorldModel
 
 SEARCH = {"horizon": 10, "candidates": 80, "elites": 8, "iterations": 4, "std": 0.15, "min_std": 0.005, "discount": 1.0}
 PLANNERS: dict[str, PlanConfig] = {

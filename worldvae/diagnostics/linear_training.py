@@ -24,9 +24,9 @@ from worldvae.diagnostics.linear_world import (
 )
 from worldvae.exact import COST, LinearGaussian, random_episodes, roll_out
 from worldvae.learner import Learner
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import Optimiser
 from worldvae.types import Batch, Observation, State
-from worldvae.world_model import WorldModel
 
 PARTS = replace(LINEAR, memory_action=True, reward="gaussian")
 """A reward whose mean is as smooth as the true one, and which knows what was done."""

@@ -23,15 +23,15 @@ from worldvae.distributions import FullGaussianFamily
 from worldvae.exact import MILD, STIFF, LinearGaussian, log_likelihood, random_episodes
 from worldvae.learner import Learner
 from worldvae.memory import MarkovMemory
+from worldvae.models.parts import WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks import BypassedMLP
 from worldvae.networks.mlp import Linear
 from worldvae.networks.optimiser import Optimiser, OptimiserConfig
 from worldvae.objectives import ELBOConfig, elbo
-from worldvae.parts import WorldModelConfig
 from worldvae.priors import ParametricPrior
 from worldvae.seeds import stream
 from worldvae.types import ActionLayout, Batch, Kind, Observation, ObservationLayout
-from worldvae.world_model import WorldModel
 
 WORLDS = {"mild": MILD, "stiff": STIFF}
 LENGTH = 50

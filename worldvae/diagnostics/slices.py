@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from worldvae.models.sequential_vae import Observed, WorldModel, unit
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.types import Batch, State
-from worldvae.world_model import Observed, WorldModel, unit
 
 FRAMES = 640
 """Latents decoded at once where no gradient is wanted."""

@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from worldvae.models.sequential_vae import Observed, WorldModel, unit
 from worldvae.types import Batch, State, TensorTree
-from worldvae.world_model import Observed, WorldModel, unit
 
 
 @dataclass(frozen=True)

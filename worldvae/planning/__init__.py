@@ -6,7 +6,7 @@ from worldvae.planning.discrete import discrete_actions
 from worldvae.planning.draws import Draws
 from worldvae.planning.ensemble import SimulatorEnsemble
 from worldvae.planning.geodesic import Landmarks, geodesic_distance
-from worldvae.planning.goals import GOALS, goal_probability, goal_state, latent_distance, state_distance
+from worldvae.planning.goals import latent_distance, state_distance
 from worldvae.planning.gradient import GradientConfig
 from worldvae.planning.guided import GuidedConfig
 from worldvae.planning.icem import ICEMConfig
@@ -30,7 +30,6 @@ from worldvae.planning.simulator import (
 from worldvae.planning.tree import TreeConfig
 
 __all__ = [
-    "GOALS",
     "PLANNERS",
     "CEMConfig",
     "Draws",
@@ -60,8 +59,6 @@ __all__ = [
     "discrete_actions",
     "first_steps",
     "geodesic_distance",
-    "goal_probability",
-    "goal_state",
     "latent_distance",
     "plan",
     "planner_name",

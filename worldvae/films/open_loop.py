@@ -6,10 +6,10 @@ import torch
 from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
-from worldvae.curves import curves
-from worldvae.film import side_by_side
+from worldvae.films.curves import curves
+from worldvae.films.film import side_by_side
+from worldvae.models.sequential_vae import WorldModel, unit
 from worldvae.types import Batch, Observation, State
-from worldvae.world_model import WorldModel, unit
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from worldvae.interpolation import curve_energy, geodesic, lerp, slerp
+from worldvae.models.interpolation import curve_energy, geodesic, lerp, slerp
 from worldvae.networks import MLP
 
 

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from worldvae.data.replay import MIN_SLICE, Replay
 from worldvae.errors import UserError
-from worldvae.replay import MIN_SLICE, Replay
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout
 
 LAYOUT = ObservationLayout(pixels=(1, 2, 3), vector=3)

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from worldvae.errors import UserError, near_miss
-from worldvae.picture import read_channels
+from worldvae.films.picture import read_channels
 
 SUFFIXES = (".gif", ".webp", ".mp4", ".png")
 
@@ -94,8 +94,8 @@ def side_by_side(
     The frames of dreams have a green border while the model sees what happens, and a red one when it dreams.
 
     Args:
-        rows: Frames by label, floats in 0..1 or bytes; the first are those that happened. `worldvae.picture` says what
-            is shown of their channels.
+        rows: Frames by label, floats in 0..1 or bytes; the first are those that happened. `worldvae.films.picture` says
+            what is shown of their channels.
         context: Number of frames that the model saw before the dream begins.
         error: Add the absolute error below each dream, averaged over the channels of an image, from black over red to
             white.
@@ -139,7 +139,7 @@ def towards_goals(
     """Compose a film of what was played below the goals: a column for each goal, bordered green once it was reached.
 
     Args:
-        goals: Frames. `worldvae.picture` says what is shown of their channels.
+        goals: Frames. `worldvae.films.picture` says what is shown of their channels.
         played: Frames before the first decision and after each.
         arrived: Whether the goal was reached by then.
     """

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 from worldvae.learner import Learner
+from worldvae.models.parts import PRIORS, WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig, elbo
-from worldvae.parts import PRIORS, WorldModelConfig
-from worldvae.world_model import WorldModel
 
 OTHERS = [
     {"latent": "full"},

@@ -14,9 +14,9 @@ import worldvae
 from worldvae.distributions import FullGaussianFamily, GaussianFamily, kl
 from worldvae.errors import Diverged
 from worldvae.likelihoods import DiscretisedLogisticLikelihood, GaussianLikelihood
+from worldvae.models.static_vae import VAE
 from worldvae.posteriors import AmortisedPosterior, FlowPosterior, Posterior, ResidualPosterior
 from worldvae.priors import FlowMatchingPrior, HierarchicalPrior, ParametricPrior, StandardPrior, VampPrior
-from worldvae.vae import VAE
 
 MAXIMA = {
     2: 0.0057,

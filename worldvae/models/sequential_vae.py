@@ -24,8 +24,7 @@ from worldvae.likelihoods import (
     Rendering,
     ScalarGaussianLikelihood,
 )
-from worldvae.networks import MLP, ConvEncoder, StridedEncoder
-from worldvae.parts import (
+from worldvae.models.parts import (
     WorldModelConfig,
     choose_precision,
     make_family,
@@ -35,6 +34,7 @@ from worldvae.parts import (
     make_reward,
     make_vector,
 )
+from worldvae.networks import MLP, ConvEncoder, StridedEncoder
 from worldvae.posteriors import Smoother
 from worldvae.priors import Ensemble
 from worldvae.types import ActionLayout, Batch, Dream, Kind, Observation, ObservationLayout, State, TensorTree

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from worldvae.distributions import symlog
-from worldvae.parts import SIZES, WorldModelConfig
+from worldvae.models.parts import SIZES, WorldModelConfig
+from worldvae.models.sequential_vae import WorldModel, unit
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State
-from worldvae.world_model import WorldModel, unit
 
 Maker = Callable[..., WorldModel]
 Rows = Callable[..., Batch]

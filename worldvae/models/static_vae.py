@@ -11,8 +11,8 @@ from torch.distributions import Distribution, Independent, Normal
 
 from worldvae.distributions import GaussianFamily, LatentFamily
 from worldvae.errors import Diverged
-from worldvae.interpolation import geodesic, lerp, slerp
 from worldvae.likelihoods import GaussianLikelihood
+from worldvae.models.interpolation import geodesic, lerp, slerp
 from worldvae.networks import MLP, by_haste
 from worldvae.posteriors import AmortisedPosterior, Posterior, ResidualPosterior
 from worldvae.priors import Prior, StandardPrior, VampPrior
@@ -269,7 +269,7 @@ class VAE(nn.Module):
         Raises:
             ValueError: If there are not as many examples b as a, or there is no such curve.
 
-        Reference: White 2016 ("slerp"); Arvanitidis et al. 2018 ("geodesic"): see `worldvae.interpolation`.
+        Reference: White 2016 ("slerp"); Arvanitidis et al. 2018 ("geodesic"): see `worldvae.models.interpolation`.
         """
         if len(a) != len(b):
             raise ValueError(f"{len(a)} examples a and {len(b)} examples b: each needs its other end, give as many")

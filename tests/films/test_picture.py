@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldvae.picture import Reading, read_channels
+from worldvae.films.picture import Reading, read_channels
 
 
 def noise(channels: int, time: int = 5) -> Tensor:

@@ -7,7 +7,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 
 from worldvae.errors import UserError
-from worldvae.film import film, gif_bytes, side_by_side, towards_goals
+from worldvae.films.film import film, gif_bytes, side_by_side, towards_goals
 
 GREEN, RED, GREY = (64, 190, 110), (232, 72, 72), (96, 96, 104)
 

@@ -1,0 +1,1 @@
+"""Films of what happened and of what was dreamt."""

@@ -1,0 +1,1 @@
+"""World models: their parts, and what is made of them."""
