@@ -3,13 +3,13 @@
 if __name__ != "worldvae.envs":
     raise ImportError(f"this folder was imported as {__name__!r}: import it as 'worldvae.envs'")
 
-from worldvae.envs import linear, tiny, two_rooms
 from worldvae.envs.make import EnvConfig, make, make_from, wrap
 from worldvae.envs.observations import ObservationCodec
 from worldvae.envs.pixels import shrink
 from worldvae.envs.pool import EnvPool, Step
 from worldvae.envs.spaces import ActionCodec
 from worldvae.envs.world_env import WorldEnv
+from worldvae.envs.worlds import linear, tiny, two_rooms
 
 __all__ = [
     "ActionCodec",

@@ -14,7 +14,7 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.envs.two_rooms import HEIGHT, REACH, STEPS, TwoRoomsEnv, advance, free
+from worldvae.envs.worlds.two_rooms import HEIGHT, REACH, STEPS, TwoRoomsEnv, advance, free
 from worldvae.errors import UserError
 from worldvae.types import Dream, State
 

@@ -17,7 +17,7 @@ from worldvae.agents import RandomAgent
 from worldvae.commands.check_env import inspect_env
 from worldvae.config import load_config
 from worldvae.envs import EnvConfig, EnvPool
-from worldvae.envs.two_rooms import TwoRoomsEnv
+from worldvae.envs.worlds.two_rooms import TwoRoomsEnv
 from worldvae.errors import UserError
 from worldvae.evaluation import evaluate
 from worldvae.goals import GoalSuite

@@ -2,8 +2,8 @@
 
 import pytest
 
-from worldvae.diagnostics.linear_control import PLANNERS, control, control_table
-from worldvae.diagnostics.linear_training import learn_to_control
+from worldvae.studies.linear_control import PLANNERS, control, control_table
+from worldvae.studies.linear_training import learn_to_control
 
 
 @pytest.mark.gate(seconds=400)

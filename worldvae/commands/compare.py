@@ -10,13 +10,13 @@ import typer
 
 from worldvae.commands.compare_known import KNOWN
 from worldvae.commands.train import INTERRUPTED, find_or_make
-from worldvae.comparison import Comparison, FamilyRow, Trainings, compare_families
-from worldvae.comparison.families import HORIZONS
 from worldvae.config import config_names
 from worldvae.envs import make_from
 from worldvae.errors import UserError, near_miss
 from worldvae.progress import say
 from worldvae.settings import RunConfig, configure, pick_device
+from worldvae.studies import Comparison, FamilyRow, Trainings, compare_families
+from worldvae.studies.families import HORIZONS
 from worldvae.system.cores import usable_cores
 from worldvae.system.json_file import write_json
 

@@ -7,20 +7,20 @@ from pathlib import Path
 
 from rich.console import Console
 
-from worldvae.diagnostics.linear_control import PLANNERS, LinearControlResult, control, control_table
-from worldvae.diagnostics.linear_training import learn_to_control
-from worldvae.diagnostics.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
 from worldvae.errors import UserError
 from worldvae.progress import say
 from worldvae.seeds import check_seed
+from worldvae.studies.linear_control import PLANNERS, LinearControlResult, control, control_table
+from worldvae.studies.linear_training import learn_to_control
+from worldvae.studies.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
 from worldvae.system.json_file import write_json
 
 
 def digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> None:
     """Hold the static priors called `names` (none: all) against one another."""
-    from worldvae.comparison.digit_vaes import PRIORS
-    from worldvae.comparison.digits import compare_priors
-    from worldvae.comparison.digits_table import LEGEND, digits_table, failures
+    from worldvae.studies.digit_vaes import PRIORS
+    from worldvae.studies.digits import compare_priors
+    from worldvae.studies.digits_table import LEGEND, digits_table, failures
 
     _check(seeds)
     rows = compare_priors(out, list(seeds), list(dict.fromkeys(names)) or tuple(PRIORS), say=say)

@@ -141,4 +141,6 @@ def register() -> None:
     """Make the two ids known to Gymnasium."""
     for id, discrete in (("worldvae/Tiny-v0", False), ("worldvae/TinyDiscrete-v0", True)):
         if id not in gym.registry:
-            gym.register(id, "worldvae.envs.tiny:TinyEnv", max_episode_steps=STEPS, kwargs={"discrete": discrete})
+            gym.register(
+                id, "worldvae.envs.worlds.tiny:TinyEnv", max_episode_steps=STEPS, kwargs={"discrete": discrete}
+            )

@@ -11,8 +11,12 @@ from itertools import chain
 import torch
 from torch.nn import functional as F
 
-from worldvae.diagnostics.linear_control import play
-from worldvae.diagnostics.linear_world import (
+from worldvae.exact import COST, LinearGaussian, random_episodes, roll_out
+from worldvae.learner import Learner
+from worldvae.models.sequential_vae import WorldModel
+from worldvae.networks.optimiser import Optimiser
+from worldvae.studies.linear_control import play
+from worldvae.studies.linear_world import (
     LENGTH,
     LINEAR,
     OBJECTIVE,
@@ -22,10 +26,6 @@ from worldvae.diagnostics.linear_world import (
     learn_linear_world,
     rows_of,
 )
-from worldvae.exact import COST, LinearGaussian, random_episodes, roll_out
-from worldvae.learner import Learner
-from worldvae.models.sequential_vae import WorldModel
-from worldvae.networks.optimiser import Optimiser
 from worldvae.types import Batch, Observation, State
 
 PARTS = replace(LINEAR, memory_action=True, reward="gaussian")

@@ -10,13 +10,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.comparison.digit_vaes import PRIORS, Digits, check_names, load_digits, make_vae
-from worldvae.comparison.flow_density import FlowDensity
-from worldvae.comparison.grid import draw_grid
 from worldvae.diagnostics import active_units, log_ratio, mmd
 from worldvae.models.static_vae import VAE
 from worldvae.priors import FlowMatchingPrior
 from worldvae.seeds import check_seed
+from worldvae.studies.digit_vaes import PRIORS, Digits, check_names, load_digits, make_vae
+from worldvae.studies.flow_density import FlowDensity
+from worldvae.studies.grid import draw_grid
 from worldvae.system.json_file import write_json
 from worldvae.types import Kind
 

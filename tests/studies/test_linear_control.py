@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.diagnostics.linear_control import (
+from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
+from worldvae.models.sequential_vae import Observed, WorldModel
+from worldvae.studies.linear_control import (
     Dice,
     Expected,
     Plant,
@@ -18,10 +20,8 @@ from worldvae.diagnostics.linear_control import (
     optimal,
     play,
 )
-from worldvae.diagnostics.linear_training import PARTS, adapt, learn_rewards, learn_to_control, rewarded_episodes
-from worldvae.diagnostics.linear_world import REACH, learn_linear_world
-from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
-from worldvae.models.sequential_vae import Observed, WorldModel
+from worldvae.studies.linear_training import PARTS, adapt, learn_rewards, learn_to_control, rewarded_episodes
+from worldvae.studies.linear_world import REACH, learn_linear_world
 from worldvae.types import ActionLayout, Batch, Dream, ObservationLayout, State
 
 pytestmark = pytest.mark.usefixtures("unchecked")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from rich.table import Table
 
-from worldvae.comparison.digits import DigitsRow, Measured
+from worldvae.studies.digits import DigitsRow, Measured
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,6 @@ from torch import Tensor
 
 from worldvae.bench.measures import STARTS, STEPS, imagination
 from worldvae.bench.timing import median_seconds
-from worldvae.comparison.training import Trainings, minutes_of
 from worldvae.errors import UserError
 from worldvae.evaluation import evaluate
 from worldvae.films.film import film, side_by_side
@@ -23,6 +22,7 @@ from worldvae.models.sequential_vae import WorldModel
 from worldvae.objectives import elbo
 from worldvae.run import Run, load_with_state
 from worldvae.settings import RunConfig
+from worldvae.studies.trainings import Trainings, minutes_of
 from worldvae.system.json_file import plain, write_json
 from worldvae.types import Batch, Kind
 

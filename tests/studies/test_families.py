@@ -13,13 +13,13 @@ import torch
 from PIL import Image
 
 from tests.test_commands import SMALL, call, complain
-from worldvae.comparison import families
-from worldvae.comparison.families import bound, bound_kind
-from worldvae.comparison.training import Trainings, minutes_of
 from worldvae.held_out import held_out_rows
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.run import Run, load
+from worldvae.studies import families
+from worldvae.studies.families import bound, bound_kind
+from worldvae.studies.trainings import Trainings, minutes_of
 from worldvae.types import ActionLayout, ObservationLayout
 
 ARGUMENTS = ["--families", "dreamer,flow", "--minutes", "60", "--jobs", "2", "--episodes", "2"]

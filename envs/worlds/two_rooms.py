@@ -137,4 +137,4 @@ def register() -> None:
     """Make the id known to Gymnasium."""
     id = "worldvae/TwoRooms-v0"
     if id not in gym.registry:
-        gym.register(id, "worldvae.envs.two_rooms:TwoRoomsEnv", max_episode_steps=STEPS)
+        gym.register(id, "worldvae.envs.worlds.two_rooms:TwoRoomsEnv", max_episode_steps=STEPS)

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldvae.diagnostics.linear_world import (
+from worldvae.exact import MILD, bound, filtering_chain, log_likelihood, random_episodes, smoothing_chain
+from worldvae.exact.kalman import update
+from worldvae.models.sequential_vae import WorldModel
+from worldvae.studies.linear_world import (
     REACH,
     WORLDS,
     LinearWorldResult,
@@ -16,9 +19,6 @@ from worldvae.diagnostics.linear_world import (
     table,
     with_true_p,
 )
-from worldvae.exact import MILD, bound, filtering_chain, log_likelihood, random_episodes, smoothing_chain
-from worldvae.exact.kalman import update
-from worldvae.models.sequential_vae import WorldModel
 
 
 def short(**changed: object) -> LinearWorldResult:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldvae.commands.check_env import inspect_env
 from worldvae.envs import EnvConfig, make
-from worldvae.envs.two_rooms import DOOR, HEIGHT, REACH, WALL, TwoRoomsEnv, advance, draw, free
+from worldvae.envs.worlds.two_rooms import DOOR, HEIGHT, REACH, WALL, TwoRoomsEnv, advance, draw, free
 from worldvae.errors import UserError
 
 EDGE = st.floats(-1.0, 1.0, allow_subnormal=False)

@@ -81,4 +81,4 @@ def register() -> None:
     """Make the id known to Gymnasium."""
     id = "worldvae/LinearGaussian-v0"
     if id not in gym.registry:
-        gym.register(id, "worldvae.envs.linear:LinearGaussianEnv", max_episode_steps=STEPS)
+        gym.register(id, "worldvae.envs.worlds.linear:LinearGaussianEnv", max_episode_steps=STEPS)

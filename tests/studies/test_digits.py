@@ -15,16 +15,16 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.distributions import Normal
 
-from worldvae.comparison import digit_vaes, digits
-from worldvae.comparison.digit_vaes import LATENT, PRIORS, Digits, load_digits, make_vae
-from worldvae.comparison.digits import DigitsConfig, DigitsRow, compare_priors, hole, train, with_density
-from worldvae.comparison.digits_table import digits_table, failures, standings
-from worldvae.comparison.flow_density import FlowDensity
 from worldvae.diagnostics import log_ratio
 from worldvae.errors import UserError
 from worldvae.models.static_vae import VAE
 from worldvae.posteriors import Posterior
 from worldvae.priors import FlowMatchingPrior, ParametricPrior, StandardPrior
+from worldvae.studies import digit_vaes, digits
+from worldvae.studies.digit_vaes import LATENT, PRIORS, Digits, load_digits, make_vae
+from worldvae.studies.digits import DigitsConfig, DigitsRow, compare_priors, hole, train, with_density
+from worldvae.studies.digits_table import digits_table, failures, standings
+from worldvae.studies.flow_density import FlowDensity
 
 SHORT = DigitsConfig(epochs=2, batch=32, look=1, samples=16, elbo_samples=8)
 

@@ -6,7 +6,8 @@ import gymnasium as gym
 import numpy as np
 import pytest
 
-from worldvae.envs import make, tiny
+from worldvae.envs import make
+from worldvae.envs.worlds import tiny
 
 
 def returns(policy: str, axes: int, episodes: int = 400) -> np.ndarray:

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from worldvae import exact
-from worldvae.envs import linear, make
-from worldvae.envs.linear import LinearGaussianEnv
+from worldvae.envs import make
+from worldvae.envs.worlds import linear
+from worldvae.envs.worlds.linear import LinearGaussianEnv
 from worldvae.errors import UserError
 
 

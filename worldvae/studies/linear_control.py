@@ -20,7 +20,6 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.diagnostics.linear_world import LENGTH, REACH, known, rows_of
 from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import (
@@ -34,6 +33,7 @@ from worldvae.planning import (
     plan,
 )
 from worldvae.seeds import stream
+from worldvae.studies.linear_world import LENGTH, REACH, known, rows_of
 from worldvae.types import Batch, Dream, State
 
 SEARCH = {"horizon": 10, "candidates": 80, "elites": 8, "iterations": 4, "std": 0.15, "min_std": 0.005, "discount": 1.0}
