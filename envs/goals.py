@@ -1,7 +1,7 @@
 """Worlds in which goals can be set: how a state is put there, what counts as reached, and the true dynamics.
 
-A goal world knows the true state of one environment. What it says is for evaluations (`worldvae.goals`) alone: what
-acts on a world model is shown the frame of the goal and nothing else.
+A goal world knows the true state of one environment. What it says is for evaluations (`worldvae.evaluation.reaching`)
+alone: what acts on a world model is shown the frame of the goal and nothing else.
 """
 
 import math

@@ -13,8 +13,8 @@ from worldvae.bench.timing import flops, median_seconds
 from worldvae.commands.bench import RESTLESS, _figure, _show, _warn_of_differences, _warn_of_unrest
 from worldvae.commands.cli import main
 from worldvae.config import config_names, find_config, load_config
-from worldvae.run import Run
-from worldvae.settings import PLANNERS, RunConfig
+from worldvae.runs.run import Run
+from worldvae.runs.settings import PLANNERS, RunConfig
 from worldvae.types import ActionLayout, ObservationLayout
 
 SMALL = ["tiny", "train.batch=2", "train.length=8", "actor_critic.starts=8", "cem.candidates=10"]

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from worldvae.commands.cli import main
-from worldvae.progress import Progress, say
+from worldvae.training.progress import Progress, say
 
 
 class Terminal(io.TextIOWrapper):

@@ -10,17 +10,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from worldvae.checkpoint import FORMAT_VERSION
 from worldvae.commands.cli import main
 from worldvae.config import load_config
 from worldvae.data.replay import Replay
 from worldvae.diagnostics import Effort
 from worldvae.envs import make_from
-from worldvae.evaluation import evaluate
+from worldvae.evaluation.play import evaluate
 from worldvae.films.open_loop import OpenLoop
-from worldvae.run import create
-from worldvae.settings import RunConfig
-from worldvae.trainer import Trainer
+from worldvae.runs.checkpoint import FORMAT_VERSION
+from worldvae.runs.run import create
+from worldvae.runs.settings import RunConfig
+from worldvae.training.trainer import Trainer
 
 SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
 QUICK = [*SMALL, "train.eval_episodes=2"]

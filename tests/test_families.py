@@ -8,9 +8,9 @@ import yaml
 
 from worldvae.config import config_names, find_config
 from worldvae.errors import UserError
-from worldvae.run import load
-from worldvae.settings import RunConfig, configure
-from worldvae.trainer import Trainer
+from worldvae.runs.run import load
+from worldvae.runs.settings import RunConfig, configure
+from worldvae.training.trainer import Trainer
 
 SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
 TASK = {"env": {"id": "worldvae/Tiny-v0", "obs": "both"}}

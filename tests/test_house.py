@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # rglob does not follow links: worldvae/envs and worldvae/agents are seen once, as envs and agents.
 FILES = sorted(path for folder in ("worldvae", "envs", "agents", "tests") for path in (ROOT / folder).rglob("*.py"))
 TOP_LEVEL = {"worldvae", "envs", "agents", "configs", "tests", "pyproject.toml", "README.md", "LICENSE"}
-LONG_LOOP = ROOT / "worldvae" / "trainer.py"  # the one file whose loop may have 100 lines
+LONG_LOOP = ROOT / "worldvae" / "training" / "trainer.py"  # the one file whose loop may have 100 lines
 ON_DEMAND = {"gymnasium", "pygame", "omegaconf", "yaml", "typer", "rich", "tensorboard", "PIL", "safetensors", "av"}
 
 

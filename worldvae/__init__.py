@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from worldvae.models.sequential_vae import WorldModel
     from worldvae.models.static_vae import VAE
     from worldvae.planning import plan
-    from worldvae.run import Run, load
-    from worldvae.settings import RunConfig
-    from worldvae.trainer import Trainer
+    from worldvae.runs.run import Run, load
+    from worldvae.runs.settings import RunConfig
+    from worldvae.training.trainer import Trainer
 
 _LAZY = {
-    "load": "worldvae.run",
-    "Run": "worldvae.run",
-    "RunConfig": "worldvae.settings",
-    "Trainer": "worldvae.trainer",
+    "load": "worldvae.runs.run",
+    "Run": "worldvae.runs.run",
+    "RunConfig": "worldvae.runs.settings",
+    "Trainer": "worldvae.training.trainer",
     "VAE": "worldvae.models.static_vae",
     "WorldModel": "worldvae.models.sequential_vae",
     "WorldModelConfig": "worldvae.models.parts",

@@ -11,19 +11,19 @@ import numpy as np
 import pytest
 import torch
 
-from tests.test_trainer import SMALL
-from worldvae import evaluation
+from tests.training.test_trainer import SMALL
 from worldvae.agents import RandomAgent
 from worldvae.commands.check_env import inspect_env
 from worldvae.config import load_config
 from worldvae.envs import EnvConfig, EnvPool
 from worldvae.envs.worlds.two_rooms import TwoRoomsEnv
 from worldvae.errors import UserError
-from worldvae.evaluation import evaluate
-from worldvae.goals import GoalSuite
-from worldvae.held_out import held_out_rows
-from worldvae.run import RunConfig
-from worldvae.trainer import Trainer
+from worldvae.evaluation import play
+from worldvae.evaluation.held_out import held_out_rows
+from worldvae.evaluation.play import evaluate
+from worldvae.evaluation.reaching import GoalSuite
+from worldvae.runs.settings import RunConfig
+from worldvae.training.trainer import Trainer
 
 LIVE: list[int] = []
 """Processes of the instances that are alive here; a forked process inherits those of its parent, as emulators' are."""
@@ -95,15 +95,15 @@ def test_a_pool_that_cannot_be_filled_leaves_nothing_behind() -> None:
 
 def test_evaluations_play_a_few_episodes_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     sizes: list[int] = []
-    play = evaluation.play
+    genuine = play.play
 
     def counted(agent: Any, env: Any, episodes: int, *rest: Any, **options: Any) -> Any:
         sizes.append(episodes)
-        return play(agent, env, episodes, *rest, **options)
+        return genuine(agent, env, episodes, *rest, **options)
 
-    monkeypatch.setattr(evaluation, "play", counted)
+    monkeypatch.setattr(play, "play", counted)
     agent = RandomAgent(layout_of(ALONE))
-    found = evaluation.in_parts(agent, ALONE, 6, seed=1)
+    found = play.in_parts(agent, ALONE, 6, seed=1)
     assert sizes == [4, 2] and sum(len(part.returns) for part in found) == 6
 
 
@@ -111,7 +111,7 @@ def test_an_evaluation_is_of_the_same_episodes_with_and_without_the_setting() ->
     env = EnvConfig("worldvae/Tiny-v0", obs="state", time_limit=3)
     agent = Still(layout_of(env))
     here, elsewhere = (
-        torch.cat([part.returns for part in evaluation.in_parts(agent, config, 6, seed=1)])
+        torch.cat([part.returns for part in play.in_parts(agent, config, 6, seed=1)])
         for config in (env, replace(env, alone=True))
     )
     assert len(set(here.tolist())) == 6

@@ -7,12 +7,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldvae.learner import Learner
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.planning import CEMConfig, RiskConfig, discounted_return, plan
+from worldvae.training.learner import Learner
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State
 
 STEPS, START = 5, -0.5

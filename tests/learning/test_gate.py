@@ -5,10 +5,10 @@ from pathlib import Path
 import pytest
 
 from worldvae.config import find_config, load_config
-from worldvae.evaluation import evaluate
-from worldvae.held_out import held_out_dream
-from worldvae.settings import RunConfig
-from worldvae.trainer import Trainer
+from worldvae.evaluation.held_out import held_out_dream
+from worldvae.evaluation.play import evaluate
+from worldvae.runs.settings import RunConfig
+from worldvae.training.trainer import Trainer
 
 MARGIN = 12.0
 """Stated beforehand: of 50, uniform actions earn about 15 and the best feedback 48; an agent must earn 12 more."""

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from worldvae.config import find_config, load_config
-from worldvae.goals import GoalSuite
-from worldvae.settings import RunConfig
-from worldvae.trainer import Trainer
+from worldvae.evaluation.reaching import GoalSuite
+from worldvae.runs.settings import RunConfig
+from worldvae.training.trainer import Trainer
 
 BAR, FLOOR = 0.8, 0.25
 """Of held-out goals, which must not come by themselves. What is claimed is 0.9, on 100 pairs; here are 32 (0.9 was

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from worldvae.learner import Learner
 from worldvae.models.parts import PRIORS, WorldModelConfig
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig, elbo
+from worldvae.training.learner import Learner
 
 OTHERS = [
     {"latent": "full"},

@@ -35,7 +35,7 @@ from worldvae.planning import (
 from worldvae.planning.clock import Clock
 from worldvae.planning.problems import Problems, worst_if_nan
 from worldvae.planning.risk import spread, together, trusted_returns
-from worldvae.settings import PLANNERS, RunConfig
+from worldvae.runs.settings import PLANNERS, RunConfig
 from worldvae.types import ActionLayout, Dream, State
 
 few = settings(max_examples=30, deadline=None)

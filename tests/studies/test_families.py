@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from tests.test_commands import SMALL, call, complain
-from worldvae.held_out import held_out_rows
+from worldvae.evaluation.held_out import held_out_rows
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import WorldModel
-from worldvae.run import Run, load
+from worldvae.runs.run import Run, load
 from worldvae.studies import families
 from worldvae.studies.families import bound, bound_kind
 from worldvae.studies.trainings import Trainings, minutes_of

@@ -14,8 +14,8 @@ from worldvae.config import load_config
 from worldvae.errors import UserError
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import CEMConfig, discounted_return
-from worldvae.run import create
-from worldvae.settings import RunConfig
+from worldvae.runs.run import create
+from worldvae.runs.settings import RunConfig
 from worldvae.system import precision
 from worldvae.system.precision import faster_precision
 from worldvae.types import ActionLayout, Batch, ObservationLayout

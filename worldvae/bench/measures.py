@@ -12,17 +12,17 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from worldvae.agents import PlannerAgent, RandomAgent
-from worldvae.behaviour import make_behaviour, threads_beside
 from worldvae.bench.limits import Limits
 from worldvae.bench.timing import Work, flops, median_seconds
-from worldvae.collector import Collector
 from worldvae.data.replay import Replay
 from worldvae.envs import EnvPool
-from worldvae.learner import Learner
 from worldvae.planning import CEMConfig, PlanConfig
-from worldvae.run import Run, create
-from worldvae.settings import PLANNERS, RunConfig, pick_device
+from worldvae.runs.run import Run, create
+from worldvae.runs.settings import PLANNERS, RunConfig, pick_device
 from worldvae.system.allocator import keep_freed_memory
+from worldvae.training.behaviour import make_behaviour, threads_beside
+from worldvae.training.collector import Collector
+from worldvae.training.learner import Learner
 from worldvae.types import State
 
 STARTS, STEPS = 1024, 15

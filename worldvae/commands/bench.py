@@ -14,10 +14,9 @@ from rich.table import Table
 
 from worldvae.bench.limits import Limits, machine, measure_limits, unrest
 from worldvae.bench.measures import Bench, Measure
-from worldvae.commands.train import find_or_make
 from worldvae.config import config_names
 from worldvae.errors import UserError
-from worldvae.settings import configure
+from worldvae.runs.settings import configure, find_or_make
 from worldvae.system.cores import usable_cores
 
 RESTLESS = 1.25  # a factor that the limits of a quiet machine do not change by

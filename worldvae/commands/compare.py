@@ -9,16 +9,16 @@ from typing import Annotated
 import typer
 
 from worldvae.commands.compare_known import KNOWN
-from worldvae.commands.train import INTERRUPTED, find_or_make
+from worldvae.commands.train import INTERRUPTED
 from worldvae.config import config_names
 from worldvae.envs import make_from
 from worldvae.errors import UserError, near_miss
-from worldvae.progress import say
-from worldvae.settings import RunConfig, configure, pick_device
+from worldvae.runs.settings import RunConfig, configure, find_or_make, pick_device
 from worldvae.studies import Comparison, FamilyRow, Trainings, compare_families
 from worldvae.studies.families import HORIZONS
 from worldvae.system.cores import usable_cores
 from worldvae.system.json_file import write_json
+from worldvae.training.progress import say
 
 OWN = ("family=", "seed=", "train.eval_episodes=")
 """Settings that a comparison makes itself."""

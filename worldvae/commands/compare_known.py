@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 
 from worldvae.errors import UserError
-from worldvae.progress import say
 from worldvae.seeds import check_seed
 from worldvae.studies.linear_control import PLANNERS, LinearControlResult, control, control_table
 from worldvae.studies.linear_training import learn_to_control
 from worldvae.studies.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
 from worldvae.system.json_file import write_json
+from worldvae.training.progress import say
 
 
 def digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> None:

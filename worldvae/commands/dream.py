@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from worldvae.errors import UserError
+from worldvae.evaluation.held_out import held_out_dream
 from worldvae.films.film import check_film_name, film
 from worldvae.films.open_loop import OpenLoop
-from worldvae.held_out import held_out_dream
-from worldvae.run import Run, load
+from worldvae.runs.run import Run, load
 
 
 def dream(

@@ -11,13 +11,13 @@ from worldvae.agents import Agent, PlannerAgent
 from worldvae.commands.eval_diagnose import diagnose as print_diagnosis
 from worldvae.commands.eval_goals import eval_goals
 from worldvae.errors import UserError
-from worldvae.evaluation import Evaluation, evaluate_all
+from worldvae.evaluation.plan_film import film_plans
+from worldvae.evaluation.play import Evaluation, evaluate_all
 from worldvae.films.film import film
-from worldvae.plan_film import film_plans
-from worldvae.progress import say
-from worldvae.run import Run, load
-from worldvae.settings import AGENTS
+from worldvae.runs.run import Run, load
+from worldvae.runs.settings import AGENTS
 from worldvae.system.allocator import keep_freed_memory
+from worldvae.training.progress import say
 
 
 def eval_(

@@ -8,8 +8,8 @@ import torch
 from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
 from worldvae.diagnostics import diagnose as examine
 from worldvae.errors import UserError
-from worldvae.held_out import witness
-from worldvae.run import Run
+from worldvae.evaluation.held_out import witness
+from worldvae.runs.run import Run
 
 EFFORT = Effort()
 

@@ -6,11 +6,11 @@ import torch
 
 from worldvae.agents import GOALS
 from worldvae.errors import UserError, near_miss
+from worldvae.evaluation.reaching import OBJECTIVES, GoalSuite, Reached
 from worldvae.films.film import film, towards_goals
-from worldvae.goals import OBJECTIVES, GoalSuite, Reached
-from worldvae.progress import say
-from worldvae.run import Run
-from worldvae.settings import PLANNERS
+from worldvae.runs.run import Run
+from worldvae.runs.settings import PLANNERS
+from worldvae.training.progress import say
 
 GOAL_PLANNERS = tuple(name for name in PLANNERS if name not in ("guided", "tree"))
 """Planners that no policy guides: the actor of a run has learnt to earn, not to reach what it is shown."""

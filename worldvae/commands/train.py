@@ -1,24 +1,22 @@
 """`worldvae train CONFIG`: learn a world, and to act in it."""
 
 import time
-from collections.abc import Sequence
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import gymnasium
 import typer
 
-from worldvae.checkpoint import latest
-from worldvae.config import config_names, find_config
-from worldvae.errors import UserError, near_miss
-from worldvae.evaluation import evaluate
+from worldvae.config import config_names
+from worldvae.errors import UserError
+from worldvae.evaluation.play import evaluate
 from worldvae.films.film import film
-from worldvae.progress import say
-from worldvae.settings import configure
+from worldvae.runs.checkpoint import latest
+from worldvae.runs.settings import configure, find_or_make
 from worldvae.system.lock import Taken
-from worldvae.trainer import Trainer
+from worldvae.training.progress import say
+from worldvae.training.trainer import Trainer
 
 INTERRUPTED = 130
 
@@ -94,34 +92,6 @@ def _how(trainer: Trainer) -> str:
         "process": "behaviour in a process of its own",
     }[kind]
     return f"training on {run.device} in {run.model.precision}, {behaviour}"
-
-
-def find_or_make(name: str, extra: Sequence[str] = ()) -> Path | dict[str, Any]:
-    """Return the config called `name`, or one for the environment of that id; `extra` configs are offered too.
-
-    Raises:
-        UserError: If it is neither.
-    """
-    if name.startswith("family/"):
-        raise UserError(
-            f"{name} is a set of parts for a task: worldvae train CONFIG family={name.removeprefix('family/')}"
-        )
-    path = find_config(name)
-    if path is None:
-        _check_id(name, [*config_names(), *extra])
-    return path or {"env": {"id": name}}
-
-
-def _check_id(name: str, configs: list[str]) -> None:
-    """Raise unless `name` can be an environment: what is no config is taken for a Gymnasium id."""
-    if Path(name).suffix in {".yaml", ".yml"}:
-        raise UserError(f"there is no config file {name}.")
-    known = [*configs, *gymnasium.registry]
-    if name not in gymnasium.registry and ":" not in name and "/" not in name:
-        raise UserError(
-            f"{name!r} is neither a config ({', '.join(configs)}) nor a YAML file nor a Gymnasium id."
-            f"{near_miss(name, known)}"
-        )
 
 
 def _resumed(folder: Path, arguments: list[str] | None, out: Path | None, seed: int | None) -> Trainer:

@@ -14,14 +14,14 @@ from torch import Tensor
 from worldvae.bench.measures import STARTS, STEPS, imagination
 from worldvae.bench.timing import median_seconds
 from worldvae.errors import UserError
-from worldvae.evaluation import evaluate
+from worldvae.evaluation.held_out import held_out_rows
+from worldvae.evaluation.play import evaluate
 from worldvae.films.film import film, side_by_side
 from worldvae.films.open_loop import OpenLoop, open_loop
-from worldvae.held_out import held_out_rows
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.objectives import elbo
-from worldvae.run import Run, load_with_state
-from worldvae.settings import RunConfig
+from worldvae.runs.run import Run, load_with_state
+from worldvae.runs.settings import RunConfig
 from worldvae.studies.trainings import Trainings, minutes_of
 from worldvae.system.json_file import plain, write_json
 from worldvae.types import Batch, Kind

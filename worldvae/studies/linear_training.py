@@ -12,7 +12,6 @@ import torch
 from torch.nn import functional as F
 
 from worldvae.exact import COST, LinearGaussian, random_episodes, roll_out
-from worldvae.learner import Learner
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import Optimiser
 from worldvae.studies.linear_control import play
@@ -26,6 +25,7 @@ from worldvae.studies.linear_world import (
     learn_linear_world,
     rows_of,
 )
+from worldvae.training.learner import Learner
 from worldvae.types import Batch, Observation, State
 
 PARTS = replace(LINEAR, memory_action=True, reward="gaussian")

@@ -21,7 +21,6 @@ from torch import Tensor
 
 from worldvae.distributions import FullGaussianFamily
 from worldvae.exact import MILD, STIFF, LinearGaussian, log_likelihood, random_episodes
-from worldvae.learner import Learner
 from worldvae.memory import MarkovMemory
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import WorldModel
@@ -31,6 +30,7 @@ from worldvae.networks.optimiser import Optimiser, OptimiserConfig
 from worldvae.objectives import ELBOConfig, elbo
 from worldvae.priors import ParametricPrior
 from worldvae.seeds import stream
+from worldvae.training.learner import Learner
 from worldvae.types import ActionLayout, Batch, Kind, Observation, ObservationLayout
 
 WORLDS = {"mild": MILD, "stiff": STIFF}

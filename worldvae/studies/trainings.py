@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from worldvae.checkpoint import latest
+from worldvae.runs.checkpoint import latest
 from worldvae.system.cores import usable_cores
 
 MARK = "compared"

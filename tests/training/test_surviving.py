@@ -14,12 +14,12 @@ from gymnasium import spaces
 import worldvae as wv
 from worldvae.config import load_config
 from worldvae.errors import Diverged, UserError
-from worldvae.settings import RunConfig
-from worldvae.trainer import Trainer
+from worldvae.runs.settings import RunConfig
+from worldvae.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
+SMALL = (Path(__file__).parents[1] / "small_run.txt").read_text().split()
 
 
 def config(*overrides: str, id: str = "worldvae/Tiny-v0") -> RunConfig:
@@ -42,7 +42,7 @@ def test_whatever_ends_a_training_it_is_saved_first(
 
     trainer = Trainer(config("train.film_every=20"), tmp_path / "run")
     with monkeypatch.context() as patch:
-        patch.setattr("worldvae.trainer.held_out_dream", fail)
+        patch.setattr("worldvae.training.trainer.held_out_dream", fail)
         with pytest.raises(type(error)):
             trainer.train()
     assert "The run was saved" in capsys.readouterr().err
@@ -63,8 +63,8 @@ def test_a_failure_that_cannot_be_saved_is_still_the_failure_that_is_told(
         raise UserError("the disk is full.")
 
     trainer = Trainer(config("train.film_every=20"), tmp_path / "run")
-    monkeypatch.setattr("worldvae.trainer.held_out_dream", fail)
-    monkeypatch.setattr("worldvae.checkpoint.save", full)
+    monkeypatch.setattr("worldvae.training.trainer.held_out_dream", fail)
+    monkeypatch.setattr("worldvae.runs.checkpoint.save", full)
     with pytest.raises(RuntimeError, match="out of paint"):
         trainer.train()
     assert "could not be saved: the disk is full. Nothing was saved" in capsys.readouterr().err

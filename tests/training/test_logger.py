@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from worldvae.logger import Logger
+from worldvae.training.logger import Logger
 
 
 def lines(folder: Path) -> list[dict[str, Any]]:
@@ -32,7 +32,7 @@ def events(folder: Path) -> list[Any]:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The seconds that a logger sees."""
     now = [1000.0]
-    monkeypatch.setattr("worldvae.logger.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
+    monkeypatch.setattr("worldvae.training.logger.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
     return now
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from worldvae.config import load_config
 from worldvae.errors import UserError
-from worldvae.settings import PLANNERS, RunConfig
+from worldvae.runs.settings import PLANNERS, RunConfig
 
 FIXED = (
     "env",

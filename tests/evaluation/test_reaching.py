@@ -12,7 +12,7 @@ from tests.test_commands import QUICK, call, complain
 from worldvae.envs import EnvConfig, make
 from worldvae.envs.goals import PendulumGoals, TrueDynamics, TwoRoomsGoals, goal_world
 from worldvae.errors import UserError
-from worldvae.goals import GoalSuite, Reached, held_out_pairs, wilson
+from worldvae.evaluation.reaching import GoalSuite, Reached, held_out_pairs, wilson
 from worldvae.planning import ICEMConfig
 from worldvae.types import State
 

@@ -12,13 +12,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from worldvae import checkpoint
 from worldvae.agents import GOALS, Agent, GoalAgent, OracleAgent, RandomAgent, goal_state
 from worldvae.data.replay import Replay
 from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.envs.goals import GoalWorld, TrueDynamics, goal_world
 from worldvae.planning import Landmarks, Objective, PlanConfig, RiskConfig, geodesic_distance
-from worldvae.run import Run
+from worldvae.runs import checkpoint
+from worldvae.runs.run import Run
 from worldvae.seeds import HELD_OUT, check_seed, episode_seed
 from worldvae.system.lock import Lock
 from worldvae.types import Observation

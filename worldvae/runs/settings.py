@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import torch
 
 from worldvae.agents import ActorCriticConfig
@@ -126,6 +127,34 @@ class RunConfig:
                 raise ValueError(f"{name}.risk: {error}") from None
             if risk.asks_disagreement and not self.model.ensemble:
                 raise ValueError(f"{name}.risk: a model with model.ensemble=0 cannot disagree: take model.ensemble=5")
+
+
+def find_or_make(name: str, extra: Sequence[str] = ()) -> Path | dict[str, Any]:
+    """Return the config called `name`, or one for the environment of that id; `extra` configs are offered too.
+
+    Raises:
+        UserError: If it is neither.
+    """
+    if name.startswith("family/"):
+        raise UserError(
+            f"{name} is a set of parts for a task: worldvae train CONFIG family={name.removeprefix('family/')}"
+        )
+    path = find_config(name)
+    if path is None:
+        _check_id(name, [*config_names(), *extra])
+    return path or {"env": {"id": name}}
+
+
+def _check_id(name: str, configs: list[str]) -> None:
+    """Raise unless `name` can be an environment: what is no config is taken for a Gymnasium id."""
+    if Path(name).suffix in {".yaml", ".yml"}:
+        raise UserError(f"there is no config file {name}.")
+    known = [*configs, *gymnasium.registry]
+    if name not in gymnasium.registry and ":" not in name and "/" not in name:
+        raise UserError(
+            f"{name!r} is neither a config ({', '.join(configs)}) nor a YAML file nor a Gymnasium id."
+            f"{near_miss(name, known)}"
+        )
 
 
 def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:

@@ -12,7 +12,7 @@ from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.errors import Diverged, UserError
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import WorldModel
-from worldvae.run import Run
+from worldvae.runs.run import Run
 from worldvae.seeds import stream
 from worldvae.system.allocator import keep_freed_memory
 from worldvae.system.child import Child, Tasks

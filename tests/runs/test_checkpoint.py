@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from worldvae.checkpoint import FORMAT_VERSION, latest, load, pack, save, unpack
 from worldvae.errors import UserError
+from worldvae.runs.checkpoint import FORMAT_VERSION, latest, load, pack, save, unpack
 
 LEAVES = st.one_of(
     st.none(),

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
-from worldvae.behaviour import Beside, Inline, threads_beside
 from worldvae.errors import Diverged, UserError
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import PATIENCE
+from worldvae.training.behaviour import Beside, Inline, threads_beside
 from worldvae.types import State
 
 CONFIG = ActorCriticConfig(horizon=3, starts=4, hidden=8)
@@ -92,7 +92,7 @@ def test_who_stops_the_caller_does_not_stop_it(model: WorldModel, beside: Beside
 
 
 def test_it_leaves_a_core_to_the_other(beside: Beside, model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("worldvae.behaviour.usable_cores", lambda: 3)
+    monkeypatch.setattr("worldvae.training.behaviour.usable_cores", lambda: 3)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
     with threads_beside(beside):

@@ -8,9 +8,9 @@ from jaxtyping import Bool, Float, Int
 from worldvae.agents import Agent, Carry
 from worldvae.envs import EnvPool
 from worldvae.errors import UserError
-from worldvae.evaluation import PROCESSES, in_parts, play
+from worldvae.evaluation.play import PROCESSES, in_parts, play
 from worldvae.films.open_loop import OpenLoop, open_loop
-from worldvae.run import Run
+from worldvae.runs.run import Run
 from worldvae.types import Batch, Observation
 
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from worldvae.learner import Learner
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
+from worldvae.training.learner import Learner
 from worldvae.types import Batch
 
 Maker = Callable[..., WorldModel]

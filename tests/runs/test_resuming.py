@@ -9,13 +9,13 @@ from torch import nn
 from worldvae.config import dump_config, load_config
 from worldvae.errors import UserError
 from worldvae.networks.optimiser import Optimiser, OptimiserConfig, risen_again
-from worldvae.resuming import resumed_config
-from worldvae.settings import RunConfig
-from worldvae.trainer import Trainer
+from worldvae.runs.resuming import resumed_config
+from worldvae.runs.settings import RunConfig
+from worldvae.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
+SMALL = (Path(__file__).parents[1] / "small_run.txt").read_text().split()
 
 
 def config(*overrides: str) -> RunConfig:

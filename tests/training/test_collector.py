@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from worldvae.agents import Carry
-from worldvae.collector import _pack, _unpack
 from worldvae.planning import Plan
+from worldvae.training.collector import _pack, _unpack
 from worldvae.types import State
 
 

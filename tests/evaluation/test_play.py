@@ -9,13 +9,13 @@ import torch
 from worldvae.agents import PlannerAgent, RandomAgent
 from worldvae.config import load_config
 from worldvae.envs import EnvConfig, EnvPool
-from worldvae.evaluation import ALONE, Evaluation, bootstrap, evaluate, evaluate_all, play
-from worldvae.plan_film import CONTEXT, plans_and_outcomes
-from worldvae.run import Run
-from worldvae.settings import RunConfig
+from worldvae.evaluation.plan_film import CONTEXT, plans_and_outcomes
+from worldvae.evaluation.play import ALONE, Evaluation, bootstrap, evaluate, evaluate_all, play
+from worldvae.runs.run import Run
+from worldvae.runs.settings import RunConfig
 
 TINY = EnvConfig("worldvae/Tiny-v0", obs="pixels", size=(16, 16))
-SETTINGS = (Path(__file__).parent / "small_run.txt").read_text().split()
+SETTINGS = (Path(__file__).parents[1] / "small_run.txt").read_text().split()
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

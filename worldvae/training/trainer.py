@@ -14,25 +14,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from worldvae import checkpoint
 from worldvae.agents import RandomAgent
-from worldvae.behaviour import make_behaviour, threads_beside
-from worldvae.collector import Collector, Finished, without_unfinished
 from worldvae.data.replay import Replay
 from worldvae.envs import EnvPool
 from worldvae.errors import Diverged, UserError
+from worldvae.evaluation.held_out import held_out_dream
 from worldvae.films.open_loop import OpenLoop
-from worldvae.held_out import held_out_dream
-from worldvae.learner import Learner
-from worldvae.logger import Logger
 from worldvae.networks.optimiser import risen_again
-from worldvae.progress import Progress, say
-from worldvae.resuming import acting, schedule
-from worldvae.run import check_folder, create, load_with_state
-from worldvae.settings import RunConfig
+from worldvae.runs import checkpoint
+from worldvae.runs.resuming import acting, schedule
+from worldvae.runs.run import check_folder, create, load_with_state
+from worldvae.runs.settings import RunConfig
 from worldvae.system.allocator import keep_freed_memory
 from worldvae.system.cores import limit_threads
 from worldvae.system.lock import Lock, claim
+from worldvae.training.behaviour import make_behaviour, threads_beside
+from worldvae.training.collector import Collector, Finished, without_unfinished
+from worldvae.training.learner import Learner
+from worldvae.training.logger import Logger
+from worldvae.training.progress import Progress, say
 from worldvae.types import Batch, State
 
 WRITTEN = ("config.yaml", "metrics.jsonl", "replay")

@@ -5,7 +5,7 @@ import torch
 from worldvae.agents import ModelAgent
 from worldvae.envs import EnvConfig
 from worldvae.errors import UserError
-from worldvae.evaluation import Episodes, play
+from worldvae.evaluation.play import Episodes, play
 from worldvae.films.open_loop import OpenLoop, seen_and_decoded
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.types import Batch, State

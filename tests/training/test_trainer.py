@@ -13,15 +13,15 @@ from gymnasium import spaces
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import worldvae as wv
-from worldvae.behaviour import Beside
 from worldvae.config import find_config, load_config
 from worldvae.errors import UserError
-from worldvae.settings import RunConfig
-from worldvae.trainer import Trainer
+from worldvae.runs.settings import RunConfig
+from worldvae.training.behaviour import Beside
+from worldvae.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
-SMALL = (Path(__file__).parent / "small_run.txt").read_text().split()
+SMALL = (Path(__file__).parents[1] / "small_run.txt").read_text().split()
 
 
 def config(*overrides: str, id: str = "worldvae/Tiny-v0") -> RunConfig:

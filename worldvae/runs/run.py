@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from worldvae import checkpoint
 from worldvae.agents import ActorAgent, ActorCritic, Agent, PlannerAgent, RandomAgent
 from worldvae.config import dump_config, load_config
 from worldvae.envs import EnvPool, WorldEnv, make_from
 from worldvae.errors import UserError, near_miss
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.planning import PlanConfig
-from worldvae.resuming import resumed_config
-from worldvae.settings import AGENTS, PLANNERS, RunConfig, pick_device, settled
+from worldvae.runs import checkpoint
+from worldvae.runs.resuming import resumed_config
+from worldvae.runs.settings import AGENTS, PLANNERS, RunConfig, pick_device, settled
 from worldvae.types import ActionLayout, ObservationLayout
 
 

@@ -1,0 +1,1 @@
+"""Runs: their settings, their directory and its checkpoints."""

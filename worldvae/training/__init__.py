@@ -1,0 +1,1 @@
+"""Training: what collects, what learns, and the loop that binds them."""
