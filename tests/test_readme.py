@@ -1,6 +1,6 @@
-"""The README is true: its Python runs, and every command line in it is one that `worldvae` accepts.
+"""Every README is true: its Python runs, its links lead somewhere, and its command lines are such as `worldvae` accepts.
 
-The Python blocks run in the order of the file, in one namespace and one empty folder. A shell block that they need
+The Python blocks of a file run in their order, in one namespace and one empty folder. A shell block that they need
 (a short training, say) is executed too if its first line is "```sh run"; the lines of all others are only parsed.
 """
 
@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 
 import pytest
 
-README = Path(__file__).parents[1] / "README.md"
-TEXT = README.read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[1]
+FRONT = ROOT / "README.md"
+FOUND = [FRONT, *sorted(ROOT.glob("*/README.md")), *sorted(ROOT.glob("worldvae/*/README.md"))]
+READMES = [path for path in FOUND if not path.parent.is_symlink()]  # worldvae/configs is the folder configs
+MAX_LINES = 200
 SHELLS = {"sh", "bash", "console", "shell"}
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # as its readers run it
@@ -38,30 +41,43 @@ def read_commands(block: Block) -> list[list[str]]:
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("worldvae ")]
 
 
-BLOCKS = read_blocks(TEXT)
-COMMANDS = [arguments for block in BLOCKS if block.language in SHELLS for arguments in read_commands(block)]
+BLOCKS = {path: read_blocks(path.read_text(encoding="utf-8")) for path in READMES}
+SHELL_BLOCKS = [block for blocks in BLOCKS.values() for block in blocks if block.language in SHELLS]
+COMMANDS = [arguments for block in SHELL_BLOCKS for arguments in read_commands(block)]
+WITH_PYTHON = [path for path, blocks in BLOCKS.items() if any(block.language == "python" for block in blocks)]
 
 
-def test_the_readme_shows_python_and_commands() -> None:
-    assert [block for block in BLOCKS if block.language == "python"]
-    assert COMMANDS
+def name(path: Path) -> str:
+    return str(path.relative_to(ROOT))
 
 
-def test_the_python_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_front_page_shows_python_and_commands_and_can_be_read_in_five_minutes() -> None:
+    assert FRONT in WITH_PYTHON and COMMANDS
+    assert len(FRONT.read_text(encoding="utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", WITH_PYTHON, ids=name)
+def test_the_python_of_a_readme_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     namespace: dict[str, Any] = {"__name__": "readme"}
-    for block in BLOCKS:
+    for block in BLOCKS[path]:
         if block.language == "python":
             # The empty lines in front make a traceback point at the line of the README.
-            exec(compile("\n" * block.line + block.code, str(README), "exec"), namespace)
+            exec(compile("\n" * block.line + block.code, str(path), "exec"), namespace)
         elif block.language in SHELLS and block.flags == "run":
             for arguments in read_commands(block):
                 script = "from worldvae.commands.cli import main; main()"
                 subprocess.run([sys.executable, "-c", script, *arguments], check=True, timeout=600)
 
 
+@pytest.mark.parametrize("path", READMES, ids=name)
+def test_links_lead_to_files(path: Path) -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", path.read_text(encoding="utf-8")):
+        assert (path.parent / target).exists(), target
+
+
 @pytest.mark.parametrize("arguments", COMMANDS, ids=" ".join)
-def test_the_command_lines_of_the_readme_are_accepted(arguments: list[str]) -> None:
+def test_command_lines_are_accepted(arguments: list[str]) -> None:
     parse(arguments)
 
 
