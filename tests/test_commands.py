@@ -114,9 +114,9 @@ def test_a_tree_search_is_for_discrete_actions(run: Path, tmp_path: Path, capsys
     assert found.agent == "tree" and 0 < found.mean <= 50
 
 
-def test_eval_diagnoses_the_model_with_a_page_of_plots(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_diagnose_draws_a_page_of_plots(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert call("eval", str(run), "--episodes", "4", "--diagnose", "--no-inference", "--json") == 0
+    assert call("diagnose", str(run), "--episodes", "4", "--no-inference", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["collapse"]["verdict"] in ("healthy", "partly collapsed", "collapsed")
     assert len(found["calibration"]["coverage"]) == 15 and len(found["surprise"]) == 4
@@ -127,13 +127,13 @@ def test_eval_diagnoses_the_model_with_a_page_of_plots(run: Path, capsys: pytest
     assert found["gaps"] is None and found["left_out"]["gaps"] == "not asked"
 
 
-def test_eval_says_what_better_inference_would_gain(
+def test_diagnose_says_what_better_inference_would_gain(
     run: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = Effort(slices=2, length=4, steps=2, samples=2, rows=4, refinements=(2,), draws=20)
-    monkeypatch.setattr("worldvae.commands.eval_diagnose.EFFORT", few)
+    monkeypatch.setattr("worldvae.commands.diagnose.EFFORT", few)
     capsys.readouterr()
-    assert call("eval", str(run), "--episodes", "1", "--diagnose") == 0
+    assert call("diagnose", str(run), "--episodes", "1") == 0
     printed = capsys.readouterr().out
     assert "by amortisation" in printed and "slices of 4 rows" in printed
     assert "ms, 0 decoded: amortised" in printed and "decoded: HMC, 40 steps" in printed
@@ -209,6 +209,20 @@ def test_wrong_usage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call("eval", "-h") == 0 and "--episodes" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (["eval", "RUN", "--diagnose"], "worldvae diagnose RUN"),
+        (["eval", "RUN", "--goals", "--episodes", "9"], "worldvae goals RUN"),
+        (["compare", "pendulum", "--minutes", "3", "train.steps=9"], "worldvae study families pendulum"),
+        (["compare", "digits"], "worldvae study digits"),
+        (["compare"], "worldvae study families CONFIG"),
+    ],
+)
+def test_an_old_word_names_the_new(old: list[str], new: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert complain(capsys, *old).endswith(new)
+
+
 def test_settings_that_do_not_fit_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = ["--out", str(tmp_path / "run")]
     blocks = complain(capsys, "train", "tiny", "model.memory=block_gru", "model.memory_size=100", *out)
@@ -236,7 +250,7 @@ def test_wrong_places(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "no agent 'actr'" in complain(capsys, "eval", str(run), "--agent", "cem,actr")
     assert "names cem twice" in complain(capsys, "eval", str(run), "--agent", "cem,cem")
     assert "needs an agent that plans" in complain(capsys, "eval", str(run), "--plan-film")
-    assert "one agent" in complain(capsys, "eval", str(run), "--agent", "cem,actor", "--diagnose")
+    assert "no agent 'cem,actor'" in complain(capsys, "diagnose", str(run), "--agent", "cem,actor")
     assert "cannot be given here" in complain(capsys, "eval", str(run), "model.latent=3")
     assert "Did you mean 'cem.candidates'" in complain(capsys, "eval", str(run), "cem.candidats=3")
     assert "elites=4" in complain(capsys, "eval", str(run), "cem.candidates=3")

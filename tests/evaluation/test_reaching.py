@@ -112,7 +112,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_eval_prints_one_object_and_films_what_was_played(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert call("eval", str(run), "--goals", "--agent", "icem", "--episodes", "3", "--json") == 0
+    assert call("goals", str(run), "--agent", "icem", "--pairs", "3", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["env_id"], found["pairs"], found["decisions"]) == ("worldvae/TwoRooms-v0", 3, 8)
     assert [entry["objective"] for entry in found["goals"]] == ["none", "geodesic", "distance", "probability", "true"]
@@ -124,9 +124,9 @@ def test_without_what_was_seen_the_others_still_plan(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("replay"))
-    assert call("eval", str(tmp_path / "run"), "--goals", "--episodes", "1", "--json") == 0
+    assert call("goals", str(tmp_path / "run"), "--pairs", "1", "--json") == 0
     captured = capsys.readouterr()
-    assert call("eval", str(tmp_path / "run"), "--goals", "--episodes", "1") == 0
+    assert call("goals", str(tmp_path / "run"), "--pairs", "1") == 0
     lines = capsys.readouterr().out.splitlines()
     assert [line.split()[0] for line in lines[3:7]] == ["random", "icem", "icem", "icem,"] and "oracle" in lines[6]
     assert [entry["objective"] for entry in json.loads(captured.out)["goals"]][1:3] == ["distance", "probability"]
@@ -134,8 +134,8 @@ def test_without_what_was_seen_the_others_still_plan(
 
 
 def test_mistakes_are_one_sentence(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "Did you mean 'icem'" in complain(capsys, "eval", str(run), "--goals", "--agent", "icme")
-    assert "goals are planned for" in complain(capsys, "eval", str(run), "--goals", "--agent", "cem,actor")
+    assert "Did you mean 'icem'" in complain(capsys, "goals", str(run), "--agent", "icme")
+    assert "cannot plan towards goals" in complain(capsys, "goals", str(run), "--agent", "cem,actor")
     with pytest.raises(UserError, match="no goals are known of CartPole-v1"):
         GoalSuite(EnvConfig("CartPole-v1", obs="state"), 3)
     with pytest.raises(UserError, match="leave random_door out"):

@@ -1,4 +1,4 @@
-"""`worldvae compare`: families on one task, held against one another."""
+"""`worldvae study families`: families on one task, held against one another."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compared") / "tiny"
     # A categorical z leaves the family dreamer what it is, and does not fit a flow.
     overrides = [*SMALL, "model.latent=categorical", "train.steps=200"]
-    assert call("compare", "tiny", *overrides, *ARGUMENTS, "--out", str(out), "--json") == 0
+    assert call("study", "families", "tiny", *overrides, *ARGUMENTS, "--out", str(out), "--json") == 0
     return out
 
 
@@ -60,7 +60,7 @@ def test_a_family_that_cannot_be_measured_costs_no_other(
     rest = [*SMALL, "model.latent=categorical", "train.steps=200", "--out", str(copy), "--json"]
     monkeypatch.setattr(families, "held_out_rows", broken_for("vamp", families.held_out_rows))
     capsys.readouterr()
-    assert call("compare", "tiny", *rest, "--families", "vamp,dreamer", *ARGUMENTS[2:]) == 0
+    assert call("study", "families", "tiny", *rest, "--families", "vamp,dreamer", *ARGUMENTS[2:]) == 0
     bad, good = json.loads(capsys.readouterr().out)["rows"]
     assert bad["failed"] == "AssertionError: the action vector is not finite" and good["failed"] is None
 
@@ -81,12 +81,14 @@ def test_a_comparison_is_not_mixed_with_another(out: Path, capsys: pytest.Captur
         (["--jobs", "0"], "--jobs"),
         (["--minutes", "inf"], "--minutes"),
         (["family=flow"], "family= does not apply"),
-        (["--seeds", "2"], "--seeds does not apply"),
+        (["--seeds", "2"], "--seeds"),
         (["device=cuda"], "not available"),
     ):
-        assert words in complain(capsys, "compare", "tiny", *again, *wrong)
-    assert "no config" in complain(capsys, "compare")
-    assert "--minutes does not apply" in complain(capsys, "compare", "digits", "--minutes", "3")
+        assert words in complain(capsys, "study", "families", "tiny", *again, *wrong)
+    assert "no config" in complain(capsys, "study", "families")
+    assert "--minutes" in complain(capsys, "study", "digits", "--minutes", "3")
+    assert "--seeds" in complain(capsys, "study", "linear", "--seeds", "0")
+    assert "Missing command" in complain(capsys, "study")
 
 
 def folder_of(out: Path, seconds: list[float], checkpoint: bool = True) -> Path:

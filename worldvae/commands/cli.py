@@ -1,4 +1,4 @@
-"""The command line: `worldvae train | eval | dream | compare | bench | check-env`."""
+"""The command line: `worldvae train | eval | dream | diagnose | goals | study | bench | check-env`."""
 
 import io
 import os
@@ -33,17 +33,29 @@ def _options(
 def _register() -> None:
     from worldvae.commands.bench import bench
     from worldvae.commands.check_env import check_env
-    from worldvae.commands.compare import compare
+    from worldvae.commands.diagnose import diagnose
     from worldvae.commands.dream import dream
     from worldvae.commands.eval import eval_
+    from worldvae.commands.goals import goals
+    from worldvae.commands.study import study
     from worldvae.commands.train import train
 
     app.command("train")(train)
     app.command("eval")(eval_)
     app.command("dream")(dream)
-    app.command("compare")(compare)
+    app.command("diagnose")(diagnose)
+    app.command("goals")(goals)
+    app.add_typer(study, name="study")
     app.command("bench")(bench)
     app.command("check-env")(check_env)
+    app.command("compare", hidden=True, context_settings={"ignore_unknown_options": True})(_compare)
+
+
+def _compare(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
+    """Name the command that took the place of this one."""
+    what = (arguments or ["CONFIG"])[0]
+    new = what if what in ("digits", "linear") else f"families {what}"
+    raise UserError(f"`worldvae compare` is now `worldvae study`: worldvae study {new}")
 
 
 _register()

@@ -8,15 +8,13 @@ from typing import Annotated, Any
 import typer
 
 from worldvae.agents import Agent, PlannerAgent
-from worldvae.commands.eval_diagnose import diagnose as print_diagnosis
-from worldvae.commands.eval_goals import eval_goals
+from worldvae.commands.opening import open_run
 from worldvae.errors import UserError
 from worldvae.evaluation.plan_film import film_plans
 from worldvae.evaluation.play import Evaluation, evaluate_all
 from worldvae.films.film import film
-from worldvae.runs.run import Run, load
+from worldvae.runs.run import Run
 from worldvae.runs.settings import AGENTS
-from worldvae.system.allocator import keep_freed_memory
 from worldvae.training.progress import say
 
 
@@ -33,31 +31,16 @@ def eval_(
     plan_film: Annotated[
         bool, typer.Option("--plan-film", help="Film some plans of an episode beside what then happened.")
     ] = False,
-    diagnose: Annotated[bool, typer.Option("--diagnose", help="Examine the world model, with plots.")] = False,
-    inference: Annotated[
-        bool, typer.Option("--inference/--no-inference", help="Of --diagnose: what better inference would gain (slow).")
-    ] = True,
-    goals: Annotated[bool, typer.Option("--goals", help="Plan towards goal images (--episodes: pairs).")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    diagnose: Annotated[bool, typer.Option("--diagnose", hidden=True)] = False,
+    goals: Annotated[bool, typer.Option("--goals", hidden=True)] = False,
 ) -> None:
     """Play held-out episodes with agents on a trained world model."""
-    if episodes < 1:
-        raise UserError(f"--episodes {episodes} is not a positive number of episodes.")
-    keep_freed_memory()
-    opened = load(run)
-    opened.change_planners(settings or [])
-    opened.check_env()
-    if goals:
-        if diagnose or plan_film:
-            raise UserError("--goals is an evaluation of its own: leave --diagnose and --plan-film out.")
-        eval_goals(opened, agent, episodes, seed, as_json)
-        return
+    for moved, command in ((diagnose, "diagnose"), (goals, "goals")):
+        if moved:
+            raise UserError(f"`worldvae eval RUN --{command}` is now a command of its own: worldvae {command} {run}")
+    opened = open_run(run, settings or [], episodes, "--episodes")
     agents = _agents(opened, agent)
-    if diagnose:
-        if len(agents) > 1 or plan_film:
-            raise UserError(f"--diagnose looks at episodes of one agent, without --plan-film; --agent is {agent!r}.")
-        print_diagnosis(opened, agent, episodes, seed, inference, as_json)
-        return
     planners = [one for one in agents if isinstance(one, PlannerAgent)]
     if plan_film and not planners:
         raise UserError(f"--plan-film needs an agent that plans, and --agent is {agent!r}: take --agent cem.")

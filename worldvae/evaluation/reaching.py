@@ -114,7 +114,7 @@ class Reached:
         return float(np.median(arrivals[self.reached])) if self.reached.any() else None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the entry of `worldvae eval --goals --json`."""
+        """Return the entry of `worldvae goals --json`."""
         groups = {kind: self.reached[[k == kind for k in self.kinds]] for kind in sorted(set(self.kinds))}
         return {
             "agent": self.agent,

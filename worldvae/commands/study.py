@@ -1,14 +1,13 @@
-"""`worldvae compare CONFIG`: what does each family of parts come to, in the same time on the same task?"""
+"""`worldvae study families | digits | linear`: exchange one part and keep everything else."""
 
 import json
 import math
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from worldvae.commands.compare_known import KNOWN
+from worldvae.commands.study_known import study_digits, study_linear
 from worldvae.commands.train import INTERRUPTED
 from worldvae.config import config_names
 from worldvae.envs import make_from
@@ -24,42 +23,64 @@ OWN = ("family=", "seed=", "train.eval_episodes=")
 """Settings that a comparison makes itself."""
 
 
-def compare(
+study = typer.Typer(help="Exchange one part and keep everything else.")
+
+Seed = Annotated[int, typer.Option(help="Of everything; the first, where there are several.")]
+Out = Annotated[Path | None, typer.Option(help="Where everything is kept; default: runs/study-NAME.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")]
+
+
+@study.command("digits")
+def digits(
+    priors: Annotated[str, typer.Option(help="Names with commas, of static priors; default: all.")] = "",
+    seeds: Annotated[int, typer.Option(help="How many, from --seed on.")] = 3,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the priors of one static VAE on scikit-learn's digits."""
+    study_digits(out or Path("runs/study-digits"), _names(priors), range(seed, seed + seeds), as_json)
+
+
+@study.command("linear")
+def linear(
+    seeds: Annotated[int, typer.Option(help="How many, from --seed on.")] = 1,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: AsJson = False,
+) -> None:
+    """Compare models learnt on linear-Gaussian worlds with the exact likelihood, and their planners with the optimum."""
+    study_linear(out or Path("runs/study-linear"), range(seed, seed + seeds), as_json)
+
+
+@study.command("families")
+def families(
     arguments: Annotated[
         list[str] | None,
-        typer.Argument(
-            metavar="CONFIG|digits|linear [KEY=VALUE]...",
-            help="A task, as for train. Or digits: static priors. Or linear: a learnt model against the exact answer.",
-            show_default=False,
-        ),
+        typer.Argument(metavar="CONFIG [KEY=VALUE]...", help="A task, as for train.", show_default=False),
     ] = None,
-    families: Annotated[str, typer.Option(help="Names with commas, of families or static priors; default: all.")] = "",
-    minutes: Annotated[float | None, typer.Option(help="Of training, for each family [10].")] = None,
-    jobs: Annotated[int | None, typer.Option(help="Trainings side by side, sharing the cores [1].")] = None,
-    episodes: Annotated[int | None, typer.Option(help="Held-out episodes that give the return [20].")] = None,
-    seed: Annotated[int, typer.Option(help="Of everything.")] = 0,
-    seeds: Annotated[int | None, typer.Option(help="How many, from --seed on [digits: 3, linear: 1].")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where everything is kept; default: runs/compare-CONFIG.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    only: Annotated[str, typer.Option("--families", help="Names with commas; default: all.")] = "",
+    minutes: Annotated[float, typer.Option(help="Of training, for each family.")] = 10.0,
+    jobs: Annotated[int, typer.Option(help="Trainings side by side, sharing the cores.")] = 1,
+    episodes: Annotated[int, typer.Option(help="Held-out episodes that give the return.")] = 20,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Exchange one part and keep everything else: families on a task, priors of digits, or what theory knows."""
+    """Train every family of parts on one task for the same time, and compare returns, dreams, bounds and speed."""
     if not arguments or "=" in arguments[0]:
-        raise UserError("no config was given: `worldvae compare CONFIG` takes a task as for train, digits or linear.")
+        raise UserError("no config was given: `worldvae study families CONFIG` takes a task as for train.")
     config, overrides = arguments[0], arguments[1:]
-    out = out or Path("runs") / f"compare-{Path(config).stem.replace(':', '-')}"
-    names = [name.strip() for name in families.split(",") if name.strip()]
-    if config in KNOWN:
-        _refuse(config, {"--minutes": minutes, "--jobs": jobs, "--episodes": episodes, "KEY=VALUE": overrides or None})
-        known, usual = KNOWN[config]
-        known(out, names, range(seed, seed + (usual if seeds is None else seeds)), as_json)
-        return
-    _refuse("a task", {"--seeds": seeds} | {name: name for name in OWN if any(o.startswith(name) for o in overrides)})
-    trainings = Trainings(config, out, 10.0 if minutes is None else minutes, seed, jobs or 1, overrides)
-    _check(trainings, jobs, episodes)
-    names = _known(names)
+    for name in OWN:
+        if any(override.startswith(name) for override in overrides):
+            raise UserError(f"{name} does not apply to `worldvae study families`, which sets it itself: leave it out.")
+    out = out or Path("runs") / f"study-{Path(config).stem.replace(':', '-')}"
+    trainings = Trainings(config, out, minutes, seed, jobs, overrides)
+    _check(trainings, episodes)
+    names = _known(_names(only))
     resolved = _resolved(trainings)
     try:
-        found = compare_families(trainings, resolved, names, 20 if episodes is None else episodes, say)
+        found = compare_families(trainings, resolved, names, episodes, say)
     except KeyboardInterrupt:
         say(f"Interrupted, and saved in {out}: the same command goes on.")
         raise typer.Exit(INTERRUPTED) from None
@@ -78,20 +99,17 @@ def compare(
         raise UserError(f"every family failed; {found.rows[0].family}: {found.rows[0].failed}")
 
 
-def _refuse(what: str, options: Mapping[str, object]) -> None:
-    """Refuse options that would be ignored."""
-    for name, value in options.items():
-        if value is not None:
-            raise UserError(f"{name} does not apply to `worldvae compare` of {what}: leave it out.")
+def _names(given: str) -> list[str]:
+    return [name.strip() for name in given.split(",") if name.strip()]
 
 
-def _check(trainings: Trainings, jobs: int | None, episodes: int | None) -> None:
+def _check(trainings: Trainings, episodes: int) -> None:
     if not 0 < trainings.minutes < math.inf:
         raise UserError(f"--minutes {trainings.minutes:g} is not a time to train: take a number above 0.")
-    if episodes is not None and episodes < 1:
+    if episodes < 1:
         raise UserError(f"--episodes {episodes} is not a positive number of episodes.")
-    if jobs is not None and not 1 <= jobs <= usable_cores():
-        raise UserError(f"--jobs {jobs} must be at least 1, and at most the {usable_cores()} cores that are here.")
+    if not 1 <= trainings.jobs <= usable_cores():
+        raise UserError(f"--jobs {trainings.jobs} must be at least 1, and at most the {usable_cores()} cores that are here.")
 
 
 def _resolved(trainings: Trainings) -> RunConfig:

@@ -1,36 +1,52 @@
-"""`worldvae eval RUN --diagnose`: what is there to say of the world model itself?"""
+"""`worldvae diagnose RUN`: is the world model itself any good, apart from what an agent earns with it?"""
 
 import json
 from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
+from worldvae.commands.opening import open_run
 from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
 from worldvae.diagnostics import diagnose as examine
 from worldvae.errors import UserError
 from worldvae.evaluation.held_out import witness
-from worldvae.runs.run import Run
+from worldvae.runs.settings import AGENTS
 
 EFFORT = Effort()
 
 
-def diagnose(run: Run, agent: str, episodes: int, seed: int, inference: bool, as_json: bool) -> None:
-    """Print and draw what the diagnostics say of the model on episodes that `agent` plays."""
+def diagnose(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of planners, e.g. cem.candidates=1000.")
+    ] = None,
+    agent: Annotated[str, typer.Option(help=f"Plays the episodes: {', '.join(AGENTS)}.", metavar="NAME")] = "actor",
+    episodes: Annotated[int, typer.Option(help="Held-out episodes that the model is examined on.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the episodes and of the agent.")] = 0,
+    inference: Annotated[
+        bool, typer.Option("--inference/--no-inference", help="What better inference would gain (slow).")
+    ] = True,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+) -> None:
+    """Examine the world model of a run: which latents are used, is the prior right, are its predictions honest?"""
+    opened = open_run(run, settings or [], episodes, "--episodes")
     check_plotting()
-    folder = run.folder / "diagnosis"
+    folder = opened.folder / "diagnosis"
     try:
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): a diagnosis is kept there.") from None
-    seen = witness(run, run.make_agent(agent), episodes, seed)
+    seen = witness(opened, opened.make_agent(agent), episodes, seed)
     try:
         generator = torch.Generator().manual_seed(seed)
-        found = examine(run.model, seen.rows, seen.valid, generator, seen.truth, effort=EFFORT if inference else None)
+        found = examine(opened.model, seen.rows, seen.valid, generator, seen.truth, effort=EFFORT if inference else None)
     except ValueError as error:
         raise UserError(f"{error}.") from None
     page, numbers = folder / f"{agent}_seed{seed}.png", folder / f"{agent}_seed{seed}.json"
-    title = f"{run.folder.name}: {run.config.env.id}, {episodes} episodes of {agent}"
-    head = {"env_id": run.config.env.id, "agent": agent, "episodes": episodes, "seed": seed}
+    title = f"{opened.folder.name}: {opened.config.env.id}, {episodes} episodes of {agent}"
+    head = {"env_id": opened.config.env.id, "agent": agent, "episodes": episodes, "seed": seed}
     whole = head | found.as_json() | {"file": str(page)}
     numbers.write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
     draw_page(found, page, title)

@@ -1,8 +1,8 @@
-"""`worldvae compare digits | linear`: what theory says, measured."""
+"""`worldvae study digits | linear`: what theory says, measured."""
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from worldvae.system.json_file import write_json
 from worldvae.training.progress import say
 
 
-def digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> None:
+def study_digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> None:
     """Hold the static priors called `names` (none: all) against one another."""
     from worldvae.studies.digit_vaes import PRIORS
     from worldvae.studies.digits import compare_priors
@@ -34,10 +34,8 @@ def digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool)
     print(f"The numbers are in {out / 'digits.json'}, samples of every prior in {out / 'digits.png'}")
 
 
-def linear(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> None:
+def study_linear(out: Path, seeds: Sequence[int], as_json: bool) -> None:
     """Hold models learnt on the linear-Gaussian worlds against the exact log-likelihood, and against the optimum."""
-    if names:
-        raise UserError("--families does not apply to `worldvae compare` of linear: leave it out.")
     _check(seeds)
     path = out / "linear.json"
     found: list[LinearWorldResult] = []
@@ -77,9 +75,3 @@ def _check(seeds: Sequence[int]) -> None:
         raise UserError("--seeds must be at least 1: it is how many trainings there are of everything.")
     for seed in seeds:
         check_seed(seed)
-
-
-Known = Callable[[Path, Sequence[str], Sequence[int], bool], None]
-
-KNOWN: dict[str, tuple[Known, int]] = {"digits": (digits, 3), "linear": (linear, 1)}
-"""What is called for each of the words, and under how many seeds if nothing else is said."""

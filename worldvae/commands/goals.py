@@ -1,14 +1,17 @@
-"""`worldvae eval RUN --goals`: how often does planning towards an image lead to what it shows?"""
+"""`worldvae goals RUN`: how often does planning towards an image lead to what it shows?"""
 
 import json
+from pathlib import Path
+from typing import Annotated
 
 import torch
+import typer
 
 from worldvae.agents import GOALS
+from worldvae.commands.opening import open_run
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation.reaching import OBJECTIVES, GoalSuite, Reached
 from worldvae.films.film import film, towards_goals
-from worldvae.runs.run import Run
 from worldvae.runs.settings import PLANNERS
 from worldvae.training.progress import say
 
@@ -18,26 +21,27 @@ GOAL_PLANNERS = tuple(name for name in PLANNERS if name not in ("guided", "tree"
 FILMED = 6
 
 
-def eval_goals(run: Run, agents: str, pairs: int, seed: int, as_json: bool) -> None:
-    """Plan towards held-out goals and print how many were reached, between the floor and the ceiling.
-
-    Args:
-        run: whose world model plans.
-        agents: planners, separated by commas; "actor", which knows no goals, stands for icem.
-        pairs: of start and goal.
-        seed: of the pairs and of the planners.
-        as_json: print one object in place of a table.
-
-    Raises:
-        UserError: If an agent is no planner, or no goals are known of the environment.
-    """
-    names = _planners(agents)
-    suite = GoalSuite(run.config.env, pairs, seed)
+def goals(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)],
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Of planners, e.g. icem.horizon=20.")
+    ] = None,
+    agent: Annotated[
+        str, typer.Option(help=f"What plans: {', '.join(GOAL_PLANNERS)}; or several.", metavar="NAME[,NAME]...")
+    ] = "icem",
+    pairs: Annotated[int, typer.Option("--pairs", "--episodes", help="Held-out pairs of a start and a goal.")] = 20,
+    seed: Annotated[int, typer.Option(help="Of the pairs and of the planners.")] = 0,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+) -> None:
+    """Plan towards pictures of goals: how many are reached, between the floor (random play) and the ceiling?"""
+    opened = open_run(run, settings or [], pairs, "--pairs")
+    names = _planners(agent)
+    suite = GoalSuite(opened.config.env, pairs, seed)
     results, films = [suite.random()], []
     for name in names:
         for objective in OBJECTIVES:
             try:
-                found = suite.model(run, name, objective, FILMED)
+                found = suite.model(opened, name, objective, FILMED)
             except UserError as error:
                 if objective in GOALS:
                     raise
@@ -46,20 +50,20 @@ def eval_goals(run: Run, agents: str, pairs: int, seed: int, as_json: bool) -> N
             results.append(found)
             if found.frames is not None and suite.goals.pixels is not None:
                 arrived = torch.from_numpy(found.distances[:FILMED] <= found.tolerance).cummax(dim=1).values
-                path = run.folder / "goals" / f"{name}_{objective}_seed{seed}.gif"
+                path = opened.folder / "goals" / f"{name}_{objective}_seed{seed}.gif"
                 films.append(str(film(path, towards_goals(suite.goals.pixels[:FILMED], found.frames, arrived))))
-        results.append(suite.oracle(getattr(run.config, name)))
+        results.append(suite.oracle(getattr(opened.config, name)))
     print(json.dumps(_object(suite, results, films), allow_nan=False) if as_json else _table(suite, results, films))
 
 
 def _planners(agents: str) -> list[str]:
     given = dict.fromkeys(name.strip() for name in agents.split(","))
     names = [name for name in given if name != "random"]  # which is always the floor
-    names = ["icem"] if names in ([], ["actor"]) else names
+    names = names or ["icem"]
     for name in names:
         if name not in GOAL_PLANNERS:
             raise UserError(
-                f"--goals with the agent {name!r}: goals are planned for, by one or more of "
+                f"--agent {name!r} cannot plan towards goals: take one or more of "
                 f"{', '.join(GOAL_PLANNERS)}.{near_miss(name, GOAL_PLANNERS)}"
             )
     return names
