@@ -56,7 +56,7 @@ def _float32() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def unchecked() -> Iterator[None]:
-    """Leave types and shapes of a file unchecked: where code that other tests check is repeated, it is half of the time.
+    """Leave types and shapes of a file unchecked: in long repetitions of code that other tests check, half of the time.
 
     (And a mistake of a user's then comes as far as it does for users, who have no such checks.)
     """

@@ -20,8 +20,11 @@ Rows = Callable[..., Batch]
 
 @pytest.mark.parametrize(("memory", "latent"), [("gru", "gaussian"), ("block_gru", "categorical")])
 def test_it_overfits_one_small_batch(make_model: Maker, make_batch: Rows, memory: str, latent: str) -> None:
-    """150 updates explain half of the frames' noise; before, each row costs the squared error of the mean frame."""
-    model = make_model((1, 8, 12), memory=memory, latent=latent, awake=False)
+    """150 updates explain half of the frames' noise; before, each row costs the squared error of the mean frame.
+
+    A patch of noise has 16 independent pixels, and the decoder paints no more of them than it has channels.
+    """
+    model = make_model((1, 8, 12), memory=memory, latent=latent, depth=16, awake=False)
     rows = make_batch(model, 2, 4)
     model.calibrate(rows.observation)
     learner = Learner(model, ELBOConfig(), OptimiserConfig(learning_rate=1e-2, warmup=10))

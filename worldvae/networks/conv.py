@@ -94,6 +94,9 @@ class ConvDecoder(nn.Module):
     A stride-1 convolution followed by a pixel shuffle does what a stride-2 transposed convolution does, faster on a
     CPU and without its checkerboard.
 
+    A patch is a linear map of `depth` channels: frames whose patches hold more independent detail than that need a
+    larger `depth`, else they come out blurred.
+
     Args:
         features: length of the input vector.
         shape: (channel, height, width) of a frame.
