@@ -1,4 +1,4 @@
-"""Every README is true: its Python runs, its links lead somewhere, and its command lines are such as `worldvae` accepts.
+"""Every README is true: its Python runs, its links lead somewhere, and `worldvae` accepts its command lines.
 
 The Python blocks of a file run in their order, in one namespace and one empty folder. A shell block that they need
 (a short training, say) is executed too if its first line is "```sh run"; the lines of all others are only parsed.

@@ -41,7 +41,9 @@ def diagnose(
     seen = witness(opened, opened.make_agent(agent), episodes, seed)
     try:
         generator = torch.Generator().manual_seed(seed)
-        found = examine(opened.model, seen.rows, seen.valid, generator, seen.truth, effort=EFFORT if inference else None)
+        found = examine(
+            opened.model, seen.rows, seen.valid, generator, seen.truth, effort=EFFORT if inference else None
+        )
     except ValueError as error:
         raise UserError(f"{error}.") from None
     page, numbers = folder / f"{agent}_seed{seed}.png", folder / f"{agent}_seed{seed}.json"

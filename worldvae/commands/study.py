@@ -49,7 +49,7 @@ def linear(
     out: Out = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare models learnt on linear-Gaussian worlds with the exact likelihood, and their planners with the optimum."""
+    """Compare models of linear-Gaussian worlds with the exact likelihood, and their planners with the optimum."""
     study_linear(out or Path("runs/study-linear"), range(seed, seed + seeds), as_json)
 
 
@@ -109,7 +109,9 @@ def _check(trainings: Trainings, episodes: int) -> None:
     if episodes < 1:
         raise UserError(f"--episodes {episodes} is not a positive number of episodes.")
     if not 1 <= trainings.jobs <= usable_cores():
-        raise UserError(f"--jobs {trainings.jobs} must be at least 1, and at most the {usable_cores()} cores that are here.")
+        raise UserError(
+            f"--jobs {trainings.jobs} must be at least 1, and at most the {usable_cores()} cores that are here."
+        )
 
 
 def _resolved(trainings: Trainings) -> RunConfig:
