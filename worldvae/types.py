@@ -21,6 +21,9 @@ from torch import Tensor
 Kind = Literal["exact", "lower_bound", "estimate", "unnormalised"]
 """What a likelihood number is. Numbers of different kinds are not compared without saying so."""
 
+Modality = Literal["pixels", "vector"]
+"""What an environment can show: the fields of an `Observation`."""
+
 Tree = TypeVar("Tree", bound="TensorTree")  # not Self: the run-time type checker of the tests does not know it
 
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 def test_refining_closes_the_gap_of_an_untrained_encoder(make_model, make_batch, latent: str) -> None:
     model = make_model(None, vector=3, latent=latent)
     with torch.no_grad():  # a decoder that says something of z
-        for parameter in model.decoders.parameters():
+        for parameter in model.senses.decoders.parameters():
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     rows, generator = make_batch(model, 4, 8), torch.Generator().manual_seed(0)
     before = {name: value.clone() for name, value in model.state_dict().items()}

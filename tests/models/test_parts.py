@@ -89,14 +89,15 @@ def test_what_does_not_fit_is_refused(choice: dict[str, object], words: str) -> 
 def test_no_perceptron_of_a_plain_model_is_normalised(make_model) -> None:
     model: WorldModel = make_model((1, 16, 16), vector=3, depth=4, plain=True, trunk="strided")
     normalised = [name for name, part in model.named_modules() if isinstance(part, nn.LayerNorm | nn.SiLU)]
-    assert normalised and all(name.startswith(("encoders.pixels", "decoders.pixels")) for name in normalised)
+    convolutions = ("senses.encoders.pixels", "senses.decoders.pixels")
+    assert normalised and all(name.startswith(convolutions) for name in normalised)
 
 
 def test_in_two_stages_the_dynamics_learn_on_latents_that_they_do_not_shape(make_model, make_batch) -> None:
     model: WorldModel = make_model((1, 16, 16), vector=3, depth=4, stages="two", prior="mixture")
     rows = make_batch(model, 4, 6)
     terms = elbo(model, rows, model.observe(rows, generator=torch.Generator().manual_seed(0)))
-    vae = [*model.encoders.parameters(), *model.posterior.parameters()]
+    vae = [*model.senses.encoders.parameters(), *model.posterior.parameters()]
     for term in (terms.kl_dynamics, terms.reward, terms.continuation):
         found = torch.autograd.grad(term.sum(), vae, allow_unused=True, retain_graph=True)
         assert all(gradient is None or not gradient.any() for gradient in found)

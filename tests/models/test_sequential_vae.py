@@ -11,7 +11,8 @@ from torch import Tensor
 
 from worldvae.distributions import symlog
 from worldvae.models.parts import SIZES, WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel, unit
+from worldvae.models.senses import unit
+from worldvae.models.sequential_vae import WorldModel
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State
 
 Maker = Callable[..., WorldModel]
@@ -328,7 +329,7 @@ def test_calibrate_makes_the_blank_model_predict_the_mean(make_model: Maker, mak
     assert torch.allclose(vector.mean[1], rows.mean(0), atol=1e-6)
     assert torch.allclose(vector.stddev[1], rows.std(0, correction=0), rtol=1e-5)
     inputs: list[Tensor] = []
-    model.encoders["vector"].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    model.senses.encoders["vector"].register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     model.encode(seen)
     assert torch.allclose(inputs[0].flatten(0, 1).mean(0), torch.zeros(3), atol=1e-5)
     assert torch.allclose(inputs[0].flatten(0, 1).std(0, correction=0), torch.ones(3), atol=1e-4)

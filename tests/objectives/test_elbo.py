@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from worldvae.distributions import IsotropicGaussian, kl, symexp, symlog
-from worldvae.models.sequential_vae import Observed, WorldModel, unit
+from worldvae.models.senses import unit
+from worldvae.models.sequential_vae import Observed, WorldModel
 from worldvae.objectives import ELBOConfig, Terms, elbo, elbo_loss
 from worldvae.types import Batch, Observation, State
 
@@ -195,10 +196,10 @@ def test_with_the_exact_posterior_the_bound_is_the_log_likelihood(
     q = torch.tensor([mean, raw])
     assert float(model.family(q).stddev) == pytest.approx(math.sqrt(variance), rel=1e-5)
 
-    def decode(states: State, modality: str) -> IsotropicGaussian:
-        return IsotropicGaussian(states.latent * weight + offset, torch.tensor([noise]), 1)
+    def decode(features: Tensor, modality: str) -> IsotropicGaussian:
+        return IsotropicGaussian(features[..., 16:] * weight + offset, torch.tensor([noise]), 1)
 
-    monkeypatch.setattr(model, "decode", decode)
+    monkeypatch.setattr(model.senses, "decode", decode)
     shape = (number, 1)
     latent = model.family.sample(q.expand(*shape, 2), model.family.noise(shape, model.device, generator))
     no = torch.zeros(shape, dtype=torch.bool)

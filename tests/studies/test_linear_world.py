@@ -31,7 +31,7 @@ def true_filter(world: str, gain: Tensor, covariance: Tensor) -> WorldModel:
     """Return a model with the world's own p and q = N((I - K C) h + K x, S)."""
     model = with_true_p(world)
     model.smoother = None
-    encoder, q, family = model.encoders["vector"], model.posterior.net, model.family
+    encoder, q, family = model.senses.encoders["vector"], model.posterior.net, model.family
     for part in (encoder, q):
         for parameter in part.parameters():
             parameter.zero_()
@@ -86,8 +86,8 @@ def test_with_a_given_p_only_q_is_learned() -> None:
     given = short().model
     found = short(context="filter", given=given, seed=1)
     assert (found.learned, found.context) == ("q", "filter")
-    for name in ("memory", "prior", "decoders"):
-        ours, theirs = (getattr(model, name).state_dict() for model in (found.model, given))
+    for name in ("memory", "prior", "senses.decoders"):
+        ours, theirs = (model.get_submodule(name).state_dict() for model in (found.model, given))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
     untrained = short(context="filter", given=given, seed=1, updates=1).model
     assert not torch.equal(untrained.posterior.net.join.weight, found.model.posterior.net.join.weight)

@@ -15,7 +15,8 @@ from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.probe import linear_probe
 from worldvae.diagnostics.slices import pick_slices
-from worldvae.models.sequential_vae import Observed, WorldModel, unit
+from worldvae.models.senses import unit
+from worldvae.models.sequential_vae import Observed, WorldModel
 from worldvae.system.json_file import plain
 from worldvae.types import Batch, State
 
@@ -222,9 +223,8 @@ def _calibration(
     if observation.vector is not None:
         p = model.decode(dream, "vector")
         drawn = p.mean + p.stddev * torch.randn(p.mean.shape, device=model.device, generator=generator)
-        likelihood = model.likelihood("vector")
-        truth = (model.squash(observation.vector[:, context:]) - likelihood.offset) / likelihood.scale
-        drawn = (drawn - likelihood.offset) / likelihood.scale
+        truth = model.senses.standardise(model.senses.squash(observation.vector[:, context:]))
+        drawn = model.senses.standardise(drawn)
     else:
         assert observation.pixels is not None
         truth = _cells(unit(observation.pixels[:, context:]))

@@ -1,13 +1,12 @@
 """The sequential bound of slices of episodes, as a function of offsets that are added to the encoder's answers."""
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldvae.models.sequential_vae import Observed, WorldModel, unit
+from worldvae.models.sequential_vae import Observed, WorldModel
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.types import Batch, State
 
@@ -76,8 +75,7 @@ class MovedBound:
     """
 
     def __init__(self, model: WorldModel, slices: Slices) -> None:
-        self.model = model = copy.deepcopy(model).requires_grad_(False)
-        model.config = replace(model.config, precision="float32")
+        self.model = model = model.in_float32()
         assert isinstance(model.posterior, AmortisedPosterior)
         self.posterior, self.device = model.posterior, model.device
         rows, self.start = slices.rows.to(self.device), slices.state.to(self.device).detach()
@@ -125,13 +123,8 @@ class MovedBound:
 
     def log_likelihood(self, states: State) -> Float[Tensor, "sample slice time"]:
         """Return log p(x_t | h_t, z_t)."""
-        total = torch.zeros(states.latent.shape[:-1], device=self.device)
-        seen = self.rows.observation
-        if seen.pixels is not None:
-            total = total + self.model.decode(states, "pixels").log_prob(unit(seen.pixels))
-        if seen.vector is not None:
-            total = total + self.model.decode(states, "vector").log_prob(self.model.squash(seen.vector))
-        return total
+        nothing = torch.zeros(states.latent.shape[:-1], device=self.device)
+        return sum(self.model.log_likelihood(states, self.rows.observation).values(), start=nothing)
 
     def bound(
         self,

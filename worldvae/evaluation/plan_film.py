@@ -6,7 +6,7 @@ from worldvae.agents import ModelAgent
 from worldvae.envs import EnvConfig
 from worldvae.errors import UserError
 from worldvae.evaluation.play import Episodes, play
-from worldvae.films.open_loop import OpenLoop, seen_and_decoded
+from worldvae.films.open_loop import OpenLoop
 from worldvae.models.sequential_vae import WorldModel
 from worldvae.types import Batch, State
 
@@ -57,10 +57,11 @@ def plans_and_outcomes(model: WorldModel, played: Episodes, at: list[int]) -> Op
     dreamt = model.imagine(State.cat([carries[t].state for t in at], dim=0), actions, mode=True)
     seen = State.stack([State.cat([carries[t - k].state for t in at], dim=0) for k in reversed(range(CONTEXT))], dim=1)
     rows = Batch.cat([_window(played.rows, t - CONTEXT + 1, CONTEXT + horizon) for t in at], dim=0).to(model.device)
-    truth, shown = seen_and_decoded(model, rows.observation, State.cat([seen, dreamt.states], dim=1))
+    states = State.cat([seen, dreamt.states], dim=1)
+    truth, dream = (shown.cpu() for shown in model.in_shown_units(states, rows.observation))
     valid = torch.tensor(at).unsqueeze(1) + torch.arange(1, horizon + 1) <= length
     pixels = rows.observation.pixels is not None
-    return OpenLoop(CONTEXT, truth, shown, rows.reward[:, CONTEXT:].cpu(), dreamt.rewards.cpu(), valid, pixels)
+    return OpenLoop(CONTEXT, truth, dream, rows.reward[:, CONTEXT:].cpu(), dreamt.rewards.cpu(), valid, pixels)
 
 
 def _window(rows: Batch, start: int, length: int) -> Batch:

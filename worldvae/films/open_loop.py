@@ -8,8 +8,8 @@ from torch import Tensor
 
 from worldvae.films.curves import curves
 from worldvae.films.film import side_by_side
-from worldvae.models.sequential_vae import WorldModel, unit
-from worldvae.types import Batch, Observation, State
+from worldvae.models.sequential_vae import WorldModel
+from worldvae.types import Batch, State
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def open_loop(
     actions = rows.action[:, context - 1 : -1]
     imagined = model.imagine(seen[:, -1], actions, mode=True)
     states = State.cat([seen, imagined.states], dim=1)
-    truth, dream = seen_and_decoded(model, rows.observation, states)
+    truth, dream = (shown.cpu() for shown in model.in_shown_units(states, rows.observation))
     rendered = None
     if render and rows.observation.pixels is not None:
         noise = torch.Generator(model.device).manual_seed(seed)
@@ -123,17 +123,3 @@ def open_loop(
         rows.observation.pixels is not None,
         rendered,
     )
-
-
-def seen_and_decoded(
-    model: WorldModel, observation: Observation, states: State
-) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-    """Return what was seen and what states decode to, in the same units: frames in 0..1, or standardised vectors."""
-    if observation.pixels is not None:
-        dream = model.decode(states, "pixels").mean.float().clamp(0, 1)
-        return unit(observation.pixels).cpu(), dream.cpu()
-    assert observation.vector is not None
-    vector = model.likelihood("vector")
-    both = model.squash(observation.vector), model.decode(states, "vector").mean
-    truth, dream = (((x - vector.offset) / vector.scale).float().cpu() for x in both)
-    return truth, dream

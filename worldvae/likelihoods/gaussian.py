@@ -24,7 +24,7 @@ class GaussianLikelihood(nn.Module):
         ValueError: if `sigma` is not positive, or is learned and not above `floor`.
 
     Attributes:
-        offset, scale: buffers in the shape of x, which `WorldModel.calibrate` sets to statistics of the data.
+        offset, scale: buffers in the shape of x, which `Senses.calibrate` sets to statistics of the data.
 
     Reference: Rybkin et al. 2021, "Simple and Effective VAE Training with Calibrated Decoders" (learned sigma).
     """

@@ -21,7 +21,7 @@ class HeteroscedasticLikelihood(nn.Module):
         trunk: network from features to twice the first axis of x: the means, then the raw deviations.
         event_shape: shape of one x.
         sigma: the standard deviation of an untrained trunk (raw = 0).
-        offset: what an untrained trunk predicts; a buffer in the shape of x, which `WorldModel.calibrate` sets.
+        offset: what an untrained trunk predicts; a buffer in the shape of x, which `Senses.calibrate` sets.
         floor: lower bound of the deviation; without it a pixel that never changes drives the density to infinity.
 
     Raises:

@@ -67,7 +67,7 @@ class DiscretisedLogisticLikelihood(nn.Module):
         trunk: network from features to twice the first axis of x: the centres, then the raw log-scales.
         event_shape: shape of one x, which holds levels in 0..1 (bytes divided by 255).
         scale: that of an untrained trunk.
-        offset: the centre of an untrained trunk; a buffer in the shape of x, which `WorldModel.calibrate` sets.
+        offset: the centre of an untrained trunk; a buffer in the shape of x, which `Senses.calibrate` sets.
         floor: lower bound of the scale; Salimans et al. take exp(-7) in units of -1..1.
         levels: number of values an entry can have.
 

@@ -241,6 +241,12 @@ def choose_precision(config: WorldModelConfig, pixels: tuple[int, int, int] | No
     return faster_precision(device, hidden, maps)
 
 
+def autocast(config: WorldModelConfig, pixels: tuple[int, int, int] | None, device: torch.device) -> torch.autocast:
+    """Return the context in which large matrix products and convolutions run in what `choose_precision` says."""
+    narrow = choose_precision(config, pixels, device) == "bfloat16"
+    return torch.autocast(device.type, torch.bfloat16, enabled=narrow)
+
+
 def make_family(config: WorldModelConfig) -> LatentFamily:
     """Return the family of q."""
     if config.latent == "gaussian":

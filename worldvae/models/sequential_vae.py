@@ -5,39 +5,41 @@
 `encode, observe, imagine, decode, reward, continuation` are all that a planner, an actor, a film or a diagnostic knows.
 """
 
+import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
-from typing import Literal, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from worldvae.distributions import symlog
-from worldvae.likelihoods import (
-    BernoulliImageLikelihood,
-    BernoulliLikelihood,
-    DiffusionLikelihood,
-    GaussianLikelihood,
-    Rendering,
-    ScalarGaussianLikelihood,
-)
+from worldvae.likelihoods import BernoulliLikelihood, DiffusionLikelihood, ScalarGaussianLikelihood
 from worldvae.models.parts import (
     WorldModelConfig,
+    autocast,
     choose_precision,
     make_family,
-    make_frames,
     make_latents,
     make_memory,
     make_reward,
-    make_vector,
 )
-from worldvae.networks import MLP, ConvEncoder, StridedEncoder
+from worldvae.models.senses import Senses
+from worldvae.networks import MLP
 from worldvae.posteriors import Smoother
 from worldvae.priors import Ensemble
-from worldvae.types import ActionLayout, Batch, Dream, Kind, Observation, ObservationLayout, State, TensorTree
+from worldvae.types import (
+    ActionLayout,
+    Batch,
+    Dream,
+    Kind,
+    Modality,
+    Observation,
+    ObservationLayout,
+    State,
+    TensorTree,
+)
 
 Policy = Callable[[State], Float[Tensor, "batch action"]]
 
@@ -69,20 +71,11 @@ class WorldModel(nn.Module):
         self.family = make_family(config)
         latent, memory = self.family.latent_size, config.resolve("memory_size")
 
-        self.encoders = nn.ModuleDict()
-        self.decoders = nn.ModuleDict()
         features = memory + latent
         self.two_stage = config.stages == "two"
-        seen = latent if self.two_stage else features  # what a decoder reads
-        embedding = 0
-        if observation.pixels is not None:
-            encoder, self.decoders["pixels"] = make_frames(config, observation.pixels, seen)
-            self.encoders["pixels"] = encoder
-            embedding += encoder.out_features
-        if observation.vector is not None:
-            self.encoders["vector"], self.decoders["vector"] = make_vector(config, observation.vector, seen)
-            embedding += hidden
+        self.senses = Senses(observation, latent if self.two_stage else features, config)
         self.memory = make_memory(config, latent, action.size)
+        embedding = self.senses.embedding_size
         self.prior, self.posterior = make_latents(config, self.family, memory, embedding)
         self.ensemble = Ensemble(memory, self.family, hidden, config.ensemble) if config.ensemble else None
         self.smoother = Smoother(embedding, action.size, hidden) if config.context == "smooth" else None
@@ -102,7 +95,7 @@ class WorldModel(nn.Module):
     @property
     def density_kind(self) -> Kind:
         """What kind of number log p(x, z | h) is: the prior's, but a diffusion decoder knows a noisy bound at best."""
-        noisy = any(isinstance(decoder, DiffusionLikelihood) for decoder in self.decoders.values())
+        noisy = any(isinstance(decoder, DiffusionLikelihood) for decoder in self.senses.decoders.values())
         return "lower_bound" if noisy and self.prior.kind == "exact" else self.prior.kind
 
     @property
@@ -125,29 +118,11 @@ class WorldModel(nn.Module):
         Done once, before the first update: what never changes in a world then needs no learning, and the first
         gradients are about what does change, however small it is on the screen.
         """
-        if observation.pixels is not None:
-            mean = unit(observation.pixels).reshape(-1, *observation.pixels.shape[-3:]).mean(0)
-            likelihood = self.decoders["pixels"]
-            if not isinstance(likelihood, BernoulliImageLikelihood):  # which has no such thing
-                cast(Tensor, likelihood.offset).copy_(mean)
-            cast(ConvEncoder | StridedEncoder, self.encoders["pixels"]).centre.copy_(mean)
-        if observation.vector is not None:
-            rows = self.squash(observation.vector).reshape(-1, observation.vector.shape[-1])
-            vector = self.likelihood("vector")
-            vector.offset.copy_(rows.mean(0))
-            vector.scale.copy_(rows.std(0, correction=0).clamp(min=1e-2))
+        self.senses.calibrate(observation)
         if reward is not None and isinstance(self.reward_head, ScalarGaussianLikelihood):
             self.reward_head.offset.copy_(reward.mean())
             spread = reward.std(correction=0)
             self.reward_head.scale.copy_(torch.where(spread > 1e-6, spread.clamp(min=1e-2), 1.0))
-
-    def squash(self, vector: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Return observed vectors in the units that are encoded and decoded: symlog (`config.vector_symlog`)."""
-        return symlog(vector) if self.config.vector_symlog else vector
-
-    def likelihood(self, modality: str) -> GaussianLikelihood:
-        """Return the module behind `decode`, for "pixels" or "vector"."""
-        return cast(GaussianLikelihood, self.decoders[modality])  # a ModuleDict forgets the types of its parts
 
     @property
     def precision(self) -> str:
@@ -161,18 +136,20 @@ class WorldModel(nn.Module):
         as an actor. The filter of `observe` computes in float32, as do `reward` and `continuation` outside of it: the
         few rows of a step gain nothing. Every memory and the parameters of every distribution leave it as float32.
         """
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bfloat16")
+        return autocast(self.config, self.observation_layout.pixels, self.device)
+
+    def in_float32(self) -> "WorldModel":
+        """Return a copy that computes in float32 throughout, and whose parameters ask for no gradients.
+
+        A sum over pixels has no digits left in bfloat16.
+        """
+        model = copy.deepcopy(self).requires_grad_(False)
+        model.config = model.senses.config = replace(self.config, precision="float32")
+        return model
 
     def encode(self, observation: Observation) -> Float[Tensor, "*batch embedding"]:
         """Encode frames (uint8 0..255 or float 0..1) and vectors into one embedding."""
-        parts = []
-        if observation.pixels is not None:
-            with self.autocast():
-                parts.append(self.encoders["pixels"](observation.pixels).float())
-        if observation.vector is not None:
-            vector = self.likelihood("vector")
-            parts.append(self.encoders["vector"]((self.squash(observation.vector) - vector.offset) / vector.scale))
-        return torch.cat(parts, dim=-1)
+        return self.senses.encode(observation)
 
     def observe(
         self,
@@ -292,38 +269,50 @@ class WorldModel(nn.Module):
             states.append(state)
         return states, torch.stack(taken, dim=1)
 
-    def decode(self, states: State, modality: Literal["pixels", "vector"] | None = None) -> Distribution:
+    def decode(self, states: State, modality: Modality | None = None) -> Distribution:
         """Return p(x | h, z); `.mean` is `[*batch, channel, height, width]` in 0..1 for frames.
 
         Args:
             states: any leading shape.
-            modality: "pixels" or "vector" (in the units of `squash`); default: pixels where the world has them.
+            modality: "pixels" or "vector" (in the units of `Senses.squash`); default: pixels where the world has them.
         """
-        if modality is None:
-            modality = "pixels" if "pixels" in self.decoders else "vector"
-        seen = states.latent if self.two_stage else states.features
-        if modality == "pixels":
-            with self.autocast():
-                return self.decoders["pixels"](seen)  # type: ignore[no-any-return]
-        return self.decoders["vector"](seen)  # type: ignore[no-any-return]
+        return self.senses.decode(self._shown(states), modality)
 
-    @torch.no_grad()
+    def _shown(self, states: State) -> Float[Tensor, "*batch features"]:
+        """Return what the decoders read: all of the state, or the latent alone where frames are learned apart."""
+        return states.latent if self.two_stage else states.features
+
+    def log_likelihood(self, states: State, observation: Observation) -> dict[Modality, Float[Tensor, "*batch"]]:
+        """Return log p(x | h, z) in nats: of the frames and of the vectors that were observed.
+
+        Args:
+            states: any leading shape.
+            observation: of that shape, or of one that can be broadcast to it.
+        """
+        return self.senses.log_prob(self._shown(states), observation)
+
+    def in_shown_units(
+        self, states: State, observation: Observation
+    ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
+        """Return what was seen and what states decode to, in the same units: frames in 0..1, or standardised vectors.
+
+        Args:
+            states: `[*batch]`.
+            observation: `[*batch]`, too.
+        """
+        return self.senses.in_shown_units(self._shown(states), observation)
+
     def render(
         self, states: State, steps: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch *time channel height width"]:
-        """Return the sharpest frames of p(x | h, z) that there are: rendered by a diffusion decoder, else its mean.
+        """Return the sharpest frames of p(x | h, z) that there are (see `Senses.render`).
 
         Args:
-            states: `[batch, *time]`. All that follows one another begins with the same noise: detail does not flicker.
+            states: `[batch, *time]`.
             steps: strides from noise to a frame.
             generator: source of the noise, one frame for every element of the batch.
         """
-        found = self.decode(states, "pixels")
-        if not isinstance(found, Rendering):
-            return found.mean
-        shape = (*found.batch_shape[:1], *[1] * (len(found.batch_shape) - 1), *found.event_shape)
-        noise = torch.randn(shape, device=self.device, generator=generator)
-        return found.render(noise.expand_as(found.mean), steps)
+        return self.senses.render(self._shown(states), steps, generator)
 
     def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
         """Return how far the heads of the ensemble are apart about z, in its units: where the model does not know.
@@ -361,8 +350,3 @@ def _compiled_step() -> Callable[..., State]:
     copies of it.
     """
     return torch.compile(WorldModel._step, dynamic=False)
-
-
-def unit(pixels: Tensor) -> Float[Tensor, "*batch channel height width"]:
-    """Return frames as float in 0..1, whether they come as uint8 or already as float."""
-    return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels

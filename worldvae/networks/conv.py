@@ -35,7 +35,7 @@ class ConvEncoder(nn.Module):
         stages: number of stride-2 convolutions.
 
     Attributes:
-        centre: frame that is subtracted from every input; 0.5 until `WorldModel.calibrate` sets the mean frame.
+        centre: frame that is subtracted from every input; 0.5 until `Senses.calibrate` sets the mean frame.
     """
 
     centre: Tensor

@@ -71,7 +71,7 @@ class StridedEncoder(nn.Module):
         trunk: the stages.
 
     Attributes:
-        centre: frame that is subtracted from every input; 0.5 until `WorldModel.calibrate` sets the mean frame.
+        centre: frame that is subtracted from every input; 0.5 until `Senses.calibrate` sets the mean frame.
     """
 
     centre: Tensor

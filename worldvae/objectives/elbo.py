@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.models.sequential_vae import Observed, WorldModel, unit
-from worldvae.types import Batch, State, TensorTree
+from worldvae.models.sequential_vae import Observed, WorldModel
+from worldvae.types import Batch, Observation, State, TensorTree
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def elbo(
     if batch.observation.pixels is not None:
         pixels = _pixel_nats(model, batch.observation.pixels, states, decode_steps, generator)
     if batch.observation.vector is not None:
-        vector = model.decode(states, "vector").log_prob(model.squash(batch.observation.vector))
+        vector = model.log_likelihood(states, Observation(vector=batch.observation.vector))["vector"]
     if model.two_stage:  # nor do reward and continuation shape the latents
         states = State(states.memory, states.latent.detach())
     return Terms(
@@ -113,9 +113,9 @@ def _pixel_nats(
     """Return log p(x | h, z) of frames: of all, or at a random choice of rows scaled up, zero at the others."""
     size, length = frames.shape[:2]
     if not 0 < decode_steps < length:
-        return model.decode(states, "pixels").log_prob(unit(frames))
+        return model.log_likelihood(states, Observation(frames))["pixels"]
     picked = torch.randperm(size * length, generator=generator, device=frames.device)[: size * decode_steps]
-    found = model.decode(states.flatten()[picked], "pixels").log_prob(unit(frames.flatten(0, 1)[picked]))
+    found = model.log_likelihood(states.flatten()[picked], Observation(frames.flatten(0, 1)[picked]))["pixels"]
     scattered = found.new_zeros(size * length).index_put((picked,), found * (length / decode_steps))
     return scattered.view(size, length)
 

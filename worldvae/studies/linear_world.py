@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import torch
 from jaxtyping import Float64
-from torch import Tensor
+from torch import Tensor, nn
 
 from worldvae.distributions import FullGaussianFamily
 from worldvae.exact import MILD, STIFF, LinearGaussian, log_likelihood, random_episodes
@@ -208,7 +208,7 @@ def with_true_p(world: str) -> WorldModel:
     _check(world, "filter", 1, 2)
     truth = WORLDS[world]
     model = WorldModel(ObservationLayout(vector=1), ActionLayout(continuous=1), LINEAR)
-    memory, decoder, size = cast(MarkovMemory, model.memory), model.likelihood("vector"), len(truth.m0)
+    memory, decoder, size = cast(MarkovMemory, model.memory), model.senses.likelihood("vector"), len(truth.m0)
     prior = cast(BypassedMLP, cast(ParametricPrior, model.prior).net)
     trunk, least = cast(BypassedMLP, decoder.trunk), cast(FullGaussianFamily, model.family).min_std
     for part in (memory, prior, trunk):
@@ -243,11 +243,16 @@ def _learner(config: WorldModelConfig, seed: int, given: WorldModel | None, firs
     model.calibrate(first.observation)
     learner = Learner(model, OBJECTIVE, OPTIMISER)
     if given is not None:
-        for name in ("memory", "prior", "decoders"):
-            getattr(model, name).load_state_dict(getattr(given, name).state_dict())
-        q = [model.encoders, model.posterior, *([] if model.smoother is None else [model.smoother])]
+        for ours, theirs in zip(_p(model), _p(given), strict=True):
+            ours.load_state_dict(theirs.state_dict())
+        q = [model.senses.encoders, model.posterior, *([] if model.smoother is None else [model.smoother])]
         learner.optimiser = Optimiser(chain.from_iterable(part.parameters() for part in q), OPTIMISER)
     return learner
+
+
+def _p(model: WorldModel) -> tuple[nn.Module, ...]:
+    """Return the parts of p(x, z)."""
+    return model.memory, model.prior, model.senses.decoders
 
 
 @torch.no_grad()
