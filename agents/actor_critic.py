@@ -15,7 +15,7 @@ from worldvae.agents.policy import ActionDistribution, Actor
 from worldvae.config import setting
 from worldvae.distributions import check_bins
 from worldvae.likelihoods import TwoHotLikelihood
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks import MLP
 from worldvae.networks.optimiser import Optimiser, OptimiserConfig
 from worldvae.objectives import lambda_returns
@@ -100,7 +100,7 @@ class ActorCritic(nn.Module):
 
     scale: Tensor
 
-    def __init__(self, model: WorldModel, config: ActorCriticConfig | None = None) -> None:
+    def __init__(self, model: SequentialVAE, config: ActorCriticConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ActorCriticConfig()
         self._model = [model]  # in a list, so that the world model's parameters are not counted as ours
@@ -232,7 +232,7 @@ class ActorAgent(ModelAgent):
 
     name = "actor"
 
-    def __init__(self, model: WorldModel, actor: Actor) -> None:
+    def __init__(self, model: SequentialVAE, actor: Actor) -> None:
         super().__init__(model)
         self.actor = actor
 

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from worldvae.agents.agent import Agent, Carry
 from worldvae.agents.planner import PlannerAgent
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import Objective, PlanConfig, Simulator, latent_distance, plan, planner_name, state_distance
 from worldvae.planning.goals import repeated
 from worldvae.types import ActionLayout, Batch, Dream, Observation, State
 
 
 @torch.no_grad()
-def goal_state(model: WorldModel, goal: Observation) -> State:
+def goal_state(model: SequentialVAE, goal: Observation) -> State:
     """Return the likeliest state of a goal, seen as the first row of an episode.
 
     Args:
@@ -36,7 +36,7 @@ def goal_state(model: WorldModel, goal: Observation) -> State:
     return model.observe(row, mode=True).posterior[:, 0]
 
 
-def goal_probability(model: WorldModel, goal: Observation) -> Objective:
+def goal_probability(model: SequentialVAE, goal: Observation) -> Objective:
     """Return the objective sum_k log q(z_k | h_k, e_goal): would the goal's frame leave what is imagined as it is?
 
     Args:
@@ -56,14 +56,14 @@ def goal_probability(model: WorldModel, goal: Observation) -> Objective:
     return objective
 
 
-GOALS: dict[str, Callable[[WorldModel, Observation], Objective]] = {
+GOALS: dict[str, Callable[[SequentialVAE, Observation], Objective]] = {
     "distance": lambda model, goal: latent_distance(goal_state(model, goal)),
     "probability": goal_probability,
 }
 """How a world model is asked to reach an observation, by name, where nothing else is known."""
 
 
-def _embedding(model: WorldModel, goal: Observation) -> Float[Tensor, "batch embedding"]:
+def _embedding(model: SequentialVAE, goal: Observation) -> Float[Tensor, "batch embedding"]:
     embedding = model.encode(goal.to(model.device))
     if model.smoother is None:
         return embedding
@@ -85,7 +85,7 @@ class GoalAgent(PlannerAgent):
         ValueError: If the planner needs an actor.
     """
 
-    def __init__(self, model: WorldModel, config: PlanConfig, objective: Objective) -> None:
+    def __init__(self, model: SequentialVAE, config: PlanConfig, objective: Objective) -> None:
         super().__init__(model, replace(config, value=False))
         self._objective = objective
 

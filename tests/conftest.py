@@ -15,7 +15,8 @@ from hypothesis import settings
 from torch import Tensor
 
 from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
+from worldvae.objectives import ELBOConfig
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout
 
 torch.set_num_threads(1)
@@ -73,7 +74,7 @@ def generator() -> torch.Generator:
 
 
 @pytest.fixture(scope="session")
-def make_model() -> Callable[..., WorldModel]:
+def make_model() -> Callable[..., SequentialVAE]:
     """Return a maker of tiny world models in float32, whose heads and decoders do not start at zero."""
 
     def make(
@@ -83,14 +84,15 @@ def make_model() -> Callable[..., WorldModel]:
         *,
         seed: int = 0,
         awake: bool = True,
+        objective: ELBOConfig | None = None,
         **config: Any,
-    ) -> WorldModel:
+    ) -> SequentialVAE:
         numbers = {"memory_size": 16, "hidden": 16, "depth": 4, "gaussian": 4, "groups": 3, "classes": 4, "bins": 41}
         settings = WorldModelConfig(**{"size": "tiny", "precision": "float32", **numbers, **config})
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             layout = ObservationLayout(pixels, vector)
-            model = WorldModel(layout, action or ActionLayout(continuous=2), settings)
+            model = SequentialVAE(layout, action or ActionLayout(continuous=2), settings, objective)
             for parameter in model.parameters() if awake else ():
                 parameter.data.add_(0.1 * torch.randn_like(parameter))
         return model
@@ -102,7 +104,7 @@ def make_model() -> Callable[..., WorldModel]:
 def make_batch() -> Callable[..., Batch]:
     """Return a maker of random rows that fit a model; `firsts` are the times at which episodes begin."""
 
-    def make(model: WorldModel, size: int, length: int, *, seed: int = 0, firsts: tuple[int, ...] = (0,)) -> Batch:
+    def make(model: SequentialVAE, size: int, length: int, *, seed: int = 0, firsts: tuple[int, ...] = (0,)) -> Batch:
         generator = torch.Generator().manual_seed(seed)
         layout, action = model.observation_layout, model.action_layout
         pixels: Tensor | None = None
@@ -124,10 +126,10 @@ def make_batch() -> Callable[..., Batch]:
 
 
 @pytest.fixture(scope="session")
-def feed_noise() -> Callable[[WorldModel, list[Tensor]], None]:
+def feed_noise() -> Callable[[SequentialVAE, list[Tensor]], None]:
     """Return a function that makes a model use given latent noise (`[time, batch, noise]`, one entry per call)."""
 
-    def feed(model: WorldModel, queue: list[Tensor]) -> None:
+    def feed(model: SequentialVAE, queue: list[Tensor]) -> None:
         def noise(shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None) -> Tensor:
             drawn = queue.pop(0)
             assert drawn.shape[:-1] == shape

@@ -8,7 +8,8 @@ from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationL
 
 if TYPE_CHECKING:
     from worldvae.models.parts import WorldModelConfig
-    from worldvae.models.sequential_vae import WorldModel
+    from worldvae.models.sequential_vae import SequentialVAE
+    from worldvae.models.sequential_vae import SequentialVAE as WorldModel
     from worldvae.models.static_vae import VAE
     from worldvae.planning import plan
     from worldvae.runs.run import Run, load
@@ -19,15 +20,17 @@ _LAZY = {
     "load": "worldvae.runs.run",
     "Run": "worldvae.runs.run",
     "RunConfig": "worldvae.runs.settings",
+    "SequentialVAE": "worldvae.models.sequential_vae",
     "Trainer": "worldvae.training.trainer",
     "VAE": "worldvae.models.static_vae",
-    "WorldModel": "worldvae.models.sequential_vae",
     "WorldModelConfig": "worldvae.models.parts",
     "envs": "worldvae.envs",
     "agents": "worldvae.agents",
     "plan": "worldvae.planning",
     "planning": "worldvae.planning",
 }
+# Who writes `wv.WorldModel(...)` wants one to be made; what all of them are is the protocol in models/world_model.py.
+_OTHER_NAMES = {"WorldModel": "SequentialVAE"}
 
 __all__ = [
     "VAE",
@@ -38,6 +41,7 @@ __all__ = [
     "ObservationLayout",
     "Run",
     "RunConfig",
+    "SequentialVAE",
     "State",
     "Trainer",
     "UserError",
@@ -50,6 +54,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     """Import what needs Gymnasium, rich or a config reader only when it is asked for."""
+    name = _OTHER_NAMES.get(name, name)
     if name in _LAZY:
         module = import_module(_LAZY[name])
         return module if _LAZY[name] == f"worldvae.{name}" else getattr(module, name)

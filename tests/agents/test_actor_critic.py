@@ -12,17 +12,17 @@ from torch import Tensor
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.agents.actor_critic import frozen
 from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import lambda_returns
 from worldvae.types import ActionLayout, Dream, ObservationLayout, State
 
-Maker = Callable[..., WorldModel]
+Maker = Callable[..., SequentialVAE]
 LAYOUTS = [ActionLayout(2), ActionLayout(0, (3,)), ActionLayout(0, (3, 2)), ActionLayout(1, (3,))]
 SHORT = ActorCriticConfig(horizon=3, starts=0, hidden=8, layers=1, bins=41)
 
 
-class Bandit(WorldModel):
+class Bandit(SequentialVAE):
     """A world that never moves, and whose reward depends on the action that was just taken."""
 
     def __init__(self, action: ActionLayout, reward: Callable[[Tensor], Tensor]) -> None:
@@ -42,7 +42,7 @@ class Bandit(WorldModel):
         return self.dreams[-1]
 
 
-def starts(model: WorldModel, number: int = 6, seed: int = 0) -> State:
+def starts(model: SequentialVAE, number: int = 6, seed: int = 0) -> State:
     features = torch.randn(number, model.feature_size, generator=torch.Generator().manual_seed(seed))
     return State(features[:, : model.memory.size], features[:, model.memory.size :])
 

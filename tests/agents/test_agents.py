@@ -10,13 +10,13 @@ from torch import Tensor
 
 from worldvae.agents import ActorAgent, Agent, Carry, ModelAgent, PlannerAgent, RandomAgent
 from worldvae.agents.policy import Actor
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import CEMConfig, GradientConfig, GuidedConfig, ICEMConfig, PlanConfig, TreeConfig
 from worldvae.types import ActionLayout, Batch, Observation
 
-Maker = Callable[..., WorldModel]
+Maker = Callable[..., SequentialVAE]
 Rows = Callable[..., Batch]
-Feed = Callable[[WorldModel, list[Tensor]], None]
+Feed = Callable[[SequentialVAE, list[Tensor]], None]
 
 LAYOUTS = [ActionLayout(2), ActionLayout(0, (3,)), ActionLayout(0, (3, 2)), ActionLayout(1, (3,))]
 CEM = CEMConfig(horizon=3, candidates=12, elites=3, iterations=2)
@@ -30,7 +30,7 @@ layouts = pytest.mark.parametrize("layout", LAYOUTS, ids=repr)
 names = pytest.mark.parametrize("name", ["cem", "actor"])
 
 
-def make_agent(name: str, model: WorldModel, noise: float = 0.3) -> ModelAgent:
+def make_agent(name: str, model: SequentialVAE, noise: float = 0.3) -> ModelAgent:
     torch.manual_seed(0)
     actor = Actor(model.feature_size, model.action_layout, 8, 1)
     for parameter in actor.parameters():

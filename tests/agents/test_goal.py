@@ -8,18 +8,18 @@ import torch
 
 from tests.planning.test_goals import dream
 from worldvae.agents import GOALS, goal_probability, goal_state
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import CEMConfig, GradientConfig, plan
 from worldvae.types import Observation
 
 
-def frames(model: WorldModel, number: int, seed: int = 0) -> Observation:
+def frames(model: SequentialVAE, number: int, seed: int = 0) -> Observation:
     assert model.observation_layout.pixels is not None
     shape = (number, *model.observation_layout.pixels)
     return Observation(torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)))
 
 
-def test_the_state_of_a_goal_is_that_of_a_first_row(make_model: Callable[..., WorldModel]) -> None:
+def test_the_state_of_a_goal_is_that_of_a_first_row(make_model: Callable[..., SequentialVAE]) -> None:
     model = make_model(memory="markov")
     goal = frames(model, 3)
     found = goal_state(model, goal)
@@ -29,7 +29,7 @@ def test_the_state_of_a_goal_is_that_of_a_first_row(make_model: Callable[..., Wo
     assert torch.equal(goal_state(model, goal[1:2]).latent, goal_state(model, goal[1:2]).latent)
 
 
-def test_the_probability_is_that_of_the_posterior_given_the_goal(make_model: Callable[..., WorldModel]) -> None:
+def test_the_probability_is_that_of_the_posterior_given_the_goal(make_model: Callable[..., SequentialVAE]) -> None:
     model = make_model()
     goal, generator = frames(model, 2), torch.Generator().manual_seed(0)
     memory, latent = (torch.randn(6, 4, size, generator=generator) for size in (model.memory.size, 4))
@@ -58,7 +58,7 @@ PARTS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("parts", PARTS, ids=lambda parts: "-".join(parts.values()))
 @pytest.mark.parametrize("objective", list(GOALS))
 def test_goals_are_planned_for_with_all_parts(
-    make_model: Callable[..., WorldModel], parts: dict[str, Any], objective: str
+    make_model: Callable[..., SequentialVAE], parts: dict[str, Any], objective: str
 ) -> None:
     """Each of a batch is planned for its own goal: as it is alone, to rounding error."""
     model = make_model(**parts)
@@ -73,7 +73,7 @@ def test_goals_are_planned_for_with_all_parts(
 
 
 @pytest.mark.parametrize("objective", list(GOALS))
-def test_goals_can_be_climbed_to(make_model: Callable[..., WorldModel], objective: str) -> None:
+def test_goals_can_be_climbed_to(make_model: Callable[..., SequentialVAE], objective: str) -> None:
     model = make_model(memory="markov")
     state, judge = goal_state(model, frames(model, 2, seed=1)), GOALS[objective](model, frames(model, 2))
     values = [

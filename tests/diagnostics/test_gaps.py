@@ -13,8 +13,7 @@ from worldvae.distributions import GaussianFamily, kl
 from worldvae.exact import MILD, AffineChain
 from worldvae.memory import Memory
 from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel
-from worldvae.objectives import elbo
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.priors import Prior
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State
@@ -71,9 +70,9 @@ class Answers(AmortisedPosterior):
         return torch.where(memory[..., 3:] > 1, then, first)
 
 
-def exact_model(first: tuple[Tensor, ...], then: tuple[Tensor, ...]) -> WorldModel:
+def exact_model(first: tuple[Tensor, ...], then: tuple[Tensor, ...]) -> SequentialVAE:
     config = WorldModelConfig(size="tiny", vector_symlog=False, precision="float32", memory_size=4, gaussian=2)
-    model = WorldModel(ObservationLayout(None, 1), ActionLayout(continuous=1), config)
+    model = SequentialVAE(ObservationLayout(None, 1), ActionLayout(continuous=1), config)
     model.memory, model.prior, model.posterior = Whole(), Dynamics(2), Answers(first, then)
     model.senses.encoders["vector"] = nn.Identity()
     decoder = model.senses.likelihood("vector")
@@ -159,7 +158,7 @@ def test_a_filter_that_allows_for_what_may_come_beats_one_that_lives_for_the_mom
     assert found.amortisation == pytest.approx(fitted - encoder) and found.decoder_calls == 3 * 60 * 2 + 4 * 64
 
 
-def slices_of(model: WorldModel, rows: Batch, number: int = 4, length: int = 4, seed: int = 0) -> Slices:
+def slices_of(model: SequentialVAE, rows: Batch, number: int = 4, length: int = 4, seed: int = 0) -> Slices:
     observed = model.observe(rows, generator=torch.Generator().manual_seed(1)).detach()
     valid = torch.ones_like(rows.is_first)
     return pick_slices(model, rows, valid, observed, number, length, torch.Generator().manual_seed(seed))
@@ -214,7 +213,7 @@ def test_without_offsets_it_is_the_bound_of_training(make_model, make_batch, fee
     asked = MovedBound(model, slices)
     noise = asked.noise(1, torch.Generator().manual_seed(2))
     feed_noise(model, [noise[0].transpose(0, 1)])
-    terms = elbo(model, slices.rows, model.observe(slices.rows, slices.state, slices.action))
+    terms = model.elbo(slices.rows, model.observe(slices.rows, slices.state, slices.action))
     found = asked.bound(torch.zeros(asked.shape), noise)[0]
     torch.testing.assert_close(found, terms.pixels + terms.vector - terms.kl_dynamics, rtol=1e-5, atol=1e-4)
     whole, weights = asked.measure(torch.zeros(asked.shape), noise)

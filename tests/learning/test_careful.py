@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.planning import CEMConfig, RiskConfig, discounted_return, plan
@@ -36,7 +36,7 @@ def drives(number: int, length: int, generator: torch.Generator) -> Batch:
     return Batch(Observation(vector=speed[..., None]), throttle[..., None], reward, torch.zeros_like(first), first)
 
 
-def learned(seed: int) -> tuple[WorldModel, float]:
+def learned(seed: int) -> tuple[SequentialVAE, float]:
     """Return a model of 256 drives, and what its heads disagree by on them (less in 99 of 100 states)."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
@@ -54,9 +54,10 @@ def learned(seed: int) -> tuple[WorldModel, float]:
         vector_sigma_learned=False,
         precision="float32",
     )
-    model, data = WorldModel(ObservationLayout(vector=1), ActionLayout(1), config), drives(256, 8, generator)
+    layouts, data = (ObservationLayout(vector=1), ActionLayout(1)), drives(256, 8, generator)
+    model = SequentialVAE(*layouts, config, ELBOConfig(free_nats=0.0))
     model.calibrate(data.observation)
-    learner = Learner(model, ELBOConfig(free_nats=0.0), OptimiserConfig(learning_rate=3e-3, final=0.1))
+    learner = Learner(model, OptimiserConfig(learning_rate=3e-3, final=0.1))
     for update in range(UPDATES):
         learner.update(data[torch.randint(256, (32,), generator=generator)], generator, update / UPDATES)
     with torch.no_grad():
@@ -65,7 +66,7 @@ def learned(seed: int) -> tuple[WorldModel, float]:
 
 
 @torch.no_grad()
-def start(model: WorldModel) -> State:
+def start(model: SequentialVAE) -> State:
     first = Batch(
         Observation(vector=torch.full((1, 1, 1), START)),
         torch.zeros(1, 1, 1),

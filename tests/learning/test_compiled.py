@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel, _compiled_step
+from worldvae.models.sequential_vae import SequentialVAE, _compiled_step
 from worldvae.types import ActionLayout, ObservationLayout
 
 
@@ -15,12 +15,12 @@ from worldvae.types import ActionLayout, ObservationLayout
 @pytest.mark.skipif(shutil.which("g++") is None, reason="needs a C++ compiler")
 def test_a_compiled_dream_is_the_plain_one_and_follows_the_weights_of_a_copy() -> None:
     layouts = ObservationLayout(None, 3), ActionLayout(2, ())
-    plain = WorldModel(*layouts, WorldModelConfig(size="tiny", precision="float32"))
-    compiled = WorldModel(*layouts, WorldModelConfig(size="tiny", precision="float32", compile=True))
+    plain = SequentialVAE(*layouts, WorldModelConfig(size="tiny", precision="float32"))
+    compiled = SequentialVAE(*layouts, WorldModelConfig(size="tiny", precision="float32", compile=True))
     compiled.load_state_dict(plain.state_dict())
     actions = torch.randn(4, 6, 2, generator=torch.Generator().manual_seed(1))
 
-    def dream(model: WorldModel) -> torch.Tensor:
+    def dream(model: SequentialVAE) -> torch.Tensor:
         with torch.no_grad():
             return model.imagine(model.initial(4), actions, generator=torch.Generator().manual_seed(0)).states.features
 

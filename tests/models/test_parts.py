@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from worldvae.models.parts import PRIORS, WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import OptimiserConfig
-from worldvae.objectives import ELBOConfig, elbo
+from worldvae.objectives import ELBOConfig
 from worldvae.training.learner import Learner
 
 OTHERS = [
@@ -38,10 +38,10 @@ CHOICES = [*({"prior": prior} for prior in PRIORS), *OTHERS]
 
 @pytest.mark.parametrize("choice", CHOICES, ids=str)
 def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str]) -> None:
-    model: WorldModel = make_model((1, 16, 16), vector=3, depth=4, **choice)
+    model: SequentialVAE = make_model((1, 16, 16), vector=3, depth=4, objective=ELBOConfig(free_nats=0.0), **choice)
     rows = make_batch(model, 4, 6)
     model.calibrate(rows.observation)
-    learner = Learner(model, ELBOConfig(free_nats=0.0), OptimiserConfig(learning_rate=3e-3, warmup=0))
+    learner = Learner(model, OptimiserConfig(learning_rate=3e-3, warmup=0))
     generator = torch.Generator().manual_seed(0)
     losses = []
     for _ in range(12):
@@ -87,16 +87,16 @@ def test_what_does_not_fit_is_refused(choice: dict[str, object], words: str) -> 
 
 
 def test_no_perceptron_of_a_plain_model_is_normalised(make_model) -> None:
-    model: WorldModel = make_model((1, 16, 16), vector=3, depth=4, plain=True, trunk="strided")
+    model: SequentialVAE = make_model((1, 16, 16), vector=3, depth=4, plain=True, trunk="strided")
     normalised = [name for name, part in model.named_modules() if isinstance(part, nn.LayerNorm | nn.SiLU)]
     convolutions = ("senses.encoders.pixels", "senses.decoders.pixels")
     assert normalised and all(name.startswith(convolutions) for name in normalised)
 
 
 def test_in_two_stages_the_dynamics_learn_on_latents_that_they_do_not_shape(make_model, make_batch) -> None:
-    model: WorldModel = make_model((1, 16, 16), vector=3, depth=4, stages="two", prior="mixture")
+    model: SequentialVAE = make_model((1, 16, 16), vector=3, depth=4, stages="two", prior="mixture")
     rows = make_batch(model, 4, 6)
-    terms = elbo(model, rows, model.observe(rows, generator=torch.Generator().manual_seed(0)))
+    terms = model.elbo(rows, model.observe(rows, generator=torch.Generator().manual_seed(0)))
     vae = [*model.senses.encoders.parameters(), *model.posterior.parameters()]
     for term in (terms.kl_dynamics, terms.reward, terms.continuation):
         found = torch.autograd.grad(term.sum(), vae, allow_unused=True, retain_graph=True)

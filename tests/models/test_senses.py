@@ -8,10 +8,10 @@ import torch
 from worldvae.distributions import symlog
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.senses import Senses, unit
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.types import Batch, Observation, ObservationLayout
 
-Maker = Callable[..., WorldModel]
+Maker = Callable[..., SequentialVAE]
 Rows = Callable[..., Batch]
 
 

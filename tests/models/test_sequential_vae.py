@@ -12,12 +12,12 @@ from torch import Tensor
 from worldvae.distributions import symlog
 from worldvae.models.parts import SIZES, WorldModelConfig
 from worldvae.models.senses import unit
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State
 
-Maker = Callable[..., WorldModel]
+Maker = Callable[..., SequentialVAE]
 Rows = Callable[..., Batch]
-Feed = Callable[[WorldModel, list[Tensor]], None]
+Feed = Callable[[SequentialVAE, list[Tensor]], None]
 
 PARTS = [(memory, latent) for memory in ("gru", "block_gru") for latent in ("gaussian", "categorical")]
 PARTS += [("markov", "gaussian"), ("transformer", "gaussian")]
@@ -25,7 +25,7 @@ parts = pytest.mark.parametrize(("memory", "latent"), PARTS)
 few = settings(max_examples=12, deadline=None)
 
 
-def noise_of(model: WorldModel, length: int, size: int, seed: int = 0) -> Tensor:
+def noise_of(model: SequentialVAE, length: int, size: int, seed: int = 0) -> Tensor:
     return type(model.family).noise(model.family, (length, size), model.device, torch.Generator().manual_seed(seed))
 
 
@@ -287,7 +287,7 @@ def test_a_world_of_vectors_only(make_model: Maker, make_batch: Rows, generator:
 def test_every_size_constructs(memory: str, latent: str, size: str) -> None:
     config = WorldModelConfig(size=size, memory=memory, latent=latent)
     with torch.device("meta"):
-        model = WorldModel(ObservationLayout((3, 64, 64), 4), ActionLayout(2, (3,)), config)
+        model = SequentialVAE(ObservationLayout((3, 64, 64), 4), ActionLayout(2, (3,)), config)
     numbers = SIZES[size]
     assert model.memory.size == numbers.memory
     expected = numbers.gaussian if latent == "gaussian" else numbers.groups * numbers.classes
@@ -299,7 +299,7 @@ def test_every_size_constructs(memory: str, latent: str, size: str) -> None:
 def test_a_real_tiny_model_runs_in_bfloat16(make_batch: Rows, memory: str, latent: str) -> None:
     torch.manual_seed(0)
     config = WorldModelConfig(size="tiny", memory=memory, latent=latent)
-    model = WorldModel(ObservationLayout((3, 32, 48)), ActionLayout(0, (3,)), config)
+    model = SequentialVAE(ObservationLayout((3, 32, 48)), ActionLayout(0, (3,)), config)
     rows = make_batch(model, 2, 3)
     generator = torch.Generator().manual_seed(0)
     observed = model.observe(rows, generator=generator)

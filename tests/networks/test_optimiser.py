@@ -8,7 +8,7 @@ from torch import nn
 
 from worldvae.errors import Diverged
 from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks import TRUNKS, hasten
 from worldvae.networks.optimiser import PATIENCE, Optimiser, OptimiserConfig
 from worldvae.types import ActionLayout, Observation, ObservationLayout, State
@@ -87,14 +87,14 @@ def test_a_step_is_that_of_plain_adam_whatever_lies_how_in_memory(trunk: str) ->
     """The fused step walks memory: a gradient that lies otherwise than its parameter would be applied scrambled."""
     config = WorldModelConfig(size="tiny", trunk=trunk, precision="float32")
     layouts = (ObservationLayout((3, 64, 64)), ActionLayout(1))
-    fused, plain = WorldModel(*layouts, config), WorldModel(*layouts, config)
+    fused, plain = SequentialVAE(*layouts, config), SequentialVAE(*layouts, config)
     for parameter in fused.parameters():  # painting has begun: with the last layer at zero, nothing behind it learns
         torch.nn.init.normal_(parameter, std=0.1)
     plain.load_state_dict(fused.state_dict())
     features = torch.randn(2, fused.feature_size)
     frames = torch.rand(2, 3, 64, 64)
 
-    def loss(model: WorldModel) -> torch.Tensor:
+    def loss(model: SequentialVAE) -> torch.Tensor:
         state = State(features[:, : model.memory.size], features[:, model.memory.size :])
         embedded = model.encode(Observation(pixels=frames))
         return (model.decode(state, "pixels").mean - frames).square().sum() + embedded.square().sum()

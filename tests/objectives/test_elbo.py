@@ -12,11 +12,11 @@ from torch.distributions import MultivariateNormal
 
 from worldvae.distributions import IsotropicGaussian, kl, symexp, symlog
 from worldvae.models.senses import unit
-from worldvae.models.sequential_vae import Observed, WorldModel
-from worldvae.objectives import ELBOConfig, Terms, elbo, elbo_loss
+from worldvae.models.sequential_vae import Inferred, SequentialVAE
+from worldvae.objectives import ELBOConfig, Terms, elbo_loss
 from worldvae.types import Batch, Observation, State
 
-Maker = Callable[..., WorldModel]
+Maker = Callable[..., SequentialVAE]
 Rows = Callable[..., Batch]
 
 
@@ -32,7 +32,7 @@ def test_every_term_is_its_definition_and_keeps_batch_and_time(
     model = make_model((1, 8, 12), vector=3, latent=latent)
     rows = make_batch(model, 2, 5)
     observed = model.observe(rows, generator=generator)
-    found = elbo(model, rows, observed)
+    found = model.elbo(rows, observed)
     states, seen = observed.posterior, rows.observation
     assert seen.pixels is not None and seen.vector is not None
     q, p = model.posterior.distribution(observed.parameters), model.prior(states.memory)
@@ -56,7 +56,7 @@ def test_every_term_is_its_definition_and_keeps_batch_and_time(
 def test_an_absent_modality_has_no_term(make_model: Maker, make_batch: Rows, generator: torch.Generator) -> None:
     model = make_model(None, vector=3)
     rows = make_batch(model, 2, 3)
-    found = elbo(model, rows, model.observe(rows, generator=generator))
+    found = model.elbo(rows, model.observe(rows, generator=generator))
     assert found.pixels is None and found.vector is not None
     assert found.bound.shape == (2, 3)
     assert torch.isfinite(elbo_loss(found, ELBOConfig()))
@@ -70,7 +70,7 @@ def test_decoding_is_exact_when_every_step_is_picked(
     rows = make_batch(model, 3, 6)
     observed = model.observe(rows, generator=generator)
     full = model.decode(observed.posterior).log_prob(unit(rows.observation.pixels))  # type: ignore[arg-type]
-    assert torch.allclose(elbo(model, rows, observed, decode_steps, generator).pixels, full, atol=1e-3)  # type: ignore[arg-type]
+    assert torch.allclose(model.elbo(rows, observed, decode_steps, generator).pixels, full, atol=1e-3)  # type: ignore[arg-type]
 
 
 def test_decoding_a_subset_is_unbiased(make_model: Maker, make_batch: Rows, generator: torch.Generator) -> None:
@@ -78,8 +78,8 @@ def test_decoding_a_subset_is_unbiased(make_model: Maker, make_batch: Rows, gene
     rows = make_batch(model, 3, 6)
     with torch.no_grad():
         observed = model.observe(rows, generator=generator)
-        full = elbo(model, rows, observed).pixels
-        draws = [elbo(model, rows, observed, 2, generator).pixels for _ in range(300)]
+        full = model.elbo(rows, observed).pixels
+        draws = [model.elbo(rows, observed, 2, generator).pixels for _ in range(300)]
     assert full is not None
     found = torch.stack([draw for draw in draws if draw is not None])
     assert bool(((found != 0).sum((1, 2)) == 3 * 2).all())  # two of six steps a slice, on average
@@ -93,7 +93,7 @@ def test_the_same_seed_picks_the_same_frames(make_model: Maker, make_batch: Rows
     model = make_model()
     rows = make_batch(model, 2, 6)
     observed = model.observe(rows, generator=torch.Generator().manual_seed(0))
-    picks = [elbo(model, rows, observed, 2, torch.Generator().manual_seed(s)).pixels for s in (1, 1, 2)]
+    picks = [model.elbo(rows, observed, 2, torch.Generator().manual_seed(s)).pixels for s in (1, 1, 2)]
     assert torch.equal(picks[0], picks[1])  # type: ignore[arg-type]
     assert not torch.equal(picks[0], picks[2])  # type: ignore[arg-type]
 
@@ -108,7 +108,7 @@ def test_each_kl_reaches_one_side_only(
     q = torch.randn(2, 3, model.family.parameter_size, requires_grad=True)
     p = torch.randn(2, 3, model.family.parameter_size, requires_grad=True)
     monkeypatch.setattr(model.prior, "parameters_at", lambda memory: p)
-    found = elbo(model, rows, Observed(states, q))
+    found = model.elbo(rows, Inferred(states, q))
     to_q, to_p = torch.autograd.grad(found.kl_dynamics.sum(), [q, p], allow_unused=True, retain_graph=True)
     assert to_q is None and bool((to_p.abs().amax(-1) > 0).all())
     to_q, to_p = torch.autograd.grad(found.kl_representation.sum(), [q, p], allow_unused=True)
@@ -118,7 +118,7 @@ def test_each_kl_reaches_one_side_only(
 def test_the_loss_reaches_every_parameter(make_model: Maker, make_batch: Rows, generator: torch.Generator) -> None:
     model = make_model((1, 8, 12), vector=3)
     rows = make_batch(model, 2, 5)
-    loss = elbo_loss(elbo(model, rows, model.observe(rows, generator=generator)), ELBOConfig(free_nats=0.0))
+    loss = elbo_loss(model.elbo(rows, model.observe(rows, generator=generator)), ELBOConfig(free_nats=0.0))
     names, parameters = zip(*model.named_parameters(), strict=True)
     for name, gradient in zip(names, torch.autograd.grad(loss, parameters, allow_unused=True), strict=True):
         assert gradient is not None and float(gradient.abs().max()) > 0, name
@@ -164,7 +164,7 @@ def test_free_nats_are_on_the_sum_over_latents(
     deviation = float(model.family(p).stddev[0, 0, 0])
     q = torch.cat([torch.full((1, 2, 4), deviation), torch.zeros(1, 2, 4)], -1)  # one deviation off: 1/2 nat each
     monkeypatch.setattr(model.prior, "parameters_at", lambda memory: p)
-    found = elbo(model, rows, Observed(states, q))
+    found = model.elbo(rows, Inferred(states, q))
     assert torch.allclose(found.kl_dynamics, torch.full((1, 2), 2.0), atol=1e-4)
 
 
@@ -206,9 +206,9 @@ def test_with_the_exact_posterior_the_bound_is_the_log_likelihood(
     seen = Observation(vector=symexp(x).expand(*shape, 2))
     rows = Batch(seen, torch.zeros(*shape, 2), torch.zeros(shape), no, ~no)
     monkeypatch.setattr(model.prior, "parameters_at", lambda memory: p.expand(*shape, 2))
-    observed = Observed(State(torch.zeros(*shape, 16), latent), q.expand(*shape, 2))
+    observed = Inferred(State(torch.zeros(*shape, 16), latent), q.expand(*shape, 2))
     with torch.no_grad():
-        found = elbo(model, rows, observed)
+        found = model.elbo(rows, observed)
     draws: Tensor = (found.bound - found.reward - found.continuation).flatten()
     exact = MultivariateNormal(offset, scale**2 * torch.outer(weight, weight) + noise**2 * torch.eye(2)).log_prob(x)
     assert abs(float(draws.mean() - exact)) < 4 * float(draws.std()) / math.sqrt(number)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import (
     CEMConfig,
     Draws,
@@ -127,7 +127,7 @@ def test_equal_problems_are_planned_alike_without_keys_and_independently_with_th
 
 @pytest.mark.parametrize("config", [CONFIGS["cem"], CONFIGS["guided"]], ids=["cem", "guided"])
 def test_a_world_model_plans_alike_in_every_batch_to_rounding_error(
-    make_model: Callable[..., WorldModel], config: PlanConfig
+    make_model: Callable[..., SequentialVAE], config: PlanConfig
 ) -> None:
     model = make_model(action=LAYOUT)
     generator = torch.Generator().manual_seed(0)

@@ -15,7 +15,7 @@ from torch import Tensor
 from worldvae.config import dump_config, load_config
 from worldvae.envs import EnvConfig
 from worldvae.errors import UserError
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import (
     CEMConfig,
     Draws,
@@ -308,7 +308,7 @@ def test_impossible_numbers_are_refused(numbers: dict[str, Any], message: str) -
         RiskConfig(**numbers)
 
 
-def test_what_the_model_cannot_say_is_not_asked_of_it(make_model: Callable[..., WorldModel]) -> None:
+def test_what_the_model_cannot_say_is_not_asked_of_it(make_model: Callable[..., SequentialVAE]) -> None:
     assert isinstance(Drift(), Uncertain) and not isinstance(Sure(), Uncertain)
     config = CEMConfig(**SEARCH)
     for risk in (RiskConfig(trust=1.0), RiskConfig(disagreement=1.0)):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.posteriors import Smoother
 from worldvae.types import Batch
 
@@ -149,9 +149,9 @@ def test_it_keeps_the_type_of_the_embedding_under_autocast() -> None:
 @given(first=st.integers(1, 4), second=st.integers(1, 4), t=st.integers(0, 7))
 @settings(max_examples=12, deadline=None)
 def test_the_posterior_of_a_world_model_reads_the_later_actions_of_its_episode(
-    make_model: Callable[..., WorldModel],
+    make_model: Callable[..., SequentialVAE],
     make_batch: Callable[..., Batch],
-    feed_noise: Callable[[WorldModel, list[Tensor]], None],
+    feed_noise: Callable[[SequentialVAE, list[Tensor]], None],
     first: int,
     second: int,
     t: int,

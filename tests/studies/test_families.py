@@ -15,7 +15,7 @@ from PIL import Image
 from tests.test_commands import SMALL, call, complain
 from worldvae.evaluation.held_out import held_out_rows
 from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.runs.run import Run, load
 from worldvae.studies import families
 from worldvae.studies.families import bound, bound_kind
@@ -161,7 +161,7 @@ def test_why_a_training_ended(tmp_path: Path) -> None:
 )
 def test_the_kind_of_a_bound(settings: dict[str, str], kind: str) -> None:
     config = WorldModelConfig(size="tiny", **settings)  # type: ignore[arg-type]
-    model = WorldModel(ObservationLayout((3, 16, 16), None), ActionLayout(1, ()), config)
+    model = SequentialVAE(ObservationLayout((3, 16, 16), None), ActionLayout(1, ()), config)
     assert bound_kind(model) == kind
     assert (model.density_kind == "exact") == (not settings)
 

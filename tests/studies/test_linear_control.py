@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
-from worldvae.models.sequential_vae import Observed, WorldModel
+from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.studies.linear_control import (
     Dice,
     Expected,
@@ -27,7 +27,7 @@ from worldvae.types import ActionLayout, Batch, Dream, ObservationLayout, State
 pytestmark = pytest.mark.usefixtures("unchecked")
 
 
-class TrueModel(WorldModel):
+class TrueModel(SequentialVAE):
     """The world itself behind the two verbs of a controller: the Kalman filter, and what is to be expected."""
 
     def __init__(self) -> None:
@@ -41,10 +41,10 @@ class TrueModel(WorldModel):
         generator: torch.Generator | None = None,
         *,
         mode: bool = False,
-    ) -> Observed:
+    ) -> Inferred:
         assert batch.observation.vector is not None and mode
         known = kalman_filter(STIFF, batch.observation.vector.double(), REACH * batch.action.double()).mean
-        return Observed(State(known.float(), known[..., :0].float()), known.float())
+        return Inferred(State(known.float(), known[..., :0].float()), known.float())
 
     def imagine(
         self,
@@ -108,11 +108,11 @@ def test_rewards_arrive_with_the_state_that_an_action_led_to(generator: torch.Ge
 
 
 @pytest.fixture(scope="module")
-def untrained() -> WorldModel:
+def untrained() -> SequentialVAE:
     return learn_linear_world("stiff", "smooth", 1, parts=PARTS, batch=2, episodes=2, samples=1).model
 
 
-def test_a_belief_reads_all_rows_so_far_and_no_sample(untrained: WorldModel) -> None:
+def test_a_belief_reads_all_rows_so_far_and_no_sample(untrained: SequentialVAE) -> None:
     plant = Plant(STIFF, torch.zeros(2, 2, dtype=torch.float64), torch.ones(2, 1, dtype=torch.float64))
     for _ in range(3):
         plant.step(torch.full((2, 1), 0.5, dtype=torch.float64), torch.zeros(2, 2).double(), torch.zeros(2, 1).double())
@@ -122,13 +122,13 @@ def test_a_belief_reads_all_rows_so_far_and_no_sample(untrained: WorldModel) -> 
     assert not torch.equal(state.features, believe(untrained, plant).features)
 
 
-def test_what_is_expected_has_no_noise(untrained: WorldModel, generator: torch.Generator) -> None:
+def test_what_is_expected_has_no_noise(untrained: SequentialVAE, generator: torch.Generator) -> None:
     start = State(torch.randn(3, 8), torch.randn(3, 2), torch.ones(3, 1))
     first, again = (Expected(untrained).imagine(start, torch.zeros(3, 4, 1), generator=generator) for _ in range(2))
     assert torch.equal(first.states.latent, again.states.latent)
 
 
-def test_rewards_are_learned_and_nothing_else(untrained: WorldModel, generator: torch.Generator) -> None:
+def test_rewards_are_learned_and_nothing_else(untrained: SequentialVAE, generator: torch.Generator) -> None:
     rows = rewarded_episodes(STIFF, 64, generator)
     model = deepcopy(untrained)
     learn_rewards(model, rows, 80, generator)
@@ -142,7 +142,7 @@ def test_rewards_are_learned_and_nothing_else(untrained: WorldModel, generator: 
     assert errors[0] < 0.9 * errors[1]
 
 
-def test_what_is_played_is_paid_for(untrained: WorldModel) -> None:
+def test_what_is_played_is_paid_for(untrained: SequentialVAE) -> None:
     rows = play(untrained, "stiff", "icem", episodes=4, noise=0.5)
     assert rows.observation.vector is not None and rows.observation.vector.shape == (4, 50, 1)
     assert bool((rows.reward[:, 0] == 0).all())
@@ -151,7 +151,7 @@ def test_what_is_played_is_paid_for(untrained: WorldModel) -> None:
     assert torch.equal(rows.action[:, -1], torch.zeros(4, 1))
 
 
-def test_a_model_adapts_to_what_was_played(untrained: WorldModel, generator: torch.Generator) -> None:
+def test_a_model_adapts_to_what_was_played(untrained: SequentialVAE, generator: torch.Generator) -> None:
     rows = rewarded_episodes(STIFF, 4, generator)
     models = [deepcopy(untrained) for _ in range(2)]
     for model, played in zip(models, (rows, rows.map(lambda x: x[:2])), strict=True):

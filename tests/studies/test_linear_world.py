@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldvae.exact import MILD, bound, filtering_chain, log_likelihood, random_episodes, smoothing_chain
 from worldvae.exact.kalman import update
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.studies.linear_world import (
     REACH,
     WORLDS,
@@ -27,7 +27,7 @@ def short(**changed: object) -> LinearWorldResult:
 
 
 @torch.no_grad()
-def true_filter(world: str, gain: Tensor, covariance: Tensor) -> WorldModel:
+def true_filter(world: str, gain: Tensor, covariance: Tensor) -> SequentialVAE:
     """Return a model with the world's own p and q = N((I - K C) h + K x, S)."""
     model = with_true_p(world)
     model.smoother = None

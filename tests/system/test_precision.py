@@ -12,7 +12,7 @@ from torch import Tensor
 import worldvae as wv
 from worldvae.config import load_config
 from worldvae.errors import UserError
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import CEMConfig, discounted_return
 from worldvae.runs.run import create
 from worldvae.runs.settings import RunConfig
@@ -113,7 +113,7 @@ def test_the_word_of_earlier_versions_is_answered() -> None:
 
 @pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
 def test_whoever_imagines_does_so_in_the_models_precision(
-    chosen: str, make_model: Callable[..., WorldModel], make_batch: Callable[..., Batch]
+    chosen: str, make_model: Callable[..., SequentialVAE], make_batch: Callable[..., Batch]
 ) -> None:
     model = make_model(precision=chosen)
     state = model.observe(make_batch(model, 2, 3), mode=True).posterior[:, -1]
@@ -133,7 +133,7 @@ def test_whoever_imagines_does_so_in_the_models_precision(
 
 
 def test_imagining_is_stepping_in_bfloat16_too(
-    make_model: Callable[..., WorldModel], generator: torch.Generator
+    make_model: Callable[..., SequentialVAE], generator: torch.Generator
 ) -> None:
     model = make_model(precision="bfloat16")
     actions = torch.rand(2, 4, 2, generator=generator) * 2 - 1

@@ -10,7 +10,7 @@ import torch
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.errors import Diverged, UserError
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import PATIENCE
 from worldvae.training.behaviour import Beside, Inline, threads_beside
 from worldvae.types import State
@@ -20,18 +20,18 @@ ROWS = 6
 
 
 @pytest.fixture
-def model(make_model: Callable[..., WorldModel]) -> WorldModel:
+def model(make_model: Callable[..., SequentialVAE]) -> SequentialVAE:
     return make_model(pixels=None, vector=3)
 
 
 @pytest.fixture
-def beside(model: WorldModel) -> Iterator[Beside]:
+def beside(model: SequentialVAE) -> Iterator[Beside]:
     found = Beside(model, ActorCritic(model, CONFIG), CONFIG, ROWS, seed=5)
     yield found
     found.close()
 
 
-def starts(model: WorldModel) -> State:
+def starts(model: SequentialVAE) -> State:
     return model.initial(ROWS).map(torch.randn_like)
 
 
@@ -43,7 +43,7 @@ def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
 
 
-def test_it_learns_what_is_learnt_inline_one_update_later(model: WorldModel, beside: Beside) -> None:
+def test_it_learns_what_is_learnt_inline_one_update_later(model: SequentialVAE, beside: Beside) -> None:
     reference = copy.deepcopy(beside.actor_critic)
     reference._model = [model]
     inline = Inline(reference, torch.Generator().manual_seed(5))
@@ -64,7 +64,7 @@ def test_it_learns_what_is_learnt_inline_one_update_later(model: WorldModel, bes
     assert beside.finish() == {}
 
 
-def test_saving_changes_nothing_and_what_is_saved_goes_on_exactly(model: WorldModel, beside: Beside) -> None:
+def test_saving_changes_nothing_and_what_is_saved_goes_on_exactly(model: SequentialVAE, beside: Beside) -> None:
     beside.update(starts(model), 0.0)
     before = weights(beside.actor_critic)
     state = beside.state_dict()
@@ -80,7 +80,7 @@ def test_saving_changes_nothing_and_what_is_saved_goes_on_exactly(model: WorldMo
     other.close()
 
 
-def test_who_stops_the_caller_does_not_stop_it(model: WorldModel, beside: Beside) -> None:
+def test_who_stops_the_caller_does_not_stop_it(model: SequentialVAE, beside: Beside) -> None:
     process = beside._child._process
     assert process.pid is not None
     for number in (signal.SIGTERM, signal.SIGINT):  # as `timeout` and Ctrl-C send them to the whole group
@@ -91,7 +91,7 @@ def test_who_stops_the_caller_does_not_stop_it(model: WorldModel, beside: Beside
     assert process.exitcode == 0
 
 
-def test_it_leaves_a_core_to_the_other(beside: Beside, model: WorldModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_leaves_a_core_to_the_other(beside: Beside, model: SequentialVAE, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("worldvae.training.behaviour.usable_cores", lambda: 3)
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -105,7 +105,7 @@ def test_it_leaves_a_core_to_the_other(beside: Beside, model: WorldModel, monkey
     torch.set_num_threads(before)
 
 
-def test_after_a_failure_it_can_still_be_saved(model: WorldModel, beside: Beside) -> None:
+def test_after_a_failure_it_can_still_be_saved(model: SequentialVAE, beside: Beside) -> None:
     """What it learnt from is not asked for a second time: that would wait for ever."""
     before = beside.state_dict()
     beside._child.send("update", "no number")  # as any bug in it
@@ -117,7 +117,7 @@ def test_after_a_failure_it_can_still_be_saved(model: WorldModel, beside: Beside
     assert beside.finish()
 
 
-def test_what_it_raises_keeps_its_kind(model: WorldModel, beside: Beside) -> None:
+def test_what_it_raises_keeps_its_kind(model: SequentialVAE, beside: Beside) -> None:
     broken = starts(model).map(lambda x: torch.full_like(x, torch.nan))
     with pytest.raises(Diverged, match=r"actor_critic\.optimiser\.learning_rate"):
         for _ in range(PATIENCE + 1):
@@ -125,7 +125,7 @@ def test_what_it_raises_keeps_its_kind(model: WorldModel, beside: Beside) -> Non
     beside.finish()
 
 
-def test_its_death_is_told(model: WorldModel, beside: Beside) -> None:
+def test_its_death_is_told(model: SequentialVAE, beside: Beside) -> None:
     process = beside._child._process
     assert process.pid is not None
     os.kill(process.pid, signal.SIGKILL)

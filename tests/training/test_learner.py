@@ -8,13 +8,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.training.learner import Learner
 from worldvae.types import Batch
 
-Maker = Callable[..., WorldModel]
+Maker = Callable[..., SequentialVAE]
 Rows = Callable[..., Batch]
 
 
@@ -27,7 +27,7 @@ def test_it_overfits_one_small_batch(make_model: Maker, make_batch: Rows, memory
     model = make_model((1, 8, 12), memory=memory, latent=latent, depth=16, awake=False)
     rows = make_batch(model, 2, 4)
     model.calibrate(rows.observation)
-    learner = Learner(model, ELBOConfig(), OptimiserConfig(learning_rate=1e-2, warmup=10))
+    learner = Learner(model, OptimiserConfig(learning_rate=1e-2, warmup=10))
     generator = torch.Generator().manual_seed(0)
     log = [learner.update(rows, generator)[1] for _ in range(150)]
     sigma = model.config.pixel_sigma
@@ -43,7 +43,7 @@ def test_it_overfits_one_small_batch(make_model: Maker, make_batch: Rows, memory
 def test_update_returns_detached_states_and_consistent_metrics(make_model: Maker, make_batch: Rows) -> None:
     model = make_model((1, 8, 12), vector=3)
     rows = make_batch(model, 2, 4)
-    states, metrics = Learner(model, ELBOConfig(), OptimiserConfig()).update(rows, torch.Generator().manual_seed(0))
+    states, metrics = Learner(model, OptimiserConfig()).update(rows, torch.Generator().manual_seed(0))
     assert states.features.shape == (2, 4, model.feature_size)
     assert not states.features.requires_grad
     assert not any(value.requires_grad for value in metrics.values())
@@ -52,16 +52,16 @@ def test_update_returns_detached_states_and_consistent_metrics(make_model: Maker
 
 
 def test_it_goes_on_bit_for_bit_from_its_state(make_model: Maker, make_batch: Rows) -> None:
-    model = make_model()
+    objective = ELBOConfig(decode_steps=2)
+    model = make_model(objective=objective)
     rows = make_batch(model, 2, 4)
     config = OptimiserConfig(learning_rate=1e-2, warmup=6)
-    objective = ELBOConfig(decode_steps=2)
-    learner, generator = Learner(model, objective, config), torch.Generator().manual_seed(0)
+    learner, generator = Learner(model, config), torch.Generator().manual_seed(0)
     for _ in range(3):
         learner.update(rows, generator)
     saved = copy.deepcopy((model.state_dict(), learner.optimiser.state_dict(), generator.get_state()))
-    other = make_model(seed=7)
-    resumed = Learner(other, objective, config)
+    other = make_model(seed=7, objective=objective)
+    resumed = Learner(other, config)
     other.load_state_dict(saved[0])
     resumed.optimiser.load_state_dict(saved[1])
     for _ in range(5):
@@ -77,7 +77,7 @@ def test_it_goes_on_bit_for_bit_from_its_state(make_model: Maker, make_batch: Ro
 def test_one_batch_of_nan_changes_no_weight(make_model: Maker, make_batch: Rows, generator: torch.Generator) -> None:
     model = make_model()
     rows = make_batch(model, 2, 4)
-    learner = Learner(model, ELBOConfig(), OptimiserConfig())
+    learner = Learner(model, OptimiserConfig())
     learner.update(rows, generator)
     before = copy.deepcopy(model.state_dict())
     broken = replace(rows, reward=torch.full_like(rows.reward, torch.nan))
@@ -92,6 +92,6 @@ def test_the_same_seed_gives_the_same_bits(make_model: Maker, make_batch: Rows) 
     losses = []
     for seed in (0, 0, 1):
         model = make_model()
-        learner, generator = Learner(model, ELBOConfig(), OptimiserConfig()), torch.Generator().manual_seed(seed)
+        learner, generator = Learner(model, OptimiserConfig()), torch.Generator().manual_seed(seed)
         losses.append([float(learner.update(make_batch(model, 2, 4), generator)[1]["model/loss"]) for _ in range(3)])
     assert losses[0] == losses[1] != losses[2]

@@ -84,7 +84,7 @@ class Bench:
             for _ in range(max(1000, 4 * config.train.length)):
                 collector.step(uniform, self.draws)
             opened.pop_all()
-        self.learner = Learner(self.run.model, config.objective, config.optimiser)
+        self.learner = Learner(self.run.model, config.optimiser)
         self.behaviour = make_behaviour(self.run, self.generator)
         self.batch = self.replay.sample(config.train.batch, config.train.length, self.draws).to(self.device)
         self.run.model.calibrate(self.batch.observation, self.batch.reward)

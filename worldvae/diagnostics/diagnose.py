@@ -16,7 +16,7 @@ from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.probe import linear_probe
 from worldvae.diagnostics.slices import pick_slices
 from worldvae.models.senses import unit
-from worldvae.models.sequential_vae import Observed, WorldModel
+from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.system.json_file import plain
 from worldvae.types import Batch, State
 
@@ -88,7 +88,7 @@ class Diagnosis:
 
 @torch.no_grad()
 def diagnose(
-    model: WorldModel,
+    model: SequentialVAE,
     rows: Batch,
     valid: Bool[Tensor, "episode time"],
     generator: torch.Generator,
@@ -150,10 +150,10 @@ def diagnose(
 
 
 def _inference(
-    model: WorldModel,
+    model: SequentialVAE,
     rows: Batch,
     valid: Tensor,
-    observed: Observed,
+    observed: Inferred,
     effort: Effort | None,
     generator: torch.Generator,
     draws: torch.Generator,
@@ -193,7 +193,7 @@ def _means(q: Any, states: State) -> Tensor:
     return out
 
 
-def _per_unit(model: WorldModel, states: State, q: Any, valid: Tensor) -> list[float] | None:
+def _per_unit(model: SequentialVAE, states: State, q: Any, valid: Tensor) -> list[float] | None:
     try:
         p = model.prior(states.memory)
     except NotImplementedError:  # a prior without a distribution object, such as an energy
@@ -203,7 +203,13 @@ def _per_unit(model: WorldModel, states: State, q: Any, valid: Tensor) -> list[f
 
 
 def _calibration(
-    model: WorldModel, rows: Batch, valid: Tensor, generator: torch.Generator, context: int, horizon: int, samples: int
+    model: SequentialVAE,
+    rows: Batch,
+    valid: Tensor,
+    generator: torch.Generator,
+    context: int,
+    horizon: int,
+    samples: int,
 ) -> Calibration | None:
     length = context + horizon
     parts = [

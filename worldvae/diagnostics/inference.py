@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldvae.distributions import FullGaussianFamily, GaussianFamily, LatentFamily
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.posteriors import AmortisedPosterior, hmc, semi_amortised, svi
 from worldvae.types import Batch, Kind, State
 
@@ -40,7 +40,7 @@ class Inference:
 
 
 def compare_inference(
-    model: WorldModel,
+    model: SequentialVAE,
     rows: Batch,
     generator: torch.Generator,
     *,
@@ -97,7 +97,7 @@ def compare_inference(
     ]
 
 
-def _check(model: WorldModel) -> None:
+def _check(model: SequentialVAE) -> None:
     posterior = model.posterior
     if not isinstance(posterior, AmortisedPosterior) or model.density_kind != "exact":
         what = f"{type(posterior).__name__} and a log-density of kind {model.density_kind}"
@@ -110,7 +110,7 @@ Joint = Callable[[Float[Tensor, "sample row latent"]], Float[Tensor, "sample row
 Way = Callable[[], tuple[LatentFamily, Tensor, int]]
 
 
-def _joint(model: WorldModel, row: Batch, memory: Tensor) -> Joint:
+def _joint(model: SequentialVAE, row: Batch, memory: Tensor) -> Joint:
     def log_joint(latent: Tensor) -> Tensor:
         states = State(memory.expand(*latent.shape[:-1], -1), latent)
         prior = model.prior.log_prob(latent, states.memory)
@@ -120,7 +120,7 @@ def _joint(model: WorldModel, row: Batch, memory: Tensor) -> Joint:
 
 
 def _ways(
-    model: WorldModel,
+    model: SequentialVAE,
     row: Batch,
     memory: Tensor,
     log_joint: Joint,

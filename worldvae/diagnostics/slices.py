@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldvae.models.sequential_vae import Observed, WorldModel
+from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.types import Batch, State
 
@@ -30,10 +30,10 @@ class Slices:
 
 
 def pick_slices(
-    model: WorldModel,
+    model: SequentialVAE,
     rows: Batch,
     valid: Bool[Tensor, "episode time"],
-    observed: Observed,
+    observed: Inferred,
     number: int,
     length: int,
     generator: torch.Generator,
@@ -74,7 +74,7 @@ class MovedBound:
         slices: what is observed.
     """
 
-    def __init__(self, model: WorldModel, slices: Slices) -> None:
+    def __init__(self, model: SequentialVAE, slices: Slices) -> None:
         self.model = model = model.in_float32()
         assert isinstance(model.posterior, AmortisedPosterior)
         self.posterior, self.device = model.posterior, model.device

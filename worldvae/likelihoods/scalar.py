@@ -20,7 +20,7 @@ class ScalarGaussianLikelihood(nn.Module):
         floor: lower bound of sigma; without it a noiseless r drives the density to infinity.
 
     Attributes:
-        offset, scale: buffers, which `WorldModel.calibrate` sets to mean and standard deviation of the data.
+        offset, scale: buffers, which `SequentialVAE.calibrate` sets to mean and standard deviation of the data.
     """
 
     offset: Tensor

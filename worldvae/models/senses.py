@@ -1,5 +1,6 @@
 """What a world model sees with and shows: the one place that knows frames, vectors and their units."""
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -46,6 +47,11 @@ class Senses(nn.Module):
         if observation.vector is not None:
             self.encoders["vector"], self.decoders["vector"] = make_vector(config, observation.vector, features)
             self.embedding_size += config.resolve("hidden")
+
+    @property
+    def shows(self) -> frozenset[Modality]:
+        """What `decode` can answer."""
+        return frozenset(cast(Iterable[Modality], self.decoders))
 
     def likelihood(self, modality: Modality) -> GaussianLikelihood:
         """Return the module behind `decode`, for "pixels" or "vector"."""

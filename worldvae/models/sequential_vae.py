@@ -1,8 +1,8 @@
-"""The world model: a sequential VAE made of interchangeable parts, and its six verbs.
+"""The sequential VAE made of interchangeable parts: a world model.
 
     h_t = memory(h_{t-1}, z_{t-1}, a_{t-1})        q(z_t | h_t, e_t)  posterior        p(z_t | h_t)  prior
 
-`encode, observe, imagine, decode, reward, continuation` are all that a planner, an actor, a film or a diagnostic knows.
+Whoever acts on it, films it or trains it knows no more than what every `WorldModel` does; diagnostics know its parts.
 """
 
 import copy
@@ -26,46 +26,41 @@ from worldvae.models.parts import (
     make_reward,
 )
 from worldvae.models.senses import Senses
+from worldvae.models.world_model import Loss, Observed, Policy, WorldModel
 from worldvae.networks import MLP
+from worldvae.objectives import ELBOConfig, Terms, elbo_loss
 from worldvae.posteriors import Smoother
 from worldvae.priors import Ensemble
-from worldvae.types import (
-    ActionLayout,
-    Batch,
-    Dream,
-    Kind,
-    Modality,
-    Observation,
-    ObservationLayout,
-    State,
-    TensorTree,
-)
-
-Policy = Callable[[State], Float[Tensor, "batch action"]]
+from worldvae.types import ActionLayout, Batch, Dream, Kind, Modality, Observation, ObservationLayout, State
 
 
 @dataclass(frozen=True)
-class Observed(TensorTree):
+class Inferred(Observed):
     """What `observe` returns: posterior states, and the parameters of the q they were drawn from."""
 
-    posterior: State
     parameters: Float[Tensor, "batch time parameter"]
 
 
-class WorldModel(nn.Module):
+class SequentialVAE(nn.Module, WorldModel):
     """A sequential VAE over observations, rewards and continuations.
 
     Args:
         observation: what the environment shows.
         action: shape of the action vector.
         config: the parts and their sizes.
+        objective: weights of the bound's terms in the loss.
     """
 
     def __init__(
-        self, observation: ObservationLayout, action: ActionLayout, config: WorldModelConfig | None = None
+        self,
+        observation: ObservationLayout,
+        action: ActionLayout,
+        config: WorldModelConfig | None = None,
+        objective: ELBOConfig | None = None,
     ) -> None:
         super().__init__()
         self.config = config = config or WorldModelConfig()
+        self.objective = objective or ELBOConfig()
         self.observation_layout, self.action_layout = observation, action
         hidden, layers = config.resolve("hidden"), config.resolve("layers")
         self.family = make_family(config)
@@ -103,6 +98,16 @@ class WorldModel(nn.Module):
         """Length of `State.features`."""
         return self.memory.size + self.family.latent_size
 
+    @property
+    def hidden(self) -> int:
+        """Width of the perceptrons."""
+        return self.config.resolve("hidden")
+
+    @property
+    def shows(self) -> frozenset[Modality]:
+        """What `decode` can answer."""
+        return self.senses.shows
+
     def initial(self, batch: int) -> State:
         """Return the zero state from which every episode starts."""
         zeros = torch.zeros(batch, self.feature_size, device=self.device)
@@ -138,7 +143,7 @@ class WorldModel(nn.Module):
         """
         return autocast(self.config, self.observation_layout.pixels, self.device)
 
-    def in_float32(self) -> "WorldModel":
+    def in_float32(self) -> "SequentialVAE":
         """Return a copy that computes in float32 throughout, and whose parameters ask for no gradients.
 
         A sum over pixels has no digits left in bfloat16.
@@ -159,15 +164,10 @@ class WorldModel(nn.Module):
         generator: torch.Generator | None = None,
         *,
         mode: bool = False,
-    ) -> Observed:
-        """Filter through rows of data: the posterior states of every row.
+    ) -> Inferred:
+        """Filter through rows `[batch, time]`: their posterior states, drawn from q or its modes.
 
-        Args:
-            batch: rows `[batch, time]`; `batch.action[:, t]` is used for the transition into row t + 1.
-            state: posterior of the row before the first one (default: zero).
-            action: action taken in that row (default: zero).
-            generator: source of the posterior's samples.
-            mode: follow the mode of q instead of a draw from it.
+        See `WorldModel.observe` for the arguments.
         """
         size, length = batch.reward.shape
         # All that does not wait for the step before is done for the whole slice at once. (Unbound and not indexed: the
@@ -195,7 +195,7 @@ class WorldModel(nn.Module):
             state = State(memory, latent, past)
             states.append(state)
             parameters.append(q)
-        return Observed(State.stack(states, dim=1), torch.stack(parameters, dim=1))
+        return Inferred(State.stack(states, dim=1), torch.stack(parameters, dim=1))
 
     def step(
         self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"] | None
@@ -224,15 +224,9 @@ class WorldModel(nn.Module):
         noise: Float[Tensor, "horizon batch noise"] | None = None,
         mode: bool = False,
     ) -> Dream:
-        """Roll the prior forward from `start`, with given actions or with a policy.
+        """Roll the prior forward from states `[batch]`, by draws from it or its modes.
 
-        Args:
-            start: states `[batch]`.
-            actions: actions `[batch, horizon, action]`, or a function from states `[batch]` to actions.
-            horizon: number of steps; needed with a policy.
-            generator: source of the prior's samples.
-            noise: what `noise` has drawn for them beforehand.
-            mode: follow the mode of the prior instead of a draw from it.
+        See `WorldModel.imagine` for the arguments.
         """
         if isinstance(actions, Tensor):
             horizon = actions.shape[1]
@@ -270,12 +264,7 @@ class WorldModel(nn.Module):
         return states, torch.stack(taken, dim=1)
 
     def decode(self, states: State, modality: Modality | None = None) -> Distribution:
-        """Return p(x | h, z); `.mean` is `[*batch, channel, height, width]` in 0..1 for frames.
-
-        Args:
-            states: any leading shape.
-            modality: "pixels" or "vector" (in the units of `Senses.squash`); default: pixels where the world has them.
-        """
+        """Return p(x | h, z), of frames `[*batch, channel, height, width]` in 0..1 or of vectors (`Senses.decode`)."""
         return self.senses.decode(self._shown(states), modality)
 
     def _shown(self, states: State) -> Float[Tensor, "*batch features"]:
@@ -294,24 +283,13 @@ class WorldModel(nn.Module):
     def in_shown_units(
         self, states: State, observation: Observation
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Return what was seen and what states decode to, in the same units: frames in 0..1, or standardised vectors.
-
-        Args:
-            states: `[*batch]`.
-            observation: `[*batch]`, too.
-        """
+        """Return what was seen and what states decode to: frames in 0..1, or standardised vectors."""
         return self.senses.in_shown_units(self._shown(states), observation)
 
     def render(
         self, states: State, steps: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch *time channel height width"]:
-        """Return the sharpest frames of p(x | h, z) that there are (see `Senses.render`).
-
-        Args:
-            states: `[batch, *time]`.
-            steps: strides from noise to a frame.
-            generator: source of the noise, one frame for every element of the batch.
-        """
+        """Return the sharpest frames of p(x | h, z) that there are: rendered by a diffusion decoder, else its mean."""
         return self.senses.render(self._shown(states), steps, generator)
 
     def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
@@ -333,6 +311,59 @@ class WorldModel(nn.Module):
         """Return the Bernoulli of the episode going on after a state (1 - termination)."""
         return self.continuation_head(states.features)  # type: ignore[no-any-return]
 
+    def elbo(
+        self, batch: Batch, observed: Inferred, decode_steps: int = 0, generator: torch.Generator | None = None
+    ) -> Terms:
+        """Return the terms of E_q[log p(x, r, c | h, z)] - KL(q || p) for every row.
+
+        Args:
+            batch: the rows that were observed.
+            observed: `observe(batch)`.
+            decode_steps: frames decoded per slice on average (0: all).
+            generator: picks the frames.
+        """
+        states = State(observed.posterior.memory, observed.posterior.latent)  # what no head reads is not copied about
+        q = self.posterior.distribution(observed.parameters)
+        dynamics, representation = self.prior.balanced_kl(q, states.latent, states.memory)
+        pixels = vector = None
+        if batch.observation.pixels is not None:
+            pixels = self._pixel_nats(batch.observation.pixels, states, decode_steps, generator)
+        if batch.observation.vector is not None:
+            vector = self.log_likelihood(states, Observation(vector=batch.observation.vector))["vector"]
+        if self.two_stage:  # nor do reward and continuation shape the latents
+            states = State(states.memory, states.latent.detach())
+        return Terms(
+            pixels,
+            vector,
+            reward=self.reward(states).log_prob(batch.reward),
+            continuation=self.continuation(states).log_prob((~batch.termination).float()),
+            kl_dynamics=dynamics,
+            kl_representation=representation,
+            ensemble=None if self.ensemble is None else self.ensemble.kl(q, states.latent, states.memory),
+        )
+
+    def _pixel_nats(
+        self, frames: Tensor, states: State, decode_steps: int, generator: torch.Generator | None
+    ) -> Float[Tensor, "batch time"]:
+        """Return log p(x | h, z) of frames: of all, or at a random choice of rows scaled up, zero at the others."""
+        size, length = frames.shape[:2]
+        if not 0 < decode_steps < length:
+            return self.log_likelihood(states, Observation(frames))["pixels"]
+        picked = torch.randperm(size * length, generator=generator, device=frames.device)[: size * decode_steps]
+        found = self.log_likelihood(states.flatten()[picked], Observation(frames.flatten(0, 1)[picked]))["pixels"]
+        scattered = found.new_zeros(size * length).index_put((picked,), found * (length / decode_steps))
+        return scattered.view(size, length)
+
+    def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Loss:
+        """Return the negative bound of a batch, weighed by `objective`; its metrics are the terms in nats per row."""
+        observed = self.observe(batch, generator=generator)
+        terms = self.elbo(batch, observed, self.objective.decode_steps, generator)
+        value = elbo_loss(terms, self.objective, self.kl_is_estimated)
+        return Loss(value, observed.posterior.detach(), terms.means())
+
+    def updated(self) -> None:
+        """Do nothing: the optimiser has changed all there is."""
+
 
 def _joined(states: Sequence[State]) -> State:
     """Return `State.stack(states, dim=1)` in float32, as views of its features, which are written in one pass."""
@@ -349,4 +380,4 @@ def _compiled_step() -> Callable[..., State]:
     One function for all models: compiled for a model of its own, it would go on with the weights of that model in
     copies of it.
     """
-    return torch.compile(WorldModel._step, dynamic=False)
+    return torch.compile(SequentialVAE._step, dynamic=False)

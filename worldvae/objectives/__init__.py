@@ -1,6 +1,6 @@
 """Objectives: un-reduced terms in nats."""
 
-from worldvae.objectives.elbo import ELBOConfig, Terms, elbo, elbo_loss
+from worldvae.objectives.elbo import ELBOConfig, Terms, elbo_loss
 from worldvae.objectives.importance import Filtering, dreg, fivo, iwae, stl, systematic
 from worldvae.objectives.returns import lambda_returns
 
@@ -9,7 +9,6 @@ __all__ = [
     "Filtering",
     "Terms",
     "dreg",
-    "elbo",
     "elbo_loss",
     "fivo",
     "iwae",

@@ -1,4 +1,4 @@
-"""The evidence lower bound of a sequential VAE, and the loss that is made from it."""
+"""The terms of the evidence lower bound of a sequential VAE, and the loss that is made from them."""
 
 from dataclasses import dataclass
 
@@ -6,8 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.models.sequential_vae import Observed, WorldModel
-from worldvae.types import Batch, Observation, State, TensorTree
+from worldvae.types import TensorTree
 
 
 @dataclass(frozen=True)
@@ -65,59 +64,20 @@ class Terms(TensorTree):
                 total = total + term
         return total
 
-
-def elbo(
-    model: WorldModel,
-    batch: Batch,
-    observed: Observed,
-    decode_steps: int = 0,
-    generator: torch.Generator | None = None,
-) -> Terms:
-    """Return the terms of E_q[log p(x, r, c | h, z)] - KL(q || p) for every row.
-
-    Args:
-        model: the world model.
-        batch: the rows that were observed.
-        observed: `model.observe(batch)`.
-        decode_steps: frames decoded per slice on average (0: all).
-        generator: picks the frames.
-    """
-    states = State(observed.posterior.memory, observed.posterior.latent)  # what no head reads is not copied about
-    q = model.posterior.distribution(observed.parameters)
-    dynamics, representation = model.prior.balanced_kl(q, states.latent, states.memory)
-    pixels = vector = None
-    if batch.observation.pixels is not None:
-        pixels = _pixel_nats(model, batch.observation.pixels, states, decode_steps, generator)
-    if batch.observation.vector is not None:
-        vector = model.log_likelihood(states, Observation(vector=batch.observation.vector))["vector"]
-    if model.two_stage:  # nor do reward and continuation shape the latents
-        states = State(states.memory, states.latent.detach())
-    return Terms(
-        pixels,
-        vector,
-        reward=model.reward(states).log_prob(batch.reward),
-        continuation=model.continuation(states).log_prob((~batch.termination).float()),
-        kl_dynamics=dynamics,
-        kl_representation=representation,
-        ensemble=None if model.ensemble is None else model.ensemble.kl(q, states.latent, states.memory),
-    )
-
-
-def _pixel_nats(
-    model: WorldModel,
-    frames: Tensor,
-    states: State,
-    decode_steps: int,
-    generator: torch.Generator | None,
-) -> Float[Tensor, "batch time"]:
-    """Return log p(x | h, z) of frames: of all, or at a random choice of rows scaled up, zero at the others."""
-    size, length = frames.shape[:2]
-    if not 0 < decode_steps < length:
-        return model.log_likelihood(states, Observation(frames))["pixels"]
-    picked = torch.randperm(size * length, generator=generator, device=frames.device)[: size * decode_steps]
-    found = model.log_likelihood(states.flatten()[picked], Observation(frames.flatten(0, 1)[picked]))["pixels"]
-    scattered = found.new_zeros(size * length).index_put((picked,), found * (length / decode_steps))
-    return scattered.view(size, length)
+    @torch.no_grad()
+    def means(self) -> dict[str, Float[Tensor, ""]]:
+        """Return means over batch and time for a log: the bound, and what each of its terms costs, in nats per row."""
+        costs = {
+            "bound": self.bound.mean(),
+            "reward_nats": -self.reward.mean(),
+            "continuation_nats": -self.continuation.mean(),
+            "kl": self.kl_dynamics.mean(),
+        }
+        if self.pixels is not None:
+            costs["pixel_nats"] = -self.pixels.mean()
+        if self.vector is not None:
+            costs["vector_nats"] = -self.vector.mean()
+        return costs
 
 
 def elbo_loss(terms: Terms, config: ELBOConfig, estimated: bool = False) -> Float[Tensor, ""]:
@@ -129,8 +89,9 @@ def elbo_loss(terms: Terms, config: ELBOConfig, estimated: bool = False) -> Floa
     Args:
         terms: of the bound.
         config: their weights.
-        estimated: whether the KLs are estimates from one sample each (`WorldModel.kl_is_estimated`). Then it is their
-            mean that is compared with the free nats: the larger of noise and a number is on average larger than both.
+        estimated: whether the KLs are estimates from one sample each (`SequentialVAE.kl_is_estimated`). Then it is
+            their mean that is compared with the free nats: the larger of noise and a number is on average larger than
+            both.
 
     Reference: Hafner et al. 2023, "Mastering Diverse Domains through World Models", equations 4 and 5.
     """

@@ -11,7 +11,7 @@ from worldvae.agents import ActorAgent, ActorCritic, Agent, PlannerAgent, Random
 from worldvae.config import dump_config, load_config
 from worldvae.envs import EnvPool, WorldEnv, make_from
 from worldvae.errors import UserError, near_miss
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import PlanConfig
 from worldvae.runs import checkpoint
 from worldvae.runs.resuming import resumed_config
@@ -47,7 +47,7 @@ class Run:
         # Weights are drawn from a generator of our own choosing, and the global one is left as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = WorldModel(observation, action, config.model).to(device)
+            self.model = SequentialVAE(observation, action, config.model, config.objective).to(device)
             self.actor_critic = ActorCritic(self.model, config.actor_critic).to(device)
         self.steps = 0
 

@@ -18,8 +18,7 @@ from worldvae.evaluation.held_out import held_out_rows
 from worldvae.evaluation.play import evaluate
 from worldvae.films.film import film, side_by_side
 from worldvae.films.open_loop import OpenLoop, open_loop
-from worldvae.models.sequential_vae import WorldModel
-from worldvae.objectives import elbo
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.runs.run import Run, load_with_state
 from worldvae.runs.settings import RunConfig
 from worldvae.studies.trainings import Trainings, minutes_of
@@ -210,10 +209,10 @@ def bound(run: Run, rows: Batch, lengths: Int[Tensor, " episode"], seed: int) ->
     valid = torch.arange(rows.reward.shape[1]) <= lengths.unsqueeze(1)
     rows = replace(rows, is_first=rows.is_first | ~valid.to(run.device))  # no smoother looks behind an episode's end
     observed = model.observe(rows, generator=torch.Generator(run.device).manual_seed(seed))
-    return elbo(model, rows, observed).bound.cpu()[valid]
+    return model.elbo(rows, observed).bound.cpu()[valid]
 
 
-def bound_kind(model: WorldModel) -> Kind:
+def bound_kind(model: SequentialVAE) -> Kind:
     """Return what kind of number the evidence lower bound of a model is: where log Z is estimated, an estimate."""
     return "estimate" if model.density_kind in ("estimate", "unnormalised") else "lower_bound"
 

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import (
     CEMConfig,
     GradientConfig,
@@ -97,7 +97,7 @@ class Expected:
     Where dynamics are linear and costs quadratic, planning for the mean is optimal (certainty equivalence).
     """
 
-    def __init__(self, model: WorldModel) -> None:
+    def __init__(self, model: SequentialVAE) -> None:
         self.model, self.action_layout = model, model.action_layout
 
     def imagine(
@@ -172,7 +172,7 @@ def optimal(plant: Plant) -> Float64[Tensor, "batch action"]:
 
 
 @torch.no_grad()
-def believe(model: WorldModel, plant: Plant) -> State:
+def believe(model: SequentialVAE, plant: Plant) -> State:
     """Return the mode of q for the last row, given all rows so far.
 
     The last row has no future, so that what a smoother of x_{1:t} says of z_t is a filter's answer; the rows before it
@@ -194,7 +194,7 @@ class Pilot:
         ValueError: If there is no such planner.
     """
 
-    def __init__(self, model: WorldModel, planner: str, seed: int) -> None:
+    def __init__(self, model: SequentialVAE, planner: str, seed: int) -> None:
         if planner not in PLANNERS:
             raise ValueError(f"planner={planner!r} is not a planner that controls: take one of {', '.join(PLANNERS)}")
         self.model, self.config, self.expected = model, PLANNERS[planner], Expected(model)
@@ -215,7 +215,7 @@ class Pilot:
 
 
 def play(
-    model: WorldModel, world: str, planner: str = "icem", *, episodes: int = 256, noise: float = 0.1, seed: int = 0
+    model: SequentialVAE, world: str, planner: str = "icem", *, episodes: int = 256, noise: float = 0.1, seed: int = 0
 ) -> Batch:
     """Return episodes in which a planner acts with Gaussian noise of this deviation, and what they earned."""
     truth, pilot = known(world), Pilot(model, planner, seed)
@@ -228,7 +228,7 @@ def play(
 
 
 def control(
-    model: WorldModel,
+    model: SequentialVAE,
     world: str = "stiff",
     planner: str = "cem",
     *,

@@ -12,13 +12,12 @@ import torch
 from torch.nn import functional as F
 
 from worldvae.exact import COST, LinearGaussian, random_episodes, roll_out
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import Optimiser
 from worldvae.studies.linear_control import play
 from worldvae.studies.linear_world import (
     LENGTH,
     LINEAR,
-    OBJECTIVE,
     OPTIMISER,
     REACH,
     known,
@@ -50,7 +49,7 @@ def rewarded_episodes(world: LinearGaussian, number: int, generator: torch.Gener
     return replace(rows_of(observations, actions), reward=F.pad(earned, (1, 0)))
 
 
-def learn_rewards(model: WorldModel, rows: Batch, updates: int, generator: torch.Generator) -> None:
+def learn_rewards(model: SequentialVAE, rows: Batch, updates: int, generator: torch.Generator) -> None:
     """Fit p(r | h, z) and p(c | h, z), and nothing else, to what the posterior makes of `rows`.
 
     In one bound with the world, rewards, which know the state without noise, would have a posterior that does not read
@@ -70,9 +69,9 @@ def learn_rewards(model: WorldModel, rows: Batch, updates: int, generator: torch
         optimiser.step(-nats.mean(), update / updates)
 
 
-def adapt(model: WorldModel, world: LinearGaussian, played: Batch, updates: int, generator: torch.Generator) -> None:
+def adapt(model: SequentialVAE, world: LinearGaussian, played: Batch, updates: int, generator: torch.Generator) -> None:
     """Go on learning the world, from random episodes and, a third of each batch, those that were played."""
-    learner = Learner(model, OBJECTIVE, ADAPTING)
+    learner = Learner(model, ADAPTING)
     for update in range(updates):
         random = rows_of(*random_episodes(world, 2 * THIRD, LENGTH, REACH, generator))
         picked = torch.randint(len(played.reward), (THIRD,), generator=generator)
@@ -81,7 +80,7 @@ def adapt(model: WorldModel, world: LinearGaussian, played: Batch, updates: int,
 
 def learn_to_control(
     world: str = "stiff", updates: int = 3000, seed: int = 0, *, progress: Callable[[str], object] | None = None
-) -> WorldModel:
+) -> SequentialVAE:
     """Train a model of a linear-Gaussian world: on random episodes, then on those that it plays itself as well.
 
     Actions at random never lead where a controller keeps the state, near 0, and what perceptrons say there is worth

@@ -23,11 +23,11 @@ from worldvae.distributions import FullGaussianFamily
 from worldvae.exact import MILD, STIFF, LinearGaussian, log_likelihood, random_episodes
 from worldvae.memory import MarkovMemory
 from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks import BypassedMLP
 from worldvae.networks.mlp import Linear
 from worldvae.networks.optimiser import Optimiser, OptimiserConfig
-from worldvae.objectives import ELBOConfig, elbo
+from worldvae.objectives import ELBOConfig
 from worldvae.priors import ParametricPrior
 from worldvae.seeds import stream
 from worldvae.training.learner import Learner
@@ -98,7 +98,7 @@ class LinearWorldResult:
     reconstruction: Nats
     kl: Nats
     gap: Nats
-    model: WorldModel = field(repr=False, compare=False)
+    model: SequentialVAE = field(repr=False, compare=False)
 
     def as_json(self) -> dict[str, Any]:
         """Return all but the model as plain numbers, words and dictionaries."""
@@ -140,7 +140,7 @@ def learn_linear_world(
     updates: int = 3000,
     seed: int = 0,
     *,
-    given: WorldModel | None = None,
+    given: SequentialVAE | None = None,
     parts: WorldModelConfig = LINEAR,
     batch: int = 32,
     episodes: int = 1024,
@@ -175,7 +175,7 @@ def learn_linear_world(
     generator = torch.Generator().manual_seed(seed)
     draw = partial(random_episodes, WORLDS[world], length=LENGTH, reach=REACH)
     began = time.perf_counter()
-    learner = _learner(replace(parts, context=context), seed, given, rows_of(*draw(1024, generator=generator)))
+    model, learner = _learner(replace(parts, context=context), seed, given, *draw(1024, generator=generator))
     for update in range(updates):
         _, metrics = learner.update(rows_of(*draw(batch, generator=generator)), generator, update / updates)
         if progress is not None and ((update + 1) % 250 == 0 or update + 1 == updates):
@@ -184,7 +184,7 @@ def learn_linear_world(
     seconds = time.perf_counter() - began
     held = draw(episodes, generator=torch.Generator().manual_seed(stream(0, "held-out episodes")))
     exact = log_likelihood(WORLDS[world], *held)
-    reconstruction, kl = measure(learner.model, rows_of(*held), samples, generator)
+    reconstruction, kl = measure(model, rows_of(*held), samples, generator)
     return LinearWorldResult(
         *(world, context, "p and q" if given is None else "q", seed, updates, seconds, episodes),
         exact=_nats(exact, "exact"),
@@ -192,12 +192,12 @@ def learn_linear_world(
         reconstruction=_nats(reconstruction, "estimate"),
         kl=_nats(kl, "estimate"),
         gap=_nats(exact - reconstruction + kl, "estimate"),
-        model=learner.model,
+        model=model,
     )
 
 
 @torch.no_grad()
-def with_true_p(world: str) -> WorldModel:
+def with_true_p(world: str) -> SequentialVAE:
     """Return a model whose p is the world's own, set by hand, and whose q knows nothing: z is the state.
 
     h = [A z + B u, 0, ...], but [m0, 1, 0, ...] in the first row, by which the prior knows that there std(z) is P0's.
@@ -207,7 +207,7 @@ def with_true_p(world: str) -> WorldModel:
     """
     _check(world, "filter", 1, 2)
     truth = WORLDS[world]
-    model = WorldModel(ObservationLayout(vector=1), ActionLayout(continuous=1), LINEAR)
+    model = SequentialVAE(ObservationLayout(vector=1), ActionLayout(continuous=1), LINEAR, OBJECTIVE)
     memory, decoder, size = cast(MarkovMemory, model.memory), model.senses.likelihood("vector"), len(truth.m0)
     prior = cast(BypassedMLP, cast(ParametricPrior, model.prior).net)
     trunk, least = cast(BypassedMLP, decoder.trunk), cast(FullGaussianFamily, model.family).min_std
@@ -236,33 +236,35 @@ def _check(world: str, context: str, least: int, episodes: int) -> None:
         raise ValueError("a standard error needs 2 held-out episodes at least; updates, batch and samples begin at 1")
 
 
-def _learner(config: WorldModelConfig, seed: int, given: WorldModel | None, first: Batch) -> Learner:
+def _learner(
+    config: WorldModelConfig, seed: int, given: SequentialVAE | None, observations: Tensor, actions: Tensor
+) -> tuple[SequentialVAE, Learner]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = WorldModel(ObservationLayout(vector=1), ActionLayout(continuous=1), config)
-    model.calibrate(first.observation)
-    learner = Learner(model, OBJECTIVE, OPTIMISER)
+        model = SequentialVAE(ObservationLayout(vector=1), ActionLayout(continuous=1), config, OBJECTIVE)
+    model.calibrate(rows_of(observations, actions).observation)
+    learner = Learner(model, OPTIMISER)
     if given is not None:
         for ours, theirs in zip(_p(model), _p(given), strict=True):
             ours.load_state_dict(theirs.state_dict())
         q = [model.senses.encoders, model.posterior, *([] if model.smoother is None else [model.smoother])]
         learner.optimiser = Optimiser(chain.from_iterable(part.parameters() for part in q), OPTIMISER)
-    return learner
+    return model, learner
 
 
-def _p(model: WorldModel) -> tuple[nn.Module, ...]:
+def _p(model: SequentialVAE) -> tuple[nn.Module, ...]:
     """Return the parts of p(x, z)."""
     return model.memory, model.prior, model.senses.decoders
 
 
 @torch.no_grad()
 def measure(
-    model: WorldModel, rows: Batch, samples: int, generator: torch.Generator
+    model: SequentialVAE, rows: Batch, samples: int, generator: torch.Generator
 ) -> tuple[Float64[Tensor, " episode"], Float64[Tensor, " episode"]]:
     """Return E_q[log p(x | h, z)] and KL(q || p) of whole episodes in nats of the vector, over `samples` draws of q."""
     seen, kl = [], []
     for _ in range(samples):
-        terms = elbo(model, rows, model.observe(rows, generator=generator))
+        terms = model.elbo(rows, model.observe(rows, generator=generator))
         assert terms.vector is not None
         seen.append(terms.vector.double().sum(1))
         kl.append(terms.kl_dynamics.double().sum(1))

@@ -11,7 +11,7 @@ from torch import Tensor
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.errors import Diverged, UserError
 from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import WorldModel
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.runs.run import Run
 from worldvae.seeds import stream
 from worldvae.system.allocator import keep_freed_memory
@@ -129,7 +129,7 @@ class Beside:
     kind, threads = "process", 1
 
     def __init__(
-        self, model: WorldModel, actor_critic: ActorCritic, config: ActorCriticConfig, rows: int, seed: int
+        self, model: SequentialVAE, actor_critic: ActorCritic, config: ActorCriticConfig, rows: int, seed: int
     ) -> None:
         self.model, self.actor_critic = model, actor_critic
         initial = model.initial(rows)
@@ -273,7 +273,7 @@ def _build(
 ) -> Tasks:
     """Make the process's own copy of the models."""
     keep_freed_memory()
-    model = WorldModel(observation, action, model_config)
+    model = SequentialVAE(observation, action, model_config)
     actor_critic = ActorCritic(model, config)
     _copy(learnt, actor_critic.state_dict())
     generator = torch.Generator().manual_seed(seed)

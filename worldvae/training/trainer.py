@@ -141,7 +141,7 @@ class Trainer:
     def _assemble(self) -> None:
         """Put together what a new run and a resumed one have in common."""
         config = self.run.config
-        self.learner = Learner(self.run.model, config.objective, config.optimiser)
+        self.learner = Learner(self.run.model, config.optimiser)
         self.collector = Collector(self.pool, self.replay, config.seed)
         self.returns: deque[float] = deque(maxlen=10)
         self._recent: dict[str, list[Tensor]] = {}
