@@ -15,7 +15,7 @@ from worldvae.agents.policy import ActionDistribution, Actor
 from worldvae.config import setting
 from worldvae.distributions import check_bins
 from worldvae.likelihoods import TwoHotLikelihood
-from worldvae.models.sequential_vae import SequentialVAE
+from worldvae.models.world_model import WorldModel
 from worldvae.networks import MLP
 from worldvae.networks.optimiser import Optimiser, OptimiserConfig
 from worldvae.objectives import lambda_returns
@@ -72,7 +72,7 @@ class ActorCriticConfig:
 
 
 @contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
+def frozen(module: nn.Module | WorldModel) -> Iterator[None]:
     """Let gradients flow through a module without computing those of its parameters."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     for parameter in parameters:
@@ -100,11 +100,11 @@ class ActorCritic(nn.Module):
 
     scale: Tensor
 
-    def __init__(self, model: SequentialVAE, config: ActorCriticConfig | None = None) -> None:
+    def __init__(self, model: WorldModel, config: ActorCriticConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or ActorCriticConfig()
         self._model = [model]  # in a list, so that the world model's parameters are not counted as ours
-        hidden = config.hidden or model.config.resolve("hidden")
+        hidden = config.hidden or model.hidden
         layout = model.action_layout
         self.actor = Actor(model.feature_size, layout, hidden, config.layers)
         self.critic = TwoHotLikelihood(MLP(model.feature_size, hidden, config.layers, config.bins, zero=True))
@@ -232,7 +232,7 @@ class ActorAgent(ModelAgent):
 
     name = "actor"
 
-    def __init__(self, model: SequentialVAE, actor: Actor) -> None:
+    def __init__(self, model: WorldModel, actor: Actor) -> None:
         super().__init__(model)
         self.actor = actor
 

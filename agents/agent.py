@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from worldvae.models.sequential_vae import SequentialVAE
+from worldvae.models.world_model import WorldModel
 from worldvae.planning import Plan
 from worldvae.types import Batch, Observation, State, TensorTree
 
@@ -57,7 +57,7 @@ class Agent(ABC):
 class ModelAgent(Agent):
     """Base of the agents that act on a world model: filters the observations, then decides in latent space."""
 
-    def __init__(self, model: SequentialVAE) -> None:
+    def __init__(self, model: WorldModel) -> None:
         self.model = model
 
     @property

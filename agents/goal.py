@@ -12,31 +12,24 @@ from torch import Tensor
 
 from worldvae.agents.agent import Agent, Carry
 from worldvae.agents.planner import PlannerAgent
-from worldvae.models.sequential_vae import SequentialVAE
+from worldvae.models.world_model import Probabilistic, WorldModel
 from worldvae.planning import Objective, PlanConfig, Simulator, latent_distance, plan, planner_name, state_distance
 from worldvae.planning.goals import repeated
 from worldvae.types import ActionLayout, Batch, Dream, Observation, State
 
 
 @torch.no_grad()
-def goal_state(model: SequentialVAE, goal: Observation) -> State:
+def goal_state(model: WorldModel, goal: Observation) -> State:
     """Return the likeliest state of a goal, seen as the first row of an episode.
 
     Args:
         model: the world model.
         goal: frames or vectors, `[batch]`.
     """
-    there = goal.pixels if goal.pixels is not None else goal.vector
-    assert there is not None
-    rows = len(there)
-    nothing = torch.zeros(rows, 1, device=model.device)
-    action = torch.zeros(rows, 1, model.action_layout.size, device=model.device)
-    first = torch.ones(rows, 1, dtype=torch.bool, device=model.device)
-    row = Batch(goal.to(model.device).map(lambda x: x.unsqueeze(1)), action, nothing, ~first, first)
-    return model.observe(row, mode=True).posterior[:, 0]
+    return model.observe(_first_row(model, goal), mode=True).posterior[:, 0]
 
 
-def goal_probability(model: SequentialVAE, goal: Observation) -> Objective:
+def goal_probability(model: Probabilistic, goal: Observation) -> Objective:
     """Return the objective sum_k log q(z_k | h_k, e_goal): would the goal's frame leave what is imagined as it is?
 
     Args:
@@ -44,7 +37,7 @@ def goal_probability(model: SequentialVAE, goal: Observation) -> Objective:
         goal: frames or vectors, `[batch]`; dreams have the same number of candidates for each.
     """
     with torch.no_grad():
-        projected = model.posterior.project(_embedding(model, goal))
+        projected = model.posterior.project(model.embed(_first_row(model, goal))[:, 0])
 
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
         memory, latent = dream.states.memory, dream.states.latent
@@ -56,21 +49,22 @@ def goal_probability(model: SequentialVAE, goal: Observation) -> Objective:
     return objective
 
 
-GOALS: dict[str, Callable[[SequentialVAE, Observation], Objective]] = {
+GOALS: dict[str, Callable[[Probabilistic, Observation], Objective]] = {
     "distance": lambda model, goal: latent_distance(goal_state(model, goal)),
     "probability": goal_probability,
 }
 """How a world model is asked to reach an observation, by name, where nothing else is known."""
 
 
-def _embedding(model: SequentialVAE, goal: Observation) -> Float[Tensor, "batch embedding"]:
-    embedding = model.encode(goal.to(model.device))
-    if model.smoother is None:
-        return embedding
-    first = torch.ones(len(embedding), 1, dtype=torch.bool, device=model.device)
-    action = torch.zeros(len(embedding), 1, model.action_layout.size, device=model.device)
-    smoothed: Tensor = model.smoother(embedding.unsqueeze(1), action, first)
-    return smoothed[:, 0]
+def _first_row(model: WorldModel, goal: Observation) -> Batch:
+    """Return `[batch, 1]` rows that begin an episode in which a goal is seen."""
+    there = goal.pixels if goal.pixels is not None else goal.vector
+    assert there is not None
+    rows = len(there)
+    nothing = torch.zeros(rows, 1, device=model.device)
+    action = torch.zeros(rows, 1, model.action_layout.size, device=model.device)
+    first = torch.ones(rows, 1, dtype=torch.bool, device=model.device)
+    return Batch(goal.to(model.device).map(lambda x: x.unsqueeze(1)), action, nothing, ~first, first)
 
 
 class GoalAgent(PlannerAgent):
@@ -85,7 +79,7 @@ class GoalAgent(PlannerAgent):
         ValueError: If the planner needs an actor.
     """
 
-    def __init__(self, model: SequentialVAE, config: PlanConfig, objective: Objective) -> None:
+    def __init__(self, model: WorldModel, config: PlanConfig, objective: Objective) -> None:
         super().__init__(model, replace(config, value=False))
         self._objective = objective
 

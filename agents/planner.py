@@ -9,7 +9,7 @@ from torch import Tensor
 
 from worldvae.agents.agent import ModelAgent
 from worldvae.agents.policy import ActionDistribution, Actor
-from worldvae.models.sequential_vae import SequentialVAE
+from worldvae.models.world_model import WorldModel
 from worldvae.planning import (
     CEMConfig,
     Draws,
@@ -47,7 +47,7 @@ class PlannerAgent(ModelAgent):
 
     def __init__(
         self,
-        model: SequentialVAE,
+        model: WorldModel,
         config: PlanConfig | None = None,
         value: Value | None = None,
         noise: float = 0.3,
@@ -106,7 +106,7 @@ class PlannerAgent(ModelAgent):
 class _ActorGuide:
     """An actor as the guide of a planner."""
 
-    def __init__(self, actor: Actor, model: SequentialVAE) -> None:
+    def __init__(self, actor: Actor, model: WorldModel) -> None:
         self.actor, self.model = actor, model
 
     def __call__(self, state: State, draws: Draws) -> Float[Tensor, "row action"]:

@@ -6,7 +6,7 @@ import torch
 
 import worldvae as wv
 from worldvae.models.sequential_vae import SequentialVAE
-from worldvae.models.world_model import Loss, WorldModel
+from worldvae.models.world_model import Loss, Probabilistic, WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig, elbo_loss
 from worldvae.training.learner import Learner
@@ -20,7 +20,7 @@ def test_both_names_of_the_library_make_a_sequential_vae() -> None:
     assert wv.WorldModel is wv.SequentialVAE is SequentialVAE
     assert issubclass(SequentialVAE, torch.nn.Module)
     model = wv.WorldModel(ObservationLayout(vector=2), ActionLayout(1), wv.WorldModelConfig(size="tiny"))
-    assert isinstance(model, WorldModel) and not isinstance(torch.nn.Linear(1, 1), WorldModel)
+    assert isinstance(model, Probabilistic) and not isinstance(torch.nn.Linear(1, 1), WorldModel)
 
 
 def test_what_is_shown_is_what_there_is(make_model: Maker) -> None:
@@ -42,6 +42,15 @@ def test_the_loss_is_that_of_the_bound_by_the_models_objective(make_model: Maker
     costs = {"reward_nats", "continuation_nats", "kl", "pixel_nats", "vector_nats"}
     assert found.metrics.keys() == costs | {"bound"}
     assert torch.isclose(found.metrics["bound"], -sum(found.metrics[name] for name in costs), rtol=1e-4)
+
+
+def test_a_posterior_that_looks_ahead_is_given_what_comes_after(make_model: Maker, make_batch: Rows) -> None:
+    for context in ("filter", "smooth"):
+        model = make_model(None, vector=3, context=context)
+        rows = make_batch(model, 2, 4)
+        alone, embedded = model.encode(rows.observation), model.embed(rows)
+        assert embedded.shape == alone.shape and model.looks_ahead == (context == "smooth")
+        assert torch.equal(alone, embedded) != model.looks_ahead
 
 
 class Taught(SequentialVAE):

@@ -4,6 +4,7 @@ import copy
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.errors import Diverged, UserError
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import PATIENCE
+from worldvae.runs.run import new_model
 from worldvae.training.behaviour import Beside, Inline, threads_beside
 from worldvae.types import State
 
@@ -24,9 +26,13 @@ def model(make_model: Callable[..., SequentialVAE]) -> SequentialVAE:
     return make_model(pixels=None, vector=3)
 
 
+def builder(model: SequentialVAE) -> Callable[[], SequentialVAE]:
+    return partial(new_model, model.observation_layout, model.action_layout, model.config)
+
+
 @pytest.fixture
 def beside(model: SequentialVAE) -> Iterator[Beside]:
-    found = Beside(model, ActorCritic(model, CONFIG), CONFIG, ROWS, seed=5)
+    found = Beside(model, builder(model), ActorCritic(model, CONFIG), CONFIG, ROWS, seed=5)
     yield found
     found.close()
 
@@ -69,7 +75,7 @@ def test_saving_changes_nothing_and_what_is_saved_goes_on_exactly(model: Sequent
     before = weights(beside.actor_critic)
     state = beside.state_dict()
     assert same(before, weights(beside.actor_critic))
-    other = Beside(model, copy.deepcopy(beside.actor_critic), CONFIG, ROWS, seed=1)
+    other = Beside(model, builder(model), copy.deepcopy(beside.actor_critic), CONFIG, ROWS, seed=1)
     other.load_state_dict(state)
     states = starts(model)
     for each in (beside, other):

@@ -106,7 +106,7 @@ def gaps(
     noise = asked.noise(samples, generator)  # the same for all bounds
     search = _Search(asked, generator, steps, learning_rate, draws)
     offsets = {"encoder": torch.zeros(asked.shape, device=asked.device)}
-    if model.smoother is None:
+    if not model.looks_ahead:
         offsets["myopic"] = search.best(offsets["encoder"], myopic=True)
         offsets["fitted"] = search.filter(offsets["myopic"])
     measured = {name: asked.measure(d, noise) for name, d in offsets.items()}
@@ -116,7 +116,7 @@ def gaps(
 
     filters = {name: _level(bound / asked.length) for name, (bound, _) in measured.items()}
     top, importance = _level(ahead / asked.length), _importance(weights, asked.length)
-    reached = filters[best] if model.smoother is None else top
+    reached = top if model.looks_ahead else filters[best]
     calls = search.decoder_calls + samples * (len(measured) + 1)
     split = reached.nats - filters["encoder"].nats, top.nats - reached.nats, importance.nats - top.nats
     return Gaps(filters, top, importance, *split, "estimate", asked.number, asked.length, samples, calls)

@@ -82,9 +82,7 @@ class MovedBound:
         self.number, self.length = rows.reward.shape
         self.shape = (self.number, self.length, self.posterior.family.parameter_size)
         with torch.no_grad():
-            embedding = model.encode(rows.observation)
-            if model.smoother is not None:
-                embedding = model.smoother(embedding, rows.action, rows.is_first)
+            embedding = model.embed(rows)
             self.embedded = self.posterior.project(embedding)
             self.go_on = (~rows.is_first).to(embedding).unsqueeze(-1)
             before = torch.cat([slices.action.to(self.device).unsqueeze(1), rows.action[:, :-1]], dim=1)

@@ -7,7 +7,7 @@ from worldvae.envs import EnvConfig
 from worldvae.errors import UserError
 from worldvae.evaluation.play import Episodes, play
 from worldvae.films.open_loop import OpenLoop
-from worldvae.models.sequential_vae import SequentialVAE
+from worldvae.models.world_model import WorldModel
 from worldvae.types import Batch, State
 
 CONTEXT = 3
@@ -38,7 +38,7 @@ def film_plans(agent: ModelAgent, env: EnvConfig, decisions: int = 4, seed: int 
 
 
 @torch.no_grad()
-def plans_and_outcomes(model: SequentialVAE, played: Episodes, at: list[int]) -> OpenLoop:
+def plans_and_outcomes(model: WorldModel, played: Episodes, at: list[int]) -> OpenLoop:
     """Return, for each decision in `at`, the plan that was made there and the rows that followed.
 
     The plan is imagined from the state in which it was made, along the mode of the prior. What followed was decided

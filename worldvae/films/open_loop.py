@@ -8,7 +8,7 @@ from torch import Tensor
 
 from worldvae.films.curves import curves
 from worldvae.films.film import side_by_side
-from worldvae.models.sequential_vae import SequentialVAE
+from worldvae.models.world_model import WorldModel
 from worldvae.types import Batch, State
 
 
@@ -24,7 +24,7 @@ class OpenLoop:
         dreamt_rewards: those the model predicted.
         valid: where the episode was still running.
         pixels: whether truth and dream are frames.
-        rendered: the dream as `SequentialVAE.render` draws it, if that was asked for; same shape as `dream`.
+        rendered: the dream as `WorldModel.render` draws it, if that was asked for; same shape as `dream`.
     """
 
     context: int
@@ -79,7 +79,7 @@ class OpenLoop:
 
 @torch.no_grad()
 def open_loop(
-    model: SequentialVAE,
+    model: WorldModel,
     rows: Batch,
     lengths: Tensor,
     context: int,

@@ -26,7 +26,7 @@ from worldvae.models.parts import (
     make_reward,
 )
 from worldvae.models.senses import Senses
-from worldvae.models.world_model import Loss, Observed, Policy, WorldModel
+from worldvae.models.world_model import Loss, Observed, Policy, Probabilistic
 from worldvae.networks import MLP
 from worldvae.objectives import ELBOConfig, Terms, elbo_loss
 from worldvae.posteriors import Smoother
@@ -41,7 +41,7 @@ class Inferred(Observed):
     parameters: Float[Tensor, "batch time parameter"]
 
 
-class SequentialVAE(nn.Module, WorldModel):
+class SequentialVAE(nn.Module, Probabilistic):
     """A sequential VAE over observations, rewards and continuations.
 
     Args:
@@ -156,6 +156,18 @@ class SequentialVAE(nn.Module, WorldModel):
         """Encode frames (uint8 0..255 or float 0..1) and vectors into one embedding."""
         return self.senses.encode(observation)
 
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether the posterior of a row is given what comes after it, too: a smoother, not a filter."""
+        return self.smoother is not None
+
+    def embed(self, rows: Batch) -> Float[Tensor, "batch time embedding"]:
+        """Return what the posterior is given of rows `[batch, time]`: their embeddings, smoothed if it looks ahead."""
+        embedding = self.encode(rows.observation)
+        if self.smoother is not None:
+            embedding = self.smoother(embedding, rows.action, rows.is_first)
+        return embedding
+
     def observe(
         self,
         batch: Batch,
@@ -172,10 +184,7 @@ class SequentialVAE(nn.Module, WorldModel):
         size, length = batch.reward.shape
         # All that does not wait for the step before is done for the whole slice at once. (Unbound and not indexed: the
         # gradient of an index is a tensor of the size of the whole.)
-        embedding = self.encode(batch.observation)
-        if self.smoother is not None:
-            embedding = self.smoother(embedding, batch.action, batch.is_first)
-        embedded = self.posterior.project(embedding).unbind(1)
+        embedded = self.posterior.project(self.embed(batch)).unbind(1)
         state = state or self.initial(size)
         if action is None:
             action = torch.zeros_like(batch.action[:, 0])
@@ -272,12 +281,7 @@ class SequentialVAE(nn.Module, WorldModel):
         return states.latent if self.two_stage else states.features
 
     def log_likelihood(self, states: State, observation: Observation) -> dict[Modality, Float[Tensor, "*batch"]]:
-        """Return log p(x | h, z) in nats: of the frames and of the vectors that were observed.
-
-        Args:
-            states: any leading shape.
-            observation: of that shape, or of one that can be broadcast to it.
-        """
+        """Return log p(x | h, z) in nats: of the frames and of the vectors that were observed (`Senses.log_prob`)."""
         return self.senses.log_prob(self._shown(states), observation)
 
     def in_shown_units(

@@ -9,6 +9,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from worldvae.posteriors import Posterior
+from worldvae.priors import Prior
 from worldvae.types import ActionLayout, Batch, Dream, Modality, Observation, ObservationLayout, State, TensorTree
 
 Policy = Callable[[State], Float[Tensor, "batch action"]]
@@ -184,4 +186,30 @@ class WorldModel(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all weights by their names."""
+        ...
+
+
+@runtime_checkable
+class Probabilistic(WorldModel, Protocol):
+    """A world model whose states are a memory h and a latent z, with p(z | h) and q(z | h, e).
+
+    Attributes:
+        prior: p(z | h).
+        posterior: q(z | h, e).
+    """
+
+    prior: Prior
+    posterior: Posterior
+
+    def embed(self, rows: Batch) -> Float[Tensor, "batch time embedding"]:
+        """Return e, what the posterior is given of rows `[batch, time]`; of what comes after a row, too, if it may."""
+        ...
+
+    def log_likelihood(self, states: State, observation: Observation) -> dict[Modality, Float[Tensor, "*batch"]]:
+        """Return log p(x | h, z) in nats: of the frames and of the vectors that were observed.
+
+        Args:
+            states: any leading shape.
+            observation: of that shape, or of one that can be broadcast to it.
+        """
         ...

@@ -247,14 +247,19 @@ def _learner(
     if given is not None:
         for ours, theirs in zip(_p(model), _p(given), strict=True):
             ours.load_state_dict(theirs.state_dict())
-        q = [model.senses.encoders, model.posterior, *([] if model.smoother is None else [model.smoother])]
-        learner.optimiser = Optimiser(chain.from_iterable(part.parameters() for part in q), OPTIMISER)
+        learner.optimiser = Optimiser(chain.from_iterable(part.parameters() for part in _q(model)), OPTIMISER)
     return model, learner
 
 
 def _p(model: SequentialVAE) -> tuple[nn.Module, ...]:
     """Return the parts of p(x, z)."""
     return model.memory, model.prior, model.senses.decoders
+
+
+def _q(model: SequentialVAE) -> tuple[nn.Module, ...]:
+    """Return the parts of q(z | x)."""
+    smoother = () if model.smoother is None else (model.smoother,)
+    return model.senses.encoders, model.posterior, *smoother
 
 
 @torch.no_grad()

@@ -1,8 +1,9 @@
 """Where the actor and the critic learn: in this process, or in one of their own beside the learning of the world."""
 
 import pickle
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -10,14 +11,13 @@ from torch import Tensor
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.errors import Diverged, UserError
-from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import SequentialVAE
-from worldvae.runs.run import Run
+from worldvae.models.world_model import WorldModel
+from worldvae.runs.run import Run, new_model
 from worldvae.seeds import stream
 from worldvae.system.allocator import keep_freed_memory
 from worldvae.system.child import Child, Tasks
 from worldvae.system.cores import usable_cores
-from worldvae.types import ActionLayout, ObservationLayout, State
+from worldvae.types import State
 
 Tensors = dict[str, Tensor]
 
@@ -120,6 +120,7 @@ class Beside:
 
     Args:
         model: the world model; its weights are copied with every update.
+        build: makes another of its kind, in the process.
         actor_critic: receives what is learnt.
         config: of the actor-critic.
         rows: number of states in an update.
@@ -129,16 +130,21 @@ class Beside:
     kind, threads = "process", 1
 
     def __init__(
-        self, model: SequentialVAE, actor_critic: ActorCritic, config: ActorCriticConfig, rows: int, seed: int
+        self,
+        model: WorldModel,
+        build: Callable[[], WorldModel],
+        actor_critic: ActorCritic,
+        config: ActorCriticConfig,
+        rows: int,
+        seed: int,
     ) -> None:
         self.model, self.actor_critic = model, actor_critic
         initial = model.initial(rows)
         self._sent = _shared(model.state_dict() | _parts(initial))
         self._learnt = _shared(actor_critic.state_dict())
-        layouts = (model.observation_layout, model.action_layout)
         self._child = Child(
             _build,
-            (*layouts, model.config, config, self._sent, self._learnt, seed),
+            (build, config, self._sent, self._learnt, seed),
             what="the process that learns behaviour",
             advice="its last saved state is kept; train.behaviour=inline learns in one process, with less memory.",
             learns=True,
@@ -224,8 +230,9 @@ def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
     if config.train.behaviour == "inline" or run.device.type != "cpu":
         return Inline(run.actor_critic, noise)
     rows = config.train.batch * config.train.length
+    build = partial(new_model, run.model.observation_layout, run.model.action_layout, config.model)
     try:
-        return Beside(run.model, run.actor_critic, config.actor_critic, rows, stream(config.seed, "dreams"))
+        return Beside(run.model, build, run.actor_critic, config.actor_critic, rows, stream(config.seed, "dreams"))
     except (OSError, RuntimeError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise UserError(
@@ -263,9 +270,7 @@ def _copy(source: Tensors, target: Tensors) -> None:
 
 def _build(
     opened: ExitStack,
-    observation: ObservationLayout,
-    action: ActionLayout,
-    model_config: WorldModelConfig,
+    build: Callable[[], WorldModel],
     config: ActorCriticConfig,
     received: Tensors,
     learnt: Tensors,
@@ -273,7 +278,7 @@ def _build(
 ) -> Tasks:
     """Make the process's own copy of the models."""
     keep_freed_memory()
-    model = SequentialVAE(observation, action, model_config)
+    model = build()
     actor_critic = ActorCritic(model, config)
     _copy(learnt, actor_critic.state_dict())
     generator = torch.Generator().manual_seed(seed)
