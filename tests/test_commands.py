@@ -318,7 +318,7 @@ def test_a_dream_is_no_longer_than_the_episodes(run: Path, capsys: pytest.Captur
 
 
 def test_two_trainings_of_one_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    first = Trainer(
+    first = Trainer.begin(
         load_config(RunConfig, [{"env": {"id": "worldvae/Tiny-v0"}}], [*SMALL, "train.steps=20"]), tmp_path / "run"
     )
     first.train()

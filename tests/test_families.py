@@ -23,7 +23,7 @@ def config(family: str, *overrides: str) -> RunConfig:
 
 @pytest.mark.parametrize("family", config_names("family"))
 def test_every_family_learns_dreams_is_saved_and_comes_back(family: str, tmp_path: Path) -> None:
-    trainer = Trainer(config(family), tmp_path / "run")
+    trainer = Trainer.begin(config(family), tmp_path / "run")
     try:
         before = {name: value.clone() for name, value in trainer.run.model.state_dict().items()}
         assert trainer.train()

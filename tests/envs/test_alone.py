@@ -121,7 +121,7 @@ def test_an_evaluation_is_of_the_same_episodes_with_and_without_the_setting() ->
 def test_a_training_films_and_evaluates(tmp_path: Path) -> None:
     source = {"env": {"id": "Emulator-v0", "alone": True}}
     sizes = ["train.steps=40", "train.prefill=32", "train.pretrain=2", "train.film_every=2", "train.log_every=2"]
-    trainer = Trainer(load_config(RunConfig, [source], [*SMALL, *sizes]), tmp_path)
+    trainer = Trainer.begin(load_config(RunConfig, [source], [*SMALL, *sizes]), tmp_path)
     assert trainer.train()
     assert trainer.updates >= 2 and any(tmp_path.glob("events*"))
     trainer.run.check_env()

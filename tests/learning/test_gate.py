@@ -18,7 +18,7 @@ MARGIN = 12.0
 def test_tiny_is_learned_from_pixels(tmp_path: Path) -> None:
     path = find_config("tiny")
     assert path is not None
-    trainer = Trainer(load_config(RunConfig, [path]), tmp_path / "run")
+    trainer = Trainer.begin(load_config(RunConfig, [path]), tmp_path / "run")
     assert trainer.train()
     trainer.close()
     run = trainer.run

@@ -18,7 +18,7 @@ passed when this was written), and another machine's rounding should not decide.
 def test_goal_images_are_reached_in_two_rooms(tmp_path: Path) -> None:
     path = find_config("two_rooms")
     assert path is not None
-    trainer = Trainer(load_config(RunConfig, [path]), tmp_path / "run")
+    trainer = Trainer.begin(load_config(RunConfig, [path]), tmp_path / "run")
     assert trainer.train()
     trainer.close()
     suite = GoalSuite(trainer.run.config.env, 32, seed=1)

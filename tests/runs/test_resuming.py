@@ -36,9 +36,9 @@ def test_a_run_made_longer_is_one_that_was_begun_longer(tmp_path: Path) -> None:
         "optimiser.warmup=0",
         "actor_critic.optimiser.warmup=0",
     )
-    train(Trainer(config(*level, "train.steps=200"), tmp_path / "run"))
+    train(Trainer.begin(config(*level, "train.steps=200"), tmp_path / "run"))
     longer = train(Trainer.resume(tmp_path / "run", ["train.steps=280"]))
-    at_once = train(Trainer(config(*level, "train.steps=280"), tmp_path / "whole"))
+    at_once = train(Trainer.begin(config(*level, "train.steps=280"), tmp_path / "whole"))
     assert all(torch.equal(longer[name], at_once[name]) for name in at_once)
     kept = Trainer.resume(tmp_path / "run")
     assert kept.run.config.train.steps == 280 and kept.run.steps == 280 and kept.finished
@@ -46,7 +46,7 @@ def test_a_run_made_longer_is_one_that_was_begun_longer(tmp_path: Path) -> None:
 
 
 def test_its_step_sizes_rise_to_the_longer_schedule(tmp_path: Path) -> None:
-    first = Trainer(config("optimiser.final=0.1", "optimiser.warmup=4", "train.steps=200"), tmp_path / "run")
+    first = Trainer.begin(config("optimiser.final=0.1", "optimiser.warmup=4", "train.steps=200"), tmp_path / "run")
     train(first)
     rate = first.run.config.optimiser.learning_rate
     assert first.learner.optimiser.adam.param_groups[0]["lr"] == pytest.approx(0.1 * rate)
@@ -61,7 +61,7 @@ def test_its_step_sizes_rise_to_the_longer_schedule(tmp_path: Path) -> None:
 
 
 def test_what_does_not_touch_the_schedule_leaves_the_step_sizes(tmp_path: Path) -> None:
-    train(Trainer(config("optimiser.final=0.1", "train.steps=200"), tmp_path / "run"))
+    train(Trainer.begin(config("optimiser.final=0.1", "train.steps=200"), tmp_path / "run"))
     before = Trainer.resume(tmp_path / "run")
     expected = before.learner.optimiser.learning_rate(0.5)
     before.close()
@@ -118,7 +118,7 @@ def test_what_lies_behind_the_run_is_refused(override: str, written: Path) -> No
 
 
 def test_only_a_new_schedule_lets_step_sizes_rise_and_only_once(tmp_path: Path) -> None:
-    train(Trainer(config("optimiser.final=0.1", "train.steps=200"), tmp_path / "run"))
+    train(Trainer.begin(config("optimiser.final=0.1", "train.steps=200"), tmp_path / "run"))
     since = []
     for overrides in (["train.log_every=7"], ["train.steps=240"], [], ["train.steps=240"]):
         trainer = Trainer.resume(tmp_path / "run", overrides)  # closed before a checkpoint is written
@@ -136,7 +136,7 @@ def test_only_a_new_schedule_lets_step_sizes_rise_and_only_once(tmp_path: Path) 
     ],
 )
 def test_another_agent_goes_on_with_fresh_episodes(before: list[str], after: list[str], tmp_path: Path) -> None:
-    first = Trainer(config(*before, "train.steps=140"), tmp_path / "run")
+    first = Trainer.begin(config(*before, "train.steps=140"), tmp_path / "run")
     train(first)
     second = Trainer.resume(tmp_path / "run", [*after, "train.steps=160"])
     assert second.collector.carry is None
@@ -145,7 +145,7 @@ def test_another_agent_goes_on_with_fresh_episodes(before: list[str], after: lis
 
 
 def test_an_agent_that_cannot_act_here_is_refused_and_not_stored(tmp_path: Path) -> None:
-    train(Trainer(config("train.steps=40"), tmp_path / "run"))
+    train(Trainer.begin(config("train.steps=40"), tmp_path / "run"))
     before = (tmp_path / "run" / "config.yaml").read_bytes()
     with pytest.raises(UserError, match="'tree' is not for this run"):
         Trainer.resume(tmp_path / "run", ["train.explore=tree", "train.steps=80"])
@@ -154,7 +154,7 @@ def test_an_agent_that_cannot_act_here_is_refused_and_not_stored(tmp_path: Path)
 
 
 def test_a_refused_setting_leaves_the_run_as_it_was(tmp_path: Path) -> None:
-    train(Trainer(config("train.steps=40", "train.prefill=200"), tmp_path / "run"))
+    train(Trainer.begin(config("train.steps=40", "train.prefill=200"), tmp_path / "run"))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for override in ("model.size=base", "train.steps=20", "train.stps=90"):
         with pytest.raises(UserError):

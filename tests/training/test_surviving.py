@@ -40,7 +40,7 @@ def test_whatever_ends_a_training_it_is_saved_first(
     def fail(*_: Any) -> None:
         raise error
 
-    trainer = Trainer(config("train.film_every=20"), tmp_path / "run")
+    trainer = Trainer.begin(config("train.film_every=20"), tmp_path / "run")
     with monkeypatch.context() as patch:
         patch.setattr("worldvae.training.trainer.held_out_dream", fail)
         with pytest.raises(type(error)):
@@ -62,7 +62,7 @@ def test_a_failure_that_cannot_be_saved_is_still_the_failure_that_is_told(
     def full(*_: Any) -> None:
         raise UserError("the disk is full.")
 
-    trainer = Trainer(config("train.film_every=20"), tmp_path / "run")
+    trainer = Trainer.begin(config("train.film_every=20"), tmp_path / "run")
     monkeypatch.setattr("worldvae.training.trainer.held_out_dream", fail)
     monkeypatch.setattr("worldvae.runs.checkpoint.save", full)
     with pytest.raises(RuntimeError, match="out of paint"):
@@ -76,7 +76,7 @@ DIVERGING = ("optimiser.learning_rate=1e18", "optimiser.warmup=0", "optimiser.cl
 
 @pytest.mark.parametrize("id", ["worldvae/Tiny-v0", "worldvae/TinyDiscrete-v0"])
 def test_a_training_that_diverges_stops_and_is_not_saved_over_what_was_good(tmp_path: Path, id: str) -> None:
-    good = Trainer(config("train.steps=200", "env.obs=state", id=id), tmp_path / "run")
+    good = Trainer.begin(config("train.steps=200", "env.obs=state", id=id), tmp_path / "run")
     assert good.train()
     saved = weights(good)
     good.close()
@@ -95,7 +95,7 @@ def test_a_training_that_diverges_stops_and_is_not_saved_over_what_was_good(tmp_
 
 
 def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path: Path) -> None:
-    trainer = Trainer(config("train.steps=40"), tmp_path / "run")
+    trainer = Trainer.begin(config("train.steps=40"), tmp_path / "run")
     assert trainer.train()
     with torch.no_grad():
         next(trainer.run.actor_critic.parameters()).fill_(torch.nan)
@@ -111,7 +111,7 @@ def test_weights_that_are_not_finite_are_neither_saved_nor_loaded(tmp_path: Path
 
 
 def test_a_training_outside_of_the_main_thread(tmp_path: Path) -> None:
-    trainer = Trainer(config("train.steps=200"), tmp_path / "run")
+    trainer = Trainer.begin(config("train.steps=200"), tmp_path / "run")
     with ThreadPoolExecutor(1) as pool:
         assert pool.submit(trainer.train).result()
     trainer.close()
@@ -124,11 +124,11 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 def test_who_is_refused_has_touched_nothing(tmp_path: Path) -> None:
     """Before the first checkpoint as well as after it, and whether the winner is still at work or not."""
-    first = Trainer(config("train.steps=40"), tmp_path / "run")
+    first = Trainer.begin(config("train.steps=40"), tmp_path / "run")
     before = files(tmp_path)
     assert tmp_path / "run" / "config.yaml" in before
     with pytest.raises(UserError, match="is being trained by another process"):
-        Trainer(config("seed=1"), tmp_path / "run")
+        Trainer.begin(config("seed=1"), tmp_path / "run")
     with pytest.raises(UserError, match="is being trained by another process"):
         Trainer.resume(tmp_path / "run")
     assert files(tmp_path) == before
@@ -136,7 +136,7 @@ def test_who_is_refused_has_touched_nothing(tmp_path: Path) -> None:
     first.close()
     before = files(tmp_path)
     with pytest.raises(UserError, match="already holds a run"):
-        Trainer(config("seed=1"), tmp_path / "run")
+        Trainer.begin(config("seed=1"), tmp_path / "run")
     assert files(tmp_path) == before
     assert wv.load(tmp_path / "run").steps == 40
 
@@ -158,7 +158,7 @@ gym.register("tests/Stuck-v0", entry_point=Stuck)
 def test_an_environment_that_cannot_be_reset_leaves_the_folder_free(tmp_path: Path, mode: str) -> None:
     for _ in range(2):
         with pytest.raises(UserError, match="the door is locked"):
-            Trainer(config("env.obs=state", f"train.mode={mode}", id="tests/Stuck-v0"), tmp_path / "run")
+            Trainer.begin(config("env.obs=state", f"train.mode={mode}", id="tests/Stuck-v0"), tmp_path / "run")
         assert not (tmp_path / "run").exists()
 
 
@@ -170,7 +170,7 @@ def test_of_several_processes_one_trains(tmp_path: Path) -> None:
     def begin(seed: int) -> None:
         barrier.wait()
         try:
-            trainer = Trainer(config(f"seed={seed}", "train.steps=40"), tmp_path / "run")
+            trainer = Trainer.begin(config(f"seed={seed}", "train.steps=40"), tmp_path / "run")
             outcomes.put(("trained" if trainer.train() else "stopped", seed))
             trainer.close()
         except UserError as error:
@@ -189,10 +189,10 @@ def test_of_several_processes_one_trains(tmp_path: Path) -> None:
 
 def test_a_run_that_cannot_begin_takes_back_only_what_it_wrote(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="too small"):
-        Trainer(config("train.replay_bytes=10"), tmp_path / "run")
+        Trainer.begin(config("train.replay_bytes=10"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "notes.txt").write_text("mine")
     with pytest.raises(UserError, match="too small"):
-        Trainer(config("train.replay_bytes=10"), tmp_path / "run")
+        Trainer.begin(config("train.replay_bytes=10"), tmp_path / "run")
     assert files(tmp_path) == {tmp_path / "run" / "notes.txt": b"mine"}

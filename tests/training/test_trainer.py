@@ -60,10 +60,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, behaviour: str, 
         f"train.behaviour={behaviour}",
         "train.steps=280",
     )
-    whole = Trainer(decay, tmp_path / "whole")
+    whole = Trainer.begin(decay, tmp_path / "whole")
     assert whole.train()
     assert whole.learner.optimiser.adam.param_groups[0]["lr"] == pytest.approx(0.1 * decay.optimiser.learning_rate)
-    first = Trainer(decay, tmp_path / "parts")
+    first = Trainer.begin(decay, tmp_path / "parts")
     stop_after(first, 234)  # in the middle of an episode of 50 steps
     assert not first.train()
     assert first.interrupted and not whole.interrupted
@@ -82,10 +82,10 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, behaviour: str, 
 def test_a_world_is_learned_by_persistent_random_play_alone(tmp_path: Path) -> None:
     """Interrupted or not; no behaviour is learnt beside it."""
     alone = config("train.explore=random", "train.persistence=0.8", "train.behaviour=none", "train.steps=260")
-    whole = Trainer(alone, tmp_path / "whole")
+    whole = Trainer.begin(alone, tmp_path / "whole")
     before = {name: value.clone() for name, value in whole.run.actor_critic.state_dict().items()}
     assert whole.train()
-    first = Trainer(alone, tmp_path / "parts")
+    first = Trainer.begin(alone, tmp_path / "parts")
     stop_after(first, 190)
     assert not first.train()
     first.close()
@@ -104,7 +104,7 @@ def test_a_world_is_learned_by_persistent_random_play_alone(tmp_path: Path) -> N
 
 
 def test_a_run_whose_process_dies_is_saved_and_goes_on(tmp_path: Path) -> None:
-    trainer = Trainer(config("train.behaviour=process", "train.steps=260"), tmp_path / "run")
+    trainer = Trainer.begin(config("train.behaviour=process", "train.steps=260"), tmp_path / "run")
     finish = trainer.collector.finish
 
     def deadly() -> Any:
@@ -131,7 +131,7 @@ def test_a_run_whose_process_dies_is_saved_and_goes_on(tmp_path: Path) -> None:
 def test_the_seed_decides_the_run(tmp_path: Path) -> None:
     results = []
     for folder, seed in (("a", 0), ("b", 0), ("c", 1)):
-        trainer = Trainer(config(f"seed={seed}", "train.steps=200"), tmp_path / folder)
+        trainer = Trainer.begin(config(f"seed={seed}", "train.steps=200"), tmp_path / folder)
         trainer.train()
         trainer.close()
         results.append(weights(trainer)["memory.cell.weight_hh"])
@@ -142,7 +142,7 @@ def test_the_seed_decides_the_run(tmp_path: Path) -> None:
 def test_environments_that_play_while_the_learner_works_change_nothing(tmp_path: Path) -> None:
     results = []
     for mode in ("sync", "async"):
-        trainer = Trainer(config("train.steps=200", f"train.mode={mode}"), tmp_path / mode)
+        trainer = Trainer.begin(config("train.steps=200", f"train.mode={mode}"), tmp_path / mode)
         trainer.train()
         trainer.close()
         results.append(weights(trainer)["memory.cell.weight_hh"])
@@ -151,7 +151,7 @@ def test_environments_that_play_while_the_learner_works_change_nothing(tmp_path:
 
 
 def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
-    trainer = Trainer(config("train.film_every=50"), tmp_path / "run")
+    trainer = Trainer.begin(config("train.film_every=50"), tmp_path / "run")
     trainer.train()
     trainer.close()
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
@@ -172,7 +172,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
 
 def test_rows_in_the_replay_are_those_of_the_environment(tmp_path: Path) -> None:
     """Replaying the stored actions in a fresh environment gives the stored frames, rewards and terminations."""
-    trainer = Trainer(config("train.steps=300", "train.prefill=300"), tmp_path / "run")
+    trainer = Trainer.begin(config("train.steps=300", "train.prefill=300"), tmp_path / "run")
     trainer.train()
     from worldvae.envs import make_from
     from worldvae.seeds import episode_seed
@@ -225,7 +225,7 @@ class Failing(gym.Env[Any, Any]):
 def test_a_failing_environment_loses_nothing(tmp_path: Path, how: str, word: str) -> None:
     Failing.played = 0
     overrides = ["env.obs=state", f"env.kwargs.how={how}", "train.envs=1", "train.prefill=40", "train.steps=240"]
-    trainer = Trainer(config(*overrides, id="tests/Failing-v0"), tmp_path / "run")
+    trainer = Trainer.begin(config(*overrides, id="tests/Failing-v0"), tmp_path / "run")
     with pytest.raises(UserError, match=word) as caught:
         trainer.train()
     assert "The run was saved" in str(caught.value) and "\n" not in str(caught.value)
@@ -252,7 +252,7 @@ gym.register("tests/Drifting-v0", entry_point=Drifting)
 
 
 def test_an_environment_that_cannot_be_brought_back_is_begun_anew(tmp_path: Path) -> None:
-    first = Trainer(config("env.obs=state", id="tests/Drifting-v0"), tmp_path / "run")
+    first = Trainer.begin(config("env.obs=state", id="tests/Drifting-v0"), tmp_path / "run")
     stop_after(first, 234)
     first.train()
     first.close()

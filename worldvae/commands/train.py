@@ -75,11 +75,11 @@ def _new(arguments: list[str], out: Path | None, seed: int | None) -> Trainer:
     source = find_or_make(name)
     config = configure(source, overrides)
     if out is not None:
-        return Trainer(config, out)
+        return Trainer.begin(config, out)
     base = Path("runs") / (source.stem if isinstance(source, Path) else name).replace("/", "-").replace(":", "-")
     for number in count(1):  # runs/NAME, or runs/NAME-2 and so on: of several that begin at once each gets its own
         with suppress(Taken):
-            return Trainer(config, base if number == 1 else base.with_name(f"{base.name}-{number}"), new=True)
+            return Trainer.begin(config, base if number == 1 else base.with_name(f"{base.name}-{number}"), new=True)
     raise AssertionError("there is no end of numbers")
 
 

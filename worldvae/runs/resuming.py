@@ -1,14 +1,13 @@
 """What of a run may change when it goes on: how long it lasts and how it learns, but not what it is."""
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from worldvae.config import load_config
 from worldvae.errors import UserError
-from worldvae.runs.settings import PLANNERS, RunConfig
+from worldvae.runs.settings import RunConfig
 
 FIXED = (
     "env",
@@ -60,23 +59,6 @@ def resumed_config(source: Path, overrides: Sequence[str], steps: int, updates: 
                 "to train it further."
             )
     return after
-
-
-def schedule(config: RunConfig) -> dict[str, Any]:
-    """Return the settings on which the step sizes at a moment of the run depend."""
-    return {
-        "steps": config.train.steps,
-        "updates": config.train.updates,
-        "optimiser": asdict(config.optimiser),
-        "actor_critic": asdict(config.actor_critic.optimiser),
-    }
-
-
-def acting(config: RunConfig) -> dict[str, Any]:
-    """Return the settings of the agent that collects: what it remembers of an episode fits no other."""
-    explore = config.train.explore
-    own = asdict(getattr(config, explore)) if explore in PLANNERS else {}
-    return {"explore": explore, "persistence": config.train.persistence, "planner": own}
 
 
 def _at(config: RunConfig, name: str) -> Any:
