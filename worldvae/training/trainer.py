@@ -123,7 +123,7 @@ class Trainer:
                 state = state | {"collector": without_unfinished(state["collector"])}
             self.learner.optimiser.load_state_dict(state["optimiser"])
             self.behaviour.load_state_dict(state["behaviour"])
-            self.collector.load_state_dict(state["collector"])
+            self.collector.load_state_dict(state["collector"], type(self.run.model.initial(1)))
             if overrides:
                 self.run.write_config()
             self.logger = Logger(folder, resumed_at=self.run.steps)
