@@ -5,7 +5,16 @@ if __name__ != "worldvae.agents":
 
 from worldvae.agents.actor_critic import ActorAgent, ActorCritic, ActorCriticConfig
 from worldvae.agents.agent import Agent, Carry, ModelAgent
-from worldvae.agents.goal import GOALS, GoalAgent, OracleAgent, goal_probability, goal_state
+from worldvae.agents.goal import (
+    GOALS,
+    GoalAgent,
+    OracleAgent,
+    goal_probability,
+    goal_state,
+    landmark_distance,
+    latent_distance,
+    latent_landmarks,
+)
 from worldvae.agents.planner import PlannerAgent
 from worldvae.agents.policy import ActionDistribution, Actor
 from worldvae.agents.random import RandomAgent
@@ -26,4 +35,7 @@ __all__ = [
     "RandomAgent",
     "goal_probability",
     "goal_state",
+    "landmark_distance",
+    "latent_distance",
+    "latent_landmarks",
 ]

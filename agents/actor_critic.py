@@ -132,10 +132,9 @@ class ActorCritic(nn.Module):
             step because its gradient was not finite.
         """
         config, model = self.config, self._model[0]
-        number = starts.memory.shape[0]
-        if 0 < config.starts < number:
-            device = starts.memory.device
-            starts = starts[torch.randperm(number, generator=generator, device=device)[: config.starts]]
+        if 0 < config.starts < starts.size:
+            order = torch.randperm(starts.size, generator=generator, device=starts.device)
+            starts = starts[order[: config.starts]]
         with frozen(model), frozen(self.critic), torch.set_grad_enabled(self.through_dynamics):
             dream = model.imagine(starts, lambda s: self._policy(s).draw(generator), config.horizon, generator)
             states = State.cat([starts.map(lambda x: x.unsqueeze(1)), dream.states], dim=1)
@@ -211,7 +210,7 @@ class ActorCritic(nn.Module):
     def is_sound(self, starts: State) -> bool:
         """Return whether an update from `starts` would have finite gradients; nothing is changed, and nothing drawn."""
         twin = copy.deepcopy(self)
-        twin.update(starts, torch.Generator(starts.memory.device).manual_seed(0))
+        twin.update(starts, torch.Generator(starts.device).manual_seed(0))
         return twin._skipped() == self._skipped()
 
     def _skipped(self) -> int:

@@ -16,11 +16,12 @@ from worldvae.types import Batch, Observation, State, TensorTree
 class Carry(TensorTree):
     """What an agent remembers between two steps of the same environments.
 
-    `state` is the posterior of the last row, `action` what was taken there, `plan` the plan it came from.
+    `action` is what was taken at the last row, `state` where the world is believed to have been there (None for agents
+    that believe nothing), `plan` the plan that the action came from.
     """
 
-    state: State
     action: Float[Tensor, "batch action"]
+    state: State | None = None
     plan: Plan | None = None
 
 
@@ -91,10 +92,7 @@ class ModelAgent(Agent):
         """Filter one row (along the mode of q, or along draws when exploring), then decide."""
         size, is_first = is_first.shape[0], is_first.to(self.device)
         if carry is None:
-            carry = Carry(
-                self.model.initial(size),
-                torch.zeros(size, self.model.action_layout.size, device=self.device),
-            )
+            carry = Carry(torch.zeros(size, self.model.action_layout.size, device=self.device))
         carry = carry.to(self.device)
         row = Batch(
             observation.to(self.device).map(lambda x: x.unsqueeze(1)),
@@ -106,4 +104,4 @@ class ModelAgent(Agent):
         # To score, the mode of q: an action is then a function of what was seen, whoever else is playing.
         state = self.model.observe(row, carry.state, carry.action, generator, mode=not explore).posterior[:, 0]
         action, plan = self.decide(state, (~is_first).float(), carry.plan, generator, explore)
-        return action, Carry(state, action, plan)
+        return action, Carry(action, state, plan)

@@ -12,10 +12,20 @@ from torch import Tensor
 
 from worldvae.agents.agent import Agent, Carry
 from worldvae.agents.planner import PlannerAgent
+from worldvae.memory import LatentState
 from worldvae.models.world_model import Probabilistic, WorldModel
-from worldvae.planning import Objective, PlanConfig, Simulator, latent_distance, plan, planner_name, state_distance
+from worldvae.planning import (
+    Landmarks,
+    Objective,
+    PlanConfig,
+    Simulator,
+    geodesic_distance,
+    plan,
+    planner_name,
+    state_distance,
+)
 from worldvae.planning.goals import repeated
-from worldvae.types import ActionLayout, Batch, Dream, Observation, State
+from worldvae.types import ActionLayout, Batch, Dream, Observation, State, VectorState
 
 
 @torch.no_grad()
@@ -29,6 +39,29 @@ def goal_state(model: WorldModel, goal: Observation) -> State:
     return model.observe(_first_row(model, goal), mode=True).posterior[:, 0]
 
 
+def latent_of(states: State) -> Float[Tensor, "*batch latent"]:
+    """Return z of the states of a `Probabilistic` model.
+
+    Latents alone are compared with a goal's: its memory, which nothing led to, is that of an episode's first row.
+    """
+    return LatentState.of(states).latent
+
+
+def latent_distance(model: Probabilistic, goal: Observation) -> Objective:
+    """Return the objective -sum_k |z_k - z_goal|, of dreams of the same number of candidates for each goal."""
+    return state_distance(lambda z, goal: (z - goal).norm(dim=-1), latent_of(goal_state(model, goal)), latent_of)
+
+
+def landmark_distance(model: Probabilistic, goal: Observation, landmarks: Landmarks) -> Objective:
+    """Return the objective `geodesic_distance` of latents, along landmarks that `latent_landmarks` has made."""
+    return geodesic_distance(landmarks, latent_of(goal_state(model, goal)), latent_of)
+
+
+def latent_landmarks(model: Probabilistic, seen: Observation) -> Landmarks:
+    """Return the latents of observations `[batch]`, each inferred as the first row of an episode."""
+    return Landmarks(latent_of(goal_state(model, seen)))
+
+
 def goal_probability(model: Probabilistic, goal: Observation) -> Objective:
     """Return the objective sum_k log q(z_k | h_k, e_goal): would the goal's frame leave what is imagined as it is?
 
@@ -40,7 +73,8 @@ def goal_probability(model: Probabilistic, goal: Observation) -> Objective:
         projected = model.posterior.project(model.embed(_first_row(model, goal))[:, 0])
 
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
-        memory, latent = dream.states.memory, dream.states.latent
+        states = LatentState.of(dream.states)
+        memory, latent = states.memory, states.latent
         embedded = repeated(projected, len(memory)).unsqueeze(1).expand(-1, memory.shape[1], -1)
         _, q = model.posterior.infer(memory, embedded, None)
         total: Tensor = model.posterior.distribution(q).log_prob(latent).sum(dim=1)
@@ -50,7 +84,7 @@ def goal_probability(model: Probabilistic, goal: Observation) -> Objective:
 
 
 GOALS: dict[str, Callable[[Probabilistic, Observation], Objective]] = {
-    "distance": lambda model, goal: latent_distance(goal_state(model, goal)),
+    "distance": latent_distance,
     "probability": goal_probability,
 }
 """How a world model is asked to reach an observation, by name, where nothing else is known."""
@@ -73,7 +107,7 @@ class GoalAgent(PlannerAgent):
     Args:
         model: the world model.
         config: numbers of the planner; its discount and its critic are for rewards, and not used.
-        objective: knows the goal of each environment, as those of `GOALS` and `planning.geodesic_distance`.
+        objective: knows the goal of each environment, as those of `GOALS` and `landmark_distance`.
 
     Raises:
         ValueError: If the planner needs an actor.
@@ -94,7 +128,7 @@ class OracleAgent(Agent):
     No model of the world can be more right; but an objective that knows the way can be better than the straight line.
 
     Args:
-        simulator: the true dynamics, on states whose memory is the true state.
+        simulator: the true dynamics, on states that are the true state (`VectorState`).
         layout: shape of the action vector.
         config: numbers of the planner.
         distance: of states to goals, by their last axis.
@@ -126,7 +160,7 @@ class OracleAgent(Agent):
         assert truth is not None, "the oracle is shown the true state as a vector"
         found = plan(
             self.simulator,
-            State(truth, truth[:, :0]),
+            VectorState(truth),
             self.objective,
             self.config,
             generator,
@@ -135,4 +169,4 @@ class OracleAgent(Agent):
             keep=(~is_first).float(),
             keys=range(len(truth)),
         )
-        return found.actions[:, 0], Carry(State(truth, truth[:, :0]), found.actions[:, 0], found)
+        return found.actions[:, 0], Carry(found.actions[:, 0], VectorState(truth), found)

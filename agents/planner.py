@@ -112,7 +112,7 @@ class _ActorGuide:
     def __call__(self, state: State, draws: Draws) -> Float[Tensor, "row action"]:
         """Draw an action."""
         policy = self._policy(state)
-        rows = len(state.memory) // draws.batch
+        rows = state.size // draws.batch
         normal = draws.normal(rows, policy.layout.continuous).flatten(0, 1)
         return policy.draw_from(normal, [draws.uniform(rows).flatten() for _ in policy.layout.categorical])
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from worldvae.agents.agent import Agent, Carry
 from worldvae.planning import uniform_actions
-from worldvae.types import ActionLayout, Observation, State
+from worldvae.types import ActionLayout, Observation
 
 
 class RandomAgent(Agent):
@@ -40,4 +40,4 @@ class RandomAgent(Agent):
             again = torch.rand(size, device=device, generator=generator) < self.persistence
             again &= ~is_first.to(device)
             action = torch.where(again.unsqueeze(1), carry.action.to(device), action)
-        return action, Carry(State(action[:, :0], action[:, :0]), action)
+        return action, Carry(action)

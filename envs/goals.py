@@ -16,7 +16,7 @@ from torch import Tensor
 
 from worldvae.envs.worlds.two_rooms import HEIGHT, REACH, STEPS, TwoRoomsEnv, advance, free
 from worldvae.errors import UserError
-from worldvae.types import Dream, State
+from worldvae.types import Dream, State, VectorState
 
 
 @runtime_checkable
@@ -189,7 +189,7 @@ def goal_world(env: gym.Env[Any, Any], id: str) -> GoalWorld:
 
 
 class TrueDynamics:
-    """The true world as a simulator to plan with: the memory of a state is the true state, nothing is earned.
+    """The true world as a simulator to plan with: a `VectorState` holds the true state, nothing is earned.
 
     Args:
         world: whose dynamics.
@@ -207,11 +207,11 @@ class TrueDynamics:
         generator: torch.Generator | None = None,
     ) -> Dream:
         """Roll forward from `start` with given actions."""
-        state, states = start.memory, []
+        state, states = start.features, []
         for action in actions.unbind(dim=1):
             for _ in range(self.repeat):
                 state = self.world.advance(state, action)
             states.append(state)
-        memory = torch.stack(states, dim=1)
-        nothing = torch.zeros_like(memory[..., 0])
-        return Dream(start, State(memory, memory[..., :0]), actions, nothing, torch.ones_like(nothing))
+        found = torch.stack(states, dim=1)
+        nothing = torch.zeros_like(found[..., 0])
+        return Dream(start, VectorState(found), actions, nothing, torch.ones_like(nothing))

@@ -1,6 +1,6 @@
 """Trees of tensors behave like one tensor with leading axes, and an action layout tiles its vector."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, dataclass
 
 import jaxtyping
 import pytest
@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldvae.types import ActionLayout, Batch, Dream, Observation, State
+from worldvae.types import ActionLayout, Batch, Dream, Observation, State, VectorState
 
 
 def batch(size: int, length: int, *, vector: bool = True) -> Batch:
@@ -23,17 +23,59 @@ def batch(size: int, length: int, *, vector: bool = True) -> Batch:
     )
 
 
-def test_features_are_memory_then_latent() -> None:
-    state = State(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]))
-    assert state.features.tolist() == [[1.0, 2.0, 3.0]]
+@dataclass(frozen=True)
+class Frames(State):
+    """A state as a model of pixels may have it: bytes among floats, and a tree in the tree."""
+
+    seen: Observation
+    goes_on: torch.Tensor
+
+    @property
+    def features(self) -> torch.Tensor:
+        return self.goes_on
 
 
-def test_splitting_features_undoes_joining_them_and_copies_nothing() -> None:
-    features = torch.arange(12.0).view(2, 2, 3)
-    state = State.split(features, 2)
-    assert state.features is features and state.memory.data_ptr() == features.data_ptr()
-    assert torch.equal(State(state.memory, state.latent).features, features)
-    assert torch.equal(state[:, -1].features, features[:, -1])  # what is made of it joins anew
+def frames(size: int = 2) -> Frames:
+    pixels = torch.arange(12 * size, dtype=torch.uint8).view(size, 3, 2, 2)
+    return Frames(Observation(pixels), torch.rand(size, 3, dtype=torch.float64))
+
+
+def test_bytes_survive_what_makes_floats() -> None:
+    state = frames()
+    found = state.float()
+    assert found.seen.pixels is not None and found.seen.pixels.dtype == torch.uint8
+    assert torch.equal(found.seen.pixels, state.seen.pixels) and found.seen.vector is None
+    assert found.goes_on.dtype == torch.float32 and torch.equal(found.goes_on, state.goes_on.float())
+
+
+def test_a_tree_is_made_of_its_tensors_again() -> None:
+    state = frames()
+    tensors = state.tensors()
+    assert list(tensors) == ["seen/pixels", "goes_on"] and tensors["goes_on"] is state.goes_on
+    found = Frames.from_tensors(tensors)
+    assert isinstance(found.seen, Observation) and found.seen.pixels is state.seen.pixels and found.seen.vector is None
+    rows = batch(2, 3)
+    again = Batch.from_tensors(rows.tensors())
+    assert all(torch.equal(tensor, again.tensors()[name]) for name, tensor in rows.tensors().items())
+    with pytest.raises(TypeError, match="latent"):
+        VectorState.from_tensors({"vector": torch.zeros(1), "latent": torch.zeros(1)})
+
+
+def test_a_state_knows_its_size_and_what_a_head_reads() -> None:
+    assert (frames(3).size, frames(3).device.type, frames(3).to("meta").device.type) == (3, "cpu", "meta")
+    x = torch.rand(2, 3)
+    assert VectorState(x).features is x
+
+
+def test_states_of_any_kind_are_joined_by_the_name_they_share() -> None:
+    both = State.cat([frames(2), frames(1)], dim=0)
+    assert type(both) is Frames and both.size == 3 and both.seen.pixels is not None
+    assert State.stack([VectorState(torch.zeros(2, 3))] * 4, dim=1).features.shape == (2, 4, 3)
+
+
+def test_a_state_that_is_of_no_model_names_those_that_are() -> None:
+    with pytest.raises(TypeError, match=r"give VectorState\(x\).*LatentState\(memory, latent\)"):
+        State(torch.zeros(1, 2), torch.zeros(1, 0))
 
 
 def test_map_reaches_nested_trees_and_keeps_what_is_absent() -> None:
@@ -77,22 +119,20 @@ def test_flatten_merges_batch_and_time_in_row_order() -> None:
 
 
 def test_detach_and_to() -> None:
-    state = State(torch.ones(1, 2, requires_grad=True), torch.ones(1, 3, requires_grad=True))
-    assert not state.detach().memory.requires_grad
-    assert state.memory.requires_grad
-    assert state.to("meta").latent.device.type == "meta"
+    state = VectorState(torch.ones(1, 2, requires_grad=True))
+    assert not state.detach().vector.requires_grad
+    assert state.vector.requires_grad
+    assert state.to("meta").vector.device.type == "meta"
 
 
 def test_trees_are_frozen() -> None:
-    state = State(torch.ones(1, 2), torch.ones(1, 3))
+    state = VectorState(torch.ones(1, 2))
     with pytest.raises(FrozenInstanceError):
-        state.memory = torch.zeros(1, 2)  # type: ignore[misc]
+        state.vector = torch.zeros(1, 2)  # type: ignore[misc]
 
 
 def test_shapes_that_do_not_fit_together_are_refused() -> None:
-    with pytest.raises(jaxtyping.TypeCheckError):
-        State(torch.ones(1, 2), torch.ones(2, 3))
-    start, states = State(torch.ones(2, 3), torch.ones(2, 1)), State(torch.ones(2, 4, 3), torch.ones(2, 4, 1))
+    start, states = VectorState(torch.ones(2, 3)), VectorState(torch.ones(2, 4, 3))
     with pytest.raises(jaxtyping.TypeCheckError):
         Dream(start, states, torch.ones(2, 4, 1), torch.ones(2, 4), torch.ones(2, 5))
 

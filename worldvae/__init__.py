@@ -4,9 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from worldvae.errors import UserError
-from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State
+from worldvae.types import ActionLayout, Batch, Dream, Observation, ObservationLayout, State, VectorState
 
 if TYPE_CHECKING:
+    from worldvae.memory import LatentState
     from worldvae.models.parts import WorldModelConfig
     from worldvae.models.sequential_vae import SequentialVAE
     from worldvae.models.sequential_vae import SequentialVAE as WorldModel
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from worldvae.training.trainer import Trainer
 
 _LAZY = {
+    "LatentState": "worldvae.memory",
     "load": "worldvae.runs.run",
     "Run": "worldvae.runs.run",
     "RunConfig": "worldvae.runs.settings",
@@ -37,6 +39,7 @@ __all__ = [
     "ActionLayout",
     "Batch",
     "Dream",
+    "LatentState",
     "Observation",
     "ObservationLayout",
     "Run",
@@ -45,6 +48,7 @@ __all__ = [
     "State",
     "Trainer",
     "UserError",
+    "VectorState",
     "WorldModel",
     "WorldModelConfig",
     "load",

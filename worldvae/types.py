@@ -9,10 +9,9 @@ The transition into row t uses a_{t-1}; at `is_first` the previous state and act
 environment steps has T + 1 rows.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -46,30 +45,67 @@ class TensorTree:
         """Return a copy on `device`."""
         return self.map(lambda x: x.to(device))
 
+    def float(self: Tree) -> Tree:
+        """Return a copy whose floats are float32; bytes (as those of frames), integers and flags stay as they are."""
+        return self.map(lambda x: x.float() if x.is_floating_point() else x)
+
     def flatten(self: Tree, start: int = 0, end: int = 1) -> Tree:
         """Merge the leading axes `start..end` of every tensor into one."""
         return self.map(lambda x: x.flatten(start, end))
 
     @classmethod
     def stack(cls: type[Tree], trees: Sequence[Tree], dim: int) -> Tree:
-        """Stack trees of equal shape along a new leading axis `dim`."""
-        return cls._join(trees, lambda tensors: torch.stack(tensors, dim))
+        """Stack trees of one class and of equal shape along a new leading axis `dim`."""
+        return _join(trees, lambda tensors: torch.stack(tensors, dim))
 
     @classmethod
     def cat(cls: type[Tree], trees: Sequence[Tree], dim: int) -> Tree:
-        """Concatenate trees along the leading axis `dim`."""
-        return cls._join(trees, lambda tensors: torch.cat(tensors, dim))
+        """Concatenate trees of one class along the leading axis `dim`."""
+        return _join(trees, lambda tensors: torch.cat(tensors, dim))
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return every tensor that is there by its name; `from_tensors` undoes it.
+
+        The names of a nested tree's tensors begin with that tree's: "observation/pixels".
+        """
+        found: dict[str, Tensor] = {}
+        for f in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, f.name)
+            if isinstance(value, TensorTree):
+                found |= {f"{f.name}/{name}": tensor for name, tensor in value.tensors().items()}
+            elif value is not None:
+                found[f.name] = value
+        return found
 
     @classmethod
-    def _join(cls: type[Tree], trees: Sequence[Tree], join: Callable[[list[Tensor]], Tensor]) -> Tree:
-        out: dict[str, Any] = {}
-        for f in fields(cls):  # type: ignore[arg-type]
-            parts = [getattr(tree, f.name) for tree in trees]
-            if isinstance(parts[0], TensorTree):
-                out[f.name] = type(parts[0])._join(parts, join)
+    def from_tensors(cls: type[Tree], tensors: Mapping[str, Tensor]) -> Tree:
+        """Return the tree that has these `tensors()`; every nested tree has the class of its field."""
+        parts: dict[str, Any] = {}
+        for name, tensor in tensors.items():
+            first, _, rest = name.partition("/")
+            if rest:
+                parts.setdefault(first, {})[rest] = tensor
             else:
-                out[f.name] = None if parts[0] is None else join(parts)
-        return cls(**out)
+                parts[first] = tensor
+        classes = {f.name: _tree_class(f.type) for f in fields(cls)}  # type: ignore[arg-type]
+        return cls(**{k: classes[k].from_tensors(v) if isinstance(v, dict) else v for k, v in parts.items()})
+
+
+def _tree_class(annotation: Any) -> type[TensorTree]:
+    """Return the one class of trees that an annotation, such as `Plan | None`, names; `TensorTree` where none is."""
+    kinds = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
+    return next((kind for kind in kinds if issubclass(kind, TensorTree)), TensorTree)
+
+
+def _join(trees: Sequence[Tree], join: Callable[[list[Tensor]], Tensor]) -> Tree:
+    out: dict[str, Any] = {}
+    for f in fields(trees[0]):  # type: ignore[arg-type]
+        parts = [getattr(tree, f.name) for tree in trees]
+        if isinstance(parts[0], TensorTree):
+            out[f.name] = _join(parts, join)
+        else:
+            out[f.name] = None if parts[0] is None else join(parts)
+    return type(trees[0])(**out)
 
 
 def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
@@ -78,27 +114,49 @@ def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
     return None if value is None else function(value)
 
 
-@dataclass(frozen=True)
 class State(TensorTree):
-    """h and z of one step (or of many: the leading axes are free), and what else the next step may need."""
+    """Where a world is after a step (or after many: the leading axes are free), as one model knows it.
 
-    memory: Float[Tensor, "*batch memory"]
-    latent: Float[Tensor, "*batch latent"]
-    past: Float[Tensor, "*batch past"] | None = None
+    Every kind of model has a frozen dataclass of its own, whose tensors are no one else's affair: heads, planners and
+    agents read `features`, and what packs a state takes `tensors()`.
+    """
 
-    @cached_property
+    def __init__(self, *_: Any, **__: Any) -> None:
+        raise TypeError(
+            "State is what the states of all models have in common: give VectorState(x) for a state that is one "
+            "vector, LatentState(memory, latent) for one of a sequential VAE"
+        )
+
+    @property
     def features(self) -> Float[Tensor, "*batch features"]:
-        """What every head reads: memory and latent side by side (joined once, for all of them)."""
-        return torch.cat([self.memory, self.latent], dim=-1)
+        """What every head reads."""
+        raise NotImplementedError
 
-    @classmethod
-    def split(
-        cls, features: Float[Tensor, "*batch features"], size: int, past: Float[Tensor, "*batch past"] | None = None
-    ) -> "State":
-        """Return the state that has these features, of which the first `size` are the memory: views, nothing copied."""
-        state = cls(features[..., :size], features[..., size:], past)
-        state.__dict__["features"] = features  # where the property keeps what it has joined
-        return state
+    @property
+    def size(self) -> int:
+        """Length of the first axis: the number of states, of a batch of them."""
+        return self._any.shape[0]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the tensors live."""
+        return self._any.device
+
+    @property
+    def _any(self) -> Tensor:
+        return next(iter(self.tensors().values()))
+
+
+@dataclass(frozen=True)
+class VectorState(State):
+    """A state that is one vector, as that of a simulator: the features are the vector itself."""
+
+    vector: Float[Tensor, "*batch vector"]
+
+    @property
+    def features(self) -> Float[Tensor, "*batch vector"]:
+        """The vector."""
+        return self.vector
 
 
 @dataclass(frozen=True)
@@ -125,7 +183,8 @@ class Dream(TensorTree):
     """An imagined roll-out of `horizon` steps from `start`.
 
     `states[:, k]` is the state that `actions[:, k]` led into, `rewards[:, k]` (mean of p(r | state)) and
-    `continuations[:, k]` (probability that the episode goes on) arrive with it.
+    `continuations[:, k]` (probability that the episode goes on) arrive with it. If the last state alone was asked for,
+    `states` is `[batch, 1]`; `states[:, -1]` is the last one in either case.
     """
 
     start: State

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.agents.actor_critic import frozen
+from worldvae.memory import LatentState
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import OptimiserConfig
@@ -44,7 +45,7 @@ class Bandit(SequentialVAE):
 
 def starts(model: SequentialVAE, number: int = 6, seed: int = 0) -> State:
     features = torch.randn(number, model.feature_size, generator=torch.Generator().manual_seed(seed))
-    return State(features[:, : model.memory.size], features[:, model.memory.size :])
+    return LatentState(features[:, : model.memory.size], features[:, model.memory.size :])
 
 
 def near(target: float) -> Callable[[Tensor], Tensor]:

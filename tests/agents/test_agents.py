@@ -162,7 +162,7 @@ def test_the_planner_starts_from_the_plan_of_the_step_before(make_model: Maker, 
     assert carry is not None and carry.plan is not None
     going = torch.tensor([False])
     with_plan, _ = agent.act(rows.observation, going, carry, seeded(1))
-    without, _ = agent.act(rows.observation, going, Carry(carry.state, carry.action), seeded(1))
+    without, _ = agent.act(rows.observation, going, Carry(carry.action, carry.state), seeded(1))
     assert not torch.equal(with_plan, without)
 
 

@@ -6,11 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from tests.planning.test_goals import dream
-from worldvae.agents import GOALS, goal_probability, goal_state
+from worldvae.agents import GOALS, goal_probability, goal_state, landmark_distance, latent_distance, latent_landmarks
+from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import CEMConfig, GradientConfig, plan
-from worldvae.types import Observation
+from worldvae.types import Dream, Observation, State, VectorState
+
+
+def dream(states: State) -> Dream:
+    """Return a dream with these states `[row, horizon]`."""
+    ones = torch.ones(states.features.shape[:2])
+    return Dream(states[:, 0], states, torch.zeros(*ones.shape, 1), 0 * ones, ones)
 
 
 def frames(model: SequentialVAE, number: int, seed: int = 0) -> Observation:
@@ -33,15 +39,34 @@ def test_the_probability_is_that_of_the_posterior_given_the_goal(make_model: Cal
     model = make_model()
     goal, generator = frames(model, 2), torch.Generator().manual_seed(0)
     memory, latent = (torch.randn(6, 4, size, generator=generator) for size in (model.memory.size, 4))
-    found = goal_probability(model, goal)(dream(latent, memory))
+    found = goal_probability(model, goal)(dream(LatentState(memory, latent)))
     for row in range(6):
         embedding = model.encode(goal)[row // 3].expand(4, -1)
         expected = model.posterior(memory[row], embedding).log_prob(latent[row]).sum()
         assert found[row].item() == pytest.approx(expected.item(), rel=1e-4)
     # Nothing is likelier than the mode of q at every step.
     q = model.posterior(memory[:3].flatten(0, 1), model.encode(goal)[0].expand(12, -1))
-    best = goal_probability(model, goal[:1])(dream(q.mean.view(3, 4, 4), memory[:3]))
+    best = goal_probability(model, goal[:1])(dream(LatentState(memory[:3], q.mean.view(3, 4, 4))))
     assert bool((best > found[:3]).all())
+
+
+def test_distances_are_of_latents_and_not_of_memories(make_model: Callable[..., SequentialVAE]) -> None:
+    model, generator = make_model(), torch.Generator().manual_seed(0)
+    goal, memory = frames(model, 1), torch.randn(5, 2, model.memory.size, generator=generator)
+    target = goal_state(model, goal).latent
+    there, far = (LatentState(memory, latent.expand(5, 2, -1)) for latent in (target, target + 1))
+    landmarks = latent_landmarks(model, frames(model, 20, seed=1))
+    for objective in (latent_distance(model, goal), landmark_distance(model, goal, landmarks)):
+        assert objective(dream(there)).tolist() == [0.0] * 5
+        assert bool((objective(dream(far)) < -1).all())
+    assert torch.allclose(latent_distance(model, goal)(dream(far)), torch.tensor(-2 * 4**0.5))
+
+
+@pytest.mark.parametrize("objective", list(GOALS))
+def test_states_without_latents_are_refused(make_model: Callable[..., SequentialVAE], objective: str) -> None:
+    model = make_model()
+    with pytest.raises(ValueError, match="state is a VectorState, and this is about a memory and a latent"):
+        GOALS[objective](model, frames(model, 1))(dream(VectorState(torch.zeros(1, 3, 4))))
 
 
 PARTS: list[dict[str, Any]] = [

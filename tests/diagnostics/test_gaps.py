@@ -11,7 +11,7 @@ from worldvae import exact
 from worldvae.diagnostics import Gaps, Level, MovedBound, Slices, gaps, pick_slices
 from worldvae.distributions import GaussianFamily, kl
 from worldvae.exact import MILD, AffineChain
-from worldvae.memory import Memory
+from worldvae.memory import LatentState, Memory
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.posteriors import AmortisedPosterior
@@ -88,7 +88,7 @@ def rows_of(x: Tensor, u: Tensor) -> Slices:
     first = (none + torch.arange(x.shape[1])) == 0
     batch = Batch(Observation(None, x.float()), u.float(), none, none.bool(), first)
     zero = torch.zeros(len(x), 4)
-    return Slices(batch, State(zero, zero[:, :2]), zero[:, :1])
+    return Slices(batch, LatentState(zero, zero[:, :2]), zero[:, :1])
 
 
 SHIFT = torch.tensor([0.2, -0.1], dtype=torch.float64)

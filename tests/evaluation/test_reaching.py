@@ -14,7 +14,7 @@ from worldvae.envs.goals import PendulumGoals, TrueDynamics, TwoRoomsGoals, goal
 from worldvae.errors import UserError
 from worldvae.evaluation.reaching import GoalSuite, Reached, held_out_pairs, wilson
 from worldvae.planning import ICEMConfig
-from worldvae.types import State
+from worldvae.types import VectorState
 
 ROOMS = EnvConfig("worldvae/TwoRooms-v0", obs="state")
 ICEM = ICEMConfig(horizon=15, candidates=64, elites=8)
@@ -34,7 +34,7 @@ def test_the_dynamics_of_the_oracle_are_those_of_the_environment(id: str, repeat
         actions = rng.uniform(-1, 1, (1, 12, env.action_layout.size)).astype(np.float32)
         simulator = TrueDynamics(world, repeat)
         begin = torch.from_numpy(start)[None]
-        states = simulator.imagine(State(begin, begin[:, :0]), torch.from_numpy(actions)).states.memory[0]
+        states = simulator.imagine(VectorState(begin), torch.from_numpy(actions)).states.features[0]
         for action, expected in zip(actions[0], states, strict=True):
             shown = env.step(action)[0]
             np.testing.assert_allclose(world.state(env.env.unwrapped), expected.numpy(), atol=1e-5)

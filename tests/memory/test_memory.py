@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from worldvae.memory import BlockGRUMemory, GRUMemory, MarkovMemory, Memory, TransformerMemory
+from worldvae.memory import BlockGRUMemory, GRUMemory, LatentState, MarkovMemory, Memory, TransformerMemory
 from worldvae.networks import BlockGRUCell
 from worldvae.types import State
 
@@ -27,7 +27,7 @@ def state_of(module: Memory, size: int) -> State:
     past = torch.randn(size, module.past_size) if module.past_size else None
     if isinstance(module, MarkovMemory):
         past = torch.ones(size, 1)  # there was a step before
-    return State(torch.randn(size, 16), torch.randn(size, 3), past)
+    return LatentState(torch.randn(size, 16), torch.randn(size, 3), past)
 
 
 @memories
@@ -47,7 +47,7 @@ def test_every_input_counts_and_rows_do_not_mix(make: Maker) -> None:
     for name, part in parts.items():
         changed = {**vars(state), "action": action, name: part.clone()}
         changed[name][2] += 3 * torch.randn_like(part[2])
-        moved = module(State(changed["memory"], changed["latent"], changed["past"]), changed["action"]) - out
+        moved = module(LatentState(changed["memory"], changed["latent"], changed["past"]), changed["action"]) - out
         moved = moved.abs().amax(dim=1)
         assert moved[2] > 1e-4, name
         assert torch.equal(moved[[0, 1, 3, 4]], torch.zeros(4)), name
@@ -82,7 +82,7 @@ def test_transformer_step_by_step_is_causal_attention_over_the_whole(length: int
     expected = attend(module, module.token(latents, module.project(actions)), window)
     past: Tensor | None = torch.zeros(2, module.past_size)
     for t in range(length):
-        state = State(torch.zeros(2, 16), latents[:, t], past)
+        state = LatentState(torch.zeros(2, 16), latents[:, t], past)
         memory, past = module.advance(state, module.project(actions[:, t]))
         assert torch.allclose(memory, expected[:, t], atol=1e-5)
 
@@ -99,7 +99,7 @@ def test_gru_memory_is_torchs_cell_on_a_mixed_input() -> None:
     reference = nn.GRU(8, 16)
     reference.load_state_dict({f"{name}_l0": value for name, value in module.cell.state_dict().items()})
     expected = reference(module.mix(latent, module.mix.project(action)).unsqueeze(0), memory.unsqueeze(0))[1][0]
-    assert torch.allclose(module(State(memory, latent), action), expected, atol=1e-6)
+    assert torch.allclose(module(LatentState(memory, latent), action), expected, atol=1e-6)
 
 
 def test_block_gru_memory_is_its_cell_on_three_branches() -> None:
@@ -110,7 +110,7 @@ def test_block_gru_memory_is_its_cell_on_three_branches() -> None:
     cell = BlockGRUCell(24, 16)
     cell.load_state_dict(module.cell.state_dict() | {"weight": torch.cat([module.cell.weight, module.move.weight], 1)})
     expected = cell(torch.cat(branches, -1), memory)
-    assert torch.allclose(module(State(memory, latent), action), expected, atol=1e-6)
+    assert torch.allclose(module(LatentState(memory, latent), action), expected, atol=1e-6)
 
 
 def test_the_markov_memory_begins_at_a_vector_of_its_own_whatever_z_and_a_are() -> None:
@@ -118,13 +118,13 @@ def test_the_markov_memory_begins_at_a_vector_of_its_own_whatever_z_and_a_are() 
     module = MarkovMemory(3, 2, 16, 8)
     torch.nn.init.normal_(module.start)
     past = torch.tensor([[1.0], [0.0], [1.0]])
-    state, action = State(torch.randn(3, 16), torch.randn(3, 3), past), torch.randn(3, 2)
+    state, action = LatentState(torch.randn(3, 16), torch.randn(3, 3), past), torch.randn(3, 2)
     out, after = module.advance(state, module.project(action))
     mixed = module.mix(state.latent, module.project(action))
     assert torch.equal(out[[0, 2]], mixed[[0, 2]]) and torch.equal(out[1], module.start)
     assert bool((after == 1).all())
     for begun in (None, torch.zeros(3, 1)):
-        out, after = module.advance(State(state.memory, state.latent, begun), module.project(action))
+        out, after = module.advance(LatentState(state.memory, state.latent, begun), module.project(action))
         assert torch.equal(out, module.start.expand(3, -1)) and bool((after == 1).all())
     out.sum().backward()
     assert module.start.grad is not None and bool((module.start.grad == 3).all())
@@ -137,14 +137,14 @@ def test_the_same_seed_gives_the_same_bits(make: Maker) -> None:
         torch.manual_seed(seed)
         module = make()
         past = torch.ones(1, module.past_size) if module.past_size else None
-        outs.append(module(State(torch.ones(1, 16), torch.ones(1, 3), past), torch.ones(1, 2)))
+        outs.append(module(LatentState(torch.ones(1, 16), torch.ones(1, 3), past), torch.ones(1, 2)))
     assert torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])
 
 
 def test_a_markov_memory_that_carries_the_action_ends_with_it() -> None:
     module, action = MarkovMemory(3, 2, 6, 8, carry=True), torch.randn(5, 2)
-    state = State(torch.randn(5, 6), torch.randn(5, 3), torch.tensor([[0.0], [1.0], [1.0], [0.0], [1.0]]))
+    state = LatentState(torch.randn(5, 6), torch.randn(5, 3), torch.tensor([[0.0], [1.0], [1.0], [0.0], [1.0]]))
     memory = module(state, action)
     assert torch.equal(memory[:, 4:], action)
     with torch.autocast("cpu", torch.bfloat16):

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from worldvae.distributions import symlog
+from worldvae.memory import LatentState
 from worldvae.models.parts import SIZES, WorldModelConfig
 from worldvae.models.senses import unit
 from worldvae.models.sequential_vae import SequentialVAE
@@ -161,7 +162,7 @@ def test_observe_is_its_definition_written_out(
         h, past = model.memory.advance(state, model.memory.project(action))
         q = model.posterior(h, embedding[:, t])
         parameters = model.posterior.parameters_at(h, model.posterior.project(embedding[:, t]))
-        state = State(h, model.family.sample(parameters, noise[t]), past)
+        state = LatentState(h, model.family.sample(parameters, noise[t]), past)
         assert same(observed.posterior[:, t], state)
         assert torch.allclose(model.family(observed.parameters[:, t]).mean, q.mean, atol=1e-5)
 
@@ -173,7 +174,7 @@ def test_imagining_is_stepping(
     make_model: Maker, feed_noise: Feed, memory: str, latent: str, size: int, horizon: int
 ) -> None:
     model = make_model(memory=memory, latent=latent)
-    start = State(torch.randn(size, 16), torch.randn(size, model.family.latent_size))
+    start = LatentState(torch.randn(size, 16), torch.randn(size, model.family.latent_size))
     actions, noise = torch.rand(size, horizon, 2) * 2 - 1, noise_of(model, horizon, size)
     feed_noise(model, [noise])
     dream = model.imagine(start, actions)
@@ -201,7 +202,7 @@ def test_a_policy_sees_the_state_before_each_step(make_model: Maker, feed_noise:
         seen.append(state)
         return torch.tanh(state.features[:, :2])
 
-    start, noise = State(torch.randn(3, 16), torch.randn(3, 4)), noise_of(model, 4, 3)
+    start, noise = LatentState(torch.randn(3, 16), torch.randn(3, 4)), noise_of(model, 4, 3)
     feed_noise(model, [noise, noise])
     dream = model.imagine(start, policy, horizon=4)
     assert [s.features.shape for s in seen] == [(3, 20)] * 4
@@ -251,9 +252,9 @@ def test_bytes_and_floats_are_observed_alike(
 @few
 def test_any_batch_shape(make_model: Maker, batch: list[int]) -> None:
     model = make_model((3, 6, 9), vector=3)
-    states = State(torch.randn(*batch, 16), torch.randn(*batch, 4))
+    states = LatentState(torch.randn(*batch, 16), torch.randn(*batch, 4))
     seen = Observation(torch.rand(*batch, 3, 6, 9), torch.randn(*batch, 3))
-    flat = State(states.memory.reshape(-1, 16), states.latent.reshape(-1, 4))
+    flat = LatentState(states.memory.reshape(-1, 16), states.latent.reshape(-1, 4))
     assert model.encode(seen).shape[:-1] == tuple(batch)
     assert model.reward(states).mean.shape == model.continuation(states).mean.shape == tuple(batch)
     frames = model.decode(states).mean
@@ -321,7 +322,7 @@ def test_calibrate_makes_the_blank_model_predict_the_mean(make_model: Maker, mak
     assert seen.pixels is not None and seen.vector is not None
     model.calibrate(Observation(seen.pixels[:1] // 2, seen.vector[:1] * 3))  # replaced by the next one
     model.calibrate(seen)
-    states = State(torch.randn(2, 16), torch.randn(2, 4))
+    states = LatentState(torch.randn(2, 16), torch.randn(2, 4))
     mean = (seen.pixels.double() / 255).mean((0, 1))
     assert torch.allclose(model.decode(states).mean[1].double(), mean, atol=1e-6)
     rows = symlog(seen.vector).flatten(0, 1)
@@ -390,7 +391,7 @@ def test_disagreement_is_asked_of_every_imagined_step_and_needs_an_ensemble(make
 
 def test_frames_are_rendered_with_one_noise_for_each_element_and_are_else_the_mean(make_model) -> None:
     plain, model = make_model(), make_model(frames="diffusion")
-    states = State(torch.randn(2, 1, 16), torch.randn(2, 1, 4)).map(lambda x: x.expand(2, 3, -1))
+    states = LatentState(torch.randn(2, 1, 16), torch.randn(2, 1, 4)).map(lambda x: x.expand(2, 3, -1))
     assert torch.equal(plain.render(states, 2), plain.decode(states, "pixels").mean)
     first, again, other = (model.render(states, 2, torch.Generator().manual_seed(seed)) for seed in (0, 0, 1))
     assert first.shape == (2, 3, 1, 8, 12)

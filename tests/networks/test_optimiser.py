@@ -7,11 +7,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from worldvae.errors import Diverged
+from worldvae.memory import LatentState
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks import TRUNKS, hasten
 from worldvae.networks.optimiser import PATIENCE, Optimiser, OptimiserConfig
-from worldvae.types import ActionLayout, Observation, ObservationLayout, State
+from worldvae.types import ActionLayout, Observation, ObservationLayout
 
 
 @given(final=st.floats(0, 1), progress=st.floats(0, 1.5))
@@ -95,7 +96,7 @@ def test_a_step_is_that_of_plain_adam_whatever_lies_how_in_memory(trunk: str) ->
     frames = torch.rand(2, 3, 64, 64)
 
     def loss(model: SequentialVAE) -> torch.Tensor:
-        state = State(features[:, : model.memory.size], features[:, model.memory.size :])
+        state = LatentState(features[:, : model.memory.size], features[:, model.memory.size :])
         embedded = model.encode(Observation(pixels=frames))
         return (model.decode(state, "pixels").mean - frames).square().sum() + embedded.square().sum()
 

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from worldvae.distributions import IsotropicGaussian, kl, symexp, symlog
+from worldvae.memory import LatentState
 from worldvae.models.senses import unit
 from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.objectives import ELBOConfig, Terms, elbo_loss
-from worldvae.types import Batch, Observation, State
+from worldvae.types import Batch, Observation
 
 Maker = Callable[..., SequentialVAE]
 Rows = Callable[..., Batch]
@@ -206,7 +207,7 @@ def test_with_the_exact_posterior_the_bound_is_the_log_likelihood(
     seen = Observation(vector=symexp(x).expand(*shape, 2))
     rows = Batch(seen, torch.zeros(*shape, 2), torch.zeros(shape), no, ~no)
     monkeypatch.setattr(model.prior, "parameters_at", lambda memory: p.expand(*shape, 2))
-    observed = Inferred(State(torch.zeros(*shape, 16), latent), q.expand(*shape, 2))
+    observed = Inferred(LatentState(torch.zeros(*shape, 16), latent), q.expand(*shape, 2))
     with torch.no_grad():
         found = model.elbo(rows, observed)
     draws: Tensor = (found.bound - found.reward - found.continuation).flatten()

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from worldvae.memory import LatentState
 from worldvae.planning import Draws, Proposal, discounted_return, uniform_actions
-from worldvae.types import ActionLayout, Dream, State
+from worldvae.types import ActionLayout, Dream
 
 CPU = torch.device("cpu")
 few = settings(max_examples=30, deadline=None)
@@ -27,7 +28,7 @@ def valid(actions: Tensor, layout: ActionLayout) -> bool:
 
 def dream(rewards: list[list[float]], continuations: list[list[float]]) -> Dream:
     size, horizon = len(rewards), len(rewards[0])
-    states = State(torch.zeros(size, horizon, 1), torch.zeros(size, horizon, 1))
+    states = LatentState(torch.zeros(size, horizon, 1), torch.zeros(size, horizon, 1))
     r, c = torch.tensor(rewards), torch.tensor(continuations)
     return Dream(states[:, 0], states, torch.zeros(size, horizon, 1), r, c)
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from worldvae.envs.spaces import ActionCodec
 from worldvae.planning import CEMConfig, ICEMConfig, PlanConfig, TreeConfig, discounted_return, discrete_actions, plan
 from worldvae.planning.discrete import joint_logits
-from worldvae.types import ActionLayout, Dream, State
+from worldvae.types import ActionLayout, Dream, State, VectorState
 
 SPACES: dict[str, gym.Space[Any]] = {
     "MultiBinary": gym.spaces.MultiBinary(3),
@@ -56,17 +56,15 @@ def test_spaces_of_several_parts_are_planned_to_the_optimum(space: str, name: st
         def imagine(self, start: State, actions: Tensor, *_: Any, **__: Any) -> Dream:
             box, blocks = actions[..., : layout.continuous], actions[..., layout.continuous :]
             assert bool((box.abs() <= 1).all() and ((blocks == 0) | (blocks == 1)).all())
-            time_ = start.memory[:, :1].long() + torch.arange(actions.shape[1])
-            goal = best[start.memory[:, 1:].long(), time_]
+            time_ = start.features[:, :1].long() + torch.arange(actions.shape[1])
+            goal = best[start.features[:, 1:].long(), time_]
             rewards = -(actions - goal).square().sum(dim=-1)
-            states = torch.stack([time_ + 1.0, start.memory[:, 1:].expand_as(time_)], dim=-1)
-            return Dream(start, State(states, states[..., :0]), actions, rewards, torch.ones_like(rewards))
+            states = torch.stack([time_ + 1.0, start.features[:, 1:].expand_as(time_)], dim=-1)
+            return Dream(start, VectorState(states), actions, rewards, torch.ones_like(rewards))
 
     memory = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
     objective = partial(discounted_return, discount=1.0)
-    found = plan(
-        World(), State(memory, memory[:, :0]), objective, SEARCHES[name], torch.Generator().manual_seed(0), keys=[0, 1]
-    )
+    found = plan(World(), VectorState(memory), objective, SEARCHES[name], torch.Generator().manual_seed(0), keys=[0, 1])
     assert torch.allclose(found.actions, best, atol=0.05)
     for row in found.actions.flatten(0, 1):
         assert codec.space.contains(codec.decode(row.numpy()))

@@ -20,7 +20,7 @@ from worldvae.planning import (
     discounted_return,
     plan,
 )
-from worldvae.types import ActionLayout, Dream, State
+from worldvae.types import ActionLayout, Dream, State, VectorState
 
 
 class Slide:
@@ -33,8 +33,8 @@ class Slide:
 
     def imagine(self, start: State, actions: Tensor, *_: Any, **__: Any) -> Dream:
         self.rows += len(actions)
-        z = start.memory.unsqueeze(1) + (self.slope * actions).cumsum(dim=1)
-        return Dream(start, State(z, z[..., :0]), actions, z[..., 0], torch.ones_like(z[..., 0]))
+        z = start.features.unsqueeze(1) + (self.slope * actions).cumsum(dim=1)
+        return Dream(start, VectorState(z), actions, z[..., 0], torch.ones_like(z[..., 0]))
 
 
 class Shaken(Slide):
@@ -52,7 +52,7 @@ SUM = partial(discounted_return, discount=1.0)
 
 
 def zero(rows: int) -> State:
-    return State(torch.zeros(rows, 1), torch.zeros(rows, 0))
+    return VectorState(torch.zeros(rows, 1))
 
 
 def test_it_is_all_that_a_planner_can_ask_for() -> None:
@@ -68,7 +68,7 @@ def test_each_row_is_imagined_by_its_member_from_the_first_step_to_the_last() ->
     dream = model.imagine(zero(7), actions)
     for row in range(7):
         expected = Slide(slopes[row % 3]).imagine(zero(1), actions[row : row + 1])
-        assert torch.equal(dream.states.memory[row : row + 1], expected.states.memory)
+        assert torch.equal(dream.states.features[row : row + 1], expected.states.features)
         assert torch.equal(dream.rewards[row : row + 1], expected.rewards)
         assert torch.equal(dream.actions[row], actions[row])
     lonely = model.imagine(zero(1), actions[:1])  # fewer rows than members
@@ -92,9 +92,9 @@ def test_disagreement_is_the_spread_over_members_by_hand() -> None:
     dream = model.imagine(zero(4), torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 0.5], [0.0, 0.5]]).unsqueeze(-1))
     expected = [[2**0.5, 8**0.5]] * 2 + [[0.0, 0.5**0.5]] * 2  # 2 numbers that are d apart: d / sqrt(2)
     torch.testing.assert_close(model.disagreement(dream.states), torch.tensor(expected))
-    halved = SimulatorEnsemble(model.models, about=lambda states: states.memory / 2)
+    halved = SimulatorEnsemble(model.models, about=lambda states: states.features / 2)
     torch.testing.assert_close(halved.disagreement(dream.states), torch.tensor(expected) / 2)
-    wide = SimulatorEnsemble(model.models, about=lambda s: torch.cat([s.memory, 0 * s.memory], dim=-1))
+    wide = SimulatorEnsemble(model.models, about=lambda s: torch.cat([s.features, 0 * s.features], dim=-1))
     torch.testing.assert_close(wide.disagreement(dream.states), torch.tensor(expected) / 2**0.5)
     with pytest.raises(ValueError, match="3 rows of states are not groups of 2"):
         model.disagreement(dream.states[:3])
@@ -131,10 +131,10 @@ def test_a_guide_may_take_any_number_of_rows_and_plans_do_not_depend_on_the_batc
         objective=SUM,
         config=config,
         guide=lambda state, draws: (
-            wide(draws.batch, 1, 0.1, torch.device("cpu")).sample(5, draws).flatten(0, 2) + 0.1 * state.memory
+            wide(draws.batch, 1, 0.1, torch.device("cpu")).sample(5, draws).flatten(0, 2) + 0.1 * state.features
         ),
     )
-    start = State(torch.randn(7, 1), torch.zeros(7, 0))
+    start = VectorState(torch.randn(7, 1))
     every = solve(state=start, generator=torch.Generator().manual_seed(0))
     for i in (0, 6):
         alone = solve(state=start[i : i + 1], generator=torch.Generator().manual_seed(0))

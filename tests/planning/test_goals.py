@@ -4,38 +4,41 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldvae.planning import Landmarks, geodesic_distance, latent_distance, state_distance
-from worldvae.types import Dream, State
+from worldvae.planning import Landmarks, geodesic_distance, state_distance
+from worldvae.types import Dream, VectorState
 
 
-def dream(latent: Tensor, memory: Tensor | None = None) -> Dream:
-    """Return a dream with these latents `[row, horizon, latent]`."""
-    memory = torch.zeros(*latent.shape[:2], 1) if memory is None else memory
-    states, ones = State(memory, latent), torch.ones(latent.shape[:2])
-    return Dream(states[:, 0], states, torch.zeros(*latent.shape[:2], 1), 0 * ones, ones)
+def dream(vectors: Tensor) -> Dream:
+    """Return a dream with these states `[row, horizon, vector]`."""
+    states, ones = VectorState(vectors), torch.ones(vectors.shape[:2])
+    return Dream(states[:, 0], states, torch.zeros(*vectors.shape[:2], 1), 0 * ones, ones)
+
+
+def straight(s: Tensor, goal: Tensor) -> Tensor:
+    return (s - goal).norm(dim=-1)
 
 
 def test_known_distances() -> None:
-    goals = State(torch.zeros(2, 1), torch.tensor([[3.0, 4.0], [1.0, 0.0]]))
-    latent = torch.zeros(4, 3, 2)  # two goals, two candidates each, three steps
-    latent[1] = goals.latent[0]  # is at the first goal all the time
-    latent[2, 2] = goals.latent[1]  # comes to the second goal in the last step
-    latent[3] = goals.latent[0]
+    goals = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
+    states = torch.zeros(4, 3, 2)  # two goals, two candidates each, three steps
+    states[1] = goals[0]  # is at the first goal all the time
+    states[2, 2] = goals[1]  # comes to the second goal in the last step
+    states[3] = goals[0]
     expected = [-15.0, 0.0, -2.0, -3 * 20**0.5]
-    assert latent_distance(goals)(dream(latent)).tolist() == pytest.approx(expected)
+    assert state_distance(straight, goals)(dream(states)).tolist() == pytest.approx(expected)
 
 
-def test_known_distances_of_true_states() -> None:
-    memory = torch.tensor([[[0.0], [1.0]], [[2.0], [2.0]], [[5.0], [4.0]]])
-    objective = state_distance(lambda s, g: (s - g).abs()[..., 0], torch.tensor([[1.0], [2.0], [3.0]]))
-    assert objective(dream(torch.zeros(3, 2, 1), memory)).tolist() == [-1.0, 0.0, -3.0]
+def test_what_of_a_state_is_compared_can_be_said() -> None:
+    states = torch.tensor([[[0.0, 9.0], [1.0, 9.0]], [[2.0, 9.0], [2.0, 9.0]], [[5.0, 9.0], [4.0, 9.0]]])
+    goals = torch.tensor([[1.0], [2.0], [3.0]])
+    objective = state_distance(straight, goals, about=lambda state: state.features[..., :1])
+    assert objective(dream(states)).tolist() == [-1.0, 0.0, -3.0]
 
 
 def test_goals_must_be_shared_out_evenly() -> None:
-    goals = State(torch.zeros(2, 1), torch.zeros(2, 2))
     for rows in (1, 3):
         with pytest.raises(ValueError, match=f"{rows} dreams cannot be shared out among 2 goals"):
-            latent_distance(goals)(dream(torch.zeros(rows, 3, 2)))
+            state_distance(straight, torch.zeros(2, 2))(dream(torch.zeros(rows, 3, 2)))
 
 
 def horseshoe(number: int = 200) -> Tensor:
@@ -55,22 +58,20 @@ def test_ways_follow_what_was_seen() -> None:
 
 
 def test_planning_along_what_was_seen_takes_the_long_way_and_not_the_gap() -> None:
-    goal = State(torch.zeros(1, 1), horseshoe()[-1:])
+    goal = horseshoe()[-1:]
     latent = horseshoe()[[0, 20, 100, 198]].unsqueeze(1)  # one step each, nearer and nearer by the way
     along = geodesic_distance(Landmarks(horseshoe(), 4), goal)(dream(latent))
     assert bool((along.diff() > 0).all())
-    assert not bool((latent_distance(goal)(dream(latent)).diff() > 0).all())
+    assert not bool((state_distance(straight, goal)(dream(latent)).diff() > 0).all())
     assert float(along[0]) == pytest.approx(-1.5 * torch.pi, abs=0.03)
-    straight = (latent[3, 0] - goal.latent[0]).norm()
-    assert float(along[3]) == pytest.approx(-float(straight), abs=1e-3)
+    assert float(along[3]) == pytest.approx(-float((latent[3, 0] - goal[0]).norm()), abs=1e-3)
 
 
 def test_each_goal_has_its_own_ways_and_none_is_infinite() -> None:
     apart = torch.cat([horseshoe(), horseshoe() + 10.0])  # no way leads from one horseshoe to the other
     landmarks = Landmarks(apart, 4)
     assert bool(landmarks.ways(apart[:1])[0, 200:].isinf().all())
-    goals = State(torch.zeros(2, 1), apart[[0, 399]])
-    found = geodesic_distance(landmarks, goals)(dream(apart[[199, 300, 399, 0]].unsqueeze(1)))
+    found = geodesic_distance(landmarks, apart[[0, 399]])(dream(apart[[199, 300, 399, 0]].unsqueeze(1)))
     assert found.tolist() == pytest.approx([-1.5 * torch.pi, -3 * torch.pi, 0.0, -3 * torch.pi], abs=0.05)
 
 

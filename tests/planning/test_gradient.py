@@ -11,7 +11,7 @@ from torch import Tensor
 
 from worldvae.planning import GradientConfig, Plan, discounted_return, plan, uniform_actions
 from worldvae.planning.gradient import _Adam, bounded, unbounded
-from worldvae.types import ActionLayout, Dream, State
+from worldvae.types import ActionLayout, Dream, State, VectorState
 
 few = settings(max_examples=30, deadline=None)
 layouts = st.tuples(st.integers(0, 3), st.lists(st.integers(1, 4), max_size=3).map(tuple)).filter(any)
@@ -63,13 +63,13 @@ class Hills:
     action_layout = ActionLayout(1)
 
     def imagine(self, start: State, actions: Tensor, *_: Any, **__: Any) -> Dream:
-        z = start.memory.unsqueeze(1) + actions
+        z = start.features.unsqueeze(1) + actions
         rewards = torch.exp(-50 * (z[..., 0] + 0.6).square()) + 2 * torch.exp(-50 * (z[..., 0] - 0.6).square())
-        return Dream(start, State(z, z[..., :0]), actions, rewards, torch.ones_like(rewards))
+        return Dream(start, VectorState(z), actions, rewards, torch.ones_like(rewards))
 
 
 def test_restarts_find_the_higher_hill_and_a_warm_start_stays_on_it() -> None:
-    state = State(torch.zeros(1, 1), torch.zeros(1, 0))
+    state = VectorState(torch.zeros(1, 1))
     solve = partial(plan, Hills(), state, partial(discounted_return, discount=1.0))
     config = GradientConfig(horizon=2, restarts=12, iterations=40, discount=1.0)
     found = solve(config, torch.Generator().manual_seed(0))

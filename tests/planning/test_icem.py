@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from worldvae.planning import Draws, ICEMConfig, Plan, Proposal, coloured, discounted_return, plan
-from worldvae.types import ActionLayout, Dream, State
+from worldvae.types import ActionLayout, Dream, State, VectorState
 
 CONFIG = ICEMConfig(horizon=4, candidates=40, elites=6, iterations=4, discount=1.0)
 
@@ -23,14 +23,14 @@ class Recorder:
 
     def imagine(self, start: State, actions: Tensor, *_: Any, **__: Any) -> Dream:
         self.seen.append(actions)
-        z = start.memory.unsqueeze(1) + self.step * actions[..., :1].cumsum(dim=1)
+        z = start.features.unsqueeze(1) + self.step * actions[..., :1].cumsum(dim=1)
         rewards = -(z[..., 0] - 1).square()
-        return Dream(start, State(z, z[..., :0]), actions, rewards, torch.ones_like(rewards))
+        return Dream(start, VectorState(z), actions, rewards, torch.ones_like(rewards))
 
     def plan(self, config: ICEMConfig, seed: int = 0, layout: ActionLayout | None = None, **named: Any) -> Plan:
         return plan(
             self,
-            State(torch.zeros(1, 1), torch.zeros(1, 0)),
+            VectorState(torch.zeros(1, 1)),
             partial(discounted_return, discount=1.0),
             config,
             torch.Generator().manual_seed(seed),

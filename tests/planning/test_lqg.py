@@ -20,7 +20,7 @@ from worldvae.planning import (
     discounted_return,
     plan,
 )
-from worldvae.types import ActionLayout, Dream, State
+from worldvae.types import ActionLayout, Dream, State, VectorState
 
 REACH = 5.0  # the force that 1 stands for: five deviations of what the optimum needs
 EPISODES, BURN_IN, LENGTH = 48, 50, 25
@@ -47,11 +47,11 @@ class Mean:
     def imagine(
         self, start: State, actions: Tensor, horizon: int | None = None, generator: torch.Generator | None = None
     ) -> Dream:
-        z, states, rewards = start.memory, [], []
+        z, states, rewards = start.features, [], []
         for action in (REACH * actions).unbind(1):
             z = z @ A.mT + action @ B.mT
             rewards.append(-cost(z, action))
-            states.append(State(z, z[:, :0]))
+            states.append(VectorState(z))
         found = torch.stack(rewards, dim=1)
         return Dream(start, State.stack(states, dim=1), actions, found, torch.ones_like(found))
 
@@ -62,13 +62,13 @@ def cost(z: Tensor, u: Tensor) -> Tensor:
 
 def to_go(state: State) -> Tensor:
     """Return minus what is still to pay after a state that has been paid for."""
-    z = state.memory
+    z = state.features
     return -((z @ (P - W)) * z).sum(-1)
 
 
 def guide(state: State, draws: Draws) -> Tensor:
     """Act as the optimum does, with noise of a fifth of its deviation."""
-    best = -state.memory @ GAIN.mT / REACH
+    best = -state.features @ GAIN.mT / REACH
     return (best + 0.04 * draws.normal(len(best) // draws.batch, 1).flatten(0, 1)).clamp(-1, 1)
 
 
@@ -107,7 +107,7 @@ def test_within_five_per_cent_of_the_optimum_and_never_below(config: PlanConfig,
         step = optimal.act(-optimal.mean @ GAIN.mT, shock, noise)
         if t >= BURN_IN:
             found: Plan = solve(
-                State(planned.mean, planned.mean[:, :0]),
+                VectorState(planned.mean),
                 generator=generator,
                 previous=previous,
                 keys=range(EPISODES),

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import (
     CEMConfig,
@@ -72,7 +73,7 @@ class Drift:
             z = z + action[:, :2] + (action[:, 4:5] - action[:, 2:3]) + 0.1 * shock
             off = z - start.latent
             rewards.append(-(off[:, 0] * off[:, 0]) - off[:, 1] * off[:, 1])
-            states.append(State(z, start.latent))
+            states.append(LatentState(z, start.latent))
         found = torch.stack(rewards, dim=1)
         ends = torch.ones_like(found) if self.end is None else torch.full_like(found, self.end)
         return Dream(start, State.stack(states, dim=1), actions, found, ends)
@@ -90,7 +91,7 @@ def guide(state: State, draws: Draws) -> Tensor:
 
 
 def problems(number: int) -> State:
-    return State(*(torch.randn(100, 2, generator=torch.Generator().manual_seed(i))[:number] for i in range(2)))
+    return LatentState(*(torch.randn(100, 2, generator=torch.Generator().manual_seed(i))[:number] for i in range(2)))
 
 
 def two_steps(config: PlanConfig, state: State, keys: list[int] | None) -> tuple[Plan, Plan, Tensor]:
@@ -132,7 +133,7 @@ def test_a_world_model_plans_alike_in_every_batch_to_rounding_error(
     model = make_model(action=LAYOUT)
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(16, model.feature_size, generator=generator)
-    state = State(features[:, : model.memory.size], features[:, model.memory.size :])
+    state = LatentState(features[:, : model.memory.size], features[:, model.memory.size :])
     solve = partial(plan, model, objective=RETURN, config=config, guide=guide)
     for keys in (None, list(range(16))):
         every = solve(state, generator=torch.Generator().manual_seed(1), keys=keys)
@@ -146,7 +147,7 @@ def test_a_world_model_plans_alike_in_every_batch_to_rounding_error(
 @EVERY
 def test_nothing_counts_after_a_terminal_first_step(config: PlanConfig) -> None:
     """Whatever comes later, the first action goes to the goal at once; it is 0.4 and -0.4 away."""
-    state = State(torch.zeros(1, 2), torch.tensor([[0.4, -0.4]]))
+    state = LatentState(torch.zeros(1, 2), torch.tensor([[0.4, -0.4]]))
     budget = (
         {"iterations": 60, "restarts": 16}
         if isinstance(config, GradientConfig)
@@ -234,13 +235,13 @@ class Cliff:
         self, start: State, actions: Tensor, horizon: int | None = None, generator: torch.Generator | None = None
     ) -> Dream:
         x = start.memory.unsqueeze(1) + actions.cumsum(dim=1)
-        return Dream(start, State(x, x), actions, 1 + actions[..., 0], (x[..., 0] <= 1).float())
+        return Dream(start, LatentState(x, x), actions, 1 + actions[..., 0], (x[..., 0] <= 1).float())
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGS if name != "gradient"])  # a cliff has no gradient
 def test_a_planner_that_ignores_termination_runs_over_the_cliff(name: str) -> None:
     config = CONFIGS[name]
-    model, start = Cliff(), State(torch.zeros(1, 1), torch.zeros(1, 1))
+    model, start = Cliff(), LatentState(torch.zeros(1, 1), torch.zeros(1, 1))
     earned = {}
     for heeds in (True, False):
         objective = partial(discounted_return, discount=1.0, termination=heeds)
@@ -277,7 +278,7 @@ def test_what_is_left_of_a_plan_whose_actions_are_held() -> None:
     draws, like = Draws(1, torch.zeros(1)), torch.zeros(1, 1)
     before = Plan(torch.tensor([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]).view(1, 6, 1) / 4, torch.zeros(1))
     world = Problems(
-        Cliff(), State(like, like), RETURN, config, ActionLayout(1), draws, Clock(0.0, CPU), before, torch.ones(1), None
+        Cliff(), VectorState(like), RETURN, config, ActionLayout(1), draws, Clock(0.0, CPU), before, torch.ones(1), None
     )
     assert (4 * world.warm(0.5).mean).flatten().tolist() == [1.0, 2.0, 3.0]
     assert (4 * world.held(world.warm(0.5).mean)).flatten().tolist() == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
@@ -314,5 +315,5 @@ def test_a_model_may_have_a_number_called_noise_and_a_list_called_members() -> N
     class Mine(Cliff):
         noise, members = 0.1, ("a", "b")
 
-    start = State(torch.zeros(1, 1), torch.zeros(1, 1))
+    start = LatentState(torch.zeros(1, 1), torch.zeros(1, 1))
     assert plan(Mine(), start, RETURN, CEMConfig(horizon=3)).actions.shape == (1, 3, 1)

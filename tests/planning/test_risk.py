@@ -15,6 +15,7 @@ from torch import Tensor
 from worldvae.config import dump_config, load_config
 from worldvae.envs import EnvConfig
 from worldvae.errors import UserError
+from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import (
     CEMConfig,
@@ -87,7 +88,7 @@ class Drift:
             z = z + self.push * action[:, :1] * (1 + action[:, 2:]) + 0.2 * shock
             off = (z - start.latent)[:, 0]
             rewards.append(-(off * off))
-            states.append(State(z, start.latent))
+            states.append(LatentState(z, start.latent))
         found = torch.stack(rewards, dim=1)
         return Dream(start, State.stack(states, dim=1), actions, found, torch.full_like(found, 0.95))
 
@@ -106,7 +107,7 @@ class Sure:
 
 
 def starts(number: int) -> State:
-    return State(*(torch.randn(50, 1, generator=torch.Generator().manual_seed(i))[:number] for i in range(2)))
+    return LatentState(*(torch.randn(50, 1, generator=torch.Generator().manual_seed(i))[:number] for i in range(2)))
 
 
 def guide(state: State, draws: Draws) -> Tensor:
@@ -222,7 +223,7 @@ class Known(Drift):
 
     def imagine(self, start: State, actions: Tensor, *_: Any, **__: Any) -> Dream:
         states, rewards, ends = (torch.tensor(x).expand(len(actions), -1) for x in (self.states, EARNED, self.ends))
-        return Dream(start, State(states[..., None], actions[..., :1]), actions, rewards, ends)
+        return Dream(start, LatentState(states[..., None], actions[..., :1]), actions, rewards, ends)
 
 
 EARNED = (1.0, 2.0, 5.0)

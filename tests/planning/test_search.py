@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from worldvae.envs.spaces import ActionCodec
+from worldvae.memory import LatentState
 from worldvae.planning import (
     CEMConfig,
     Draws,
@@ -38,7 +39,7 @@ class Linear:
         self.r = torch.zeros(b.shape[1], b.shape[1]) if r is None else r
 
     def start(self, position: Tensor, goal: Tensor | None = None) -> State:
-        return State(position, torch.zeros_like(position) if goal is None else goal)
+        return LatentState(position, torch.zeros_like(position) if goal is None else goal)
 
     def imagine(
         self, start: State, actions: Tensor, horizon: int | None = None, generator: torch.Generator | None = None
@@ -48,7 +49,7 @@ class Linear:
             state = state @ self.a.T + action @ self.b.T
             off = state - goal
             rewards.append(-((off @ self.q) * off).sum(-1) - ((action @ self.r) * action).sum(-1))
-            states.append(State(state, goal))
+            states.append(LatentState(state, goal))
         found = torch.stack(rewards, dim=1)
         return Dream(start, State.stack(states, dim=1), actions, found, torch.ones_like(found))
 
@@ -283,7 +284,7 @@ def test_mppi_weighs_its_elites_by_how_far_they_are_below_the_best() -> None:
 
 
 def test_a_value_counts_what_comes_after_the_plan() -> None:
-    states = State(torch.tensor([[[1.0], [2.0]]]), torch.zeros(1, 2, 1))
+    states = LatentState(torch.tensor([[[1.0], [2.0]]]), torch.zeros(1, 2, 1))
     dream = Dream(states[:, 0], states, torch.zeros(1, 2, 1), torch.tensor([[1.0, 3.0]]), torch.tensor([[0.5, 0.25]]))
     plain = discounted_return(dream, 0.9)
     assert float(plain) == pytest.approx(1 + 0.9 * 0.5 * 3)

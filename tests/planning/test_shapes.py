@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldvae.memory import LatentState
 from worldvae.planning import (
     CEMConfig,
     GradientConfig,
@@ -20,7 +21,7 @@ from worldvae.planning import (
     discounted_return,
     plan,
 )
-from worldvae.types import ActionLayout, Dream, State
+from worldvae.types import ActionLayout, Dream, State, VectorState
 
 RETURN = partial(discounted_return, discount=1.0)
 SEARCH = CEMConfig(horizon=3, candidates=6, elites=2, iterations=1)
@@ -38,15 +39,15 @@ class Walk:
     def imagine(
         self, start: State, actions: Tensor, horizon: int | None = None, generator: torch.Generator | None = None
     ) -> Dream:
-        x = start.memory.unsqueeze(1) + actions.cumsum(dim=1)[..., :1]
-        return Dream(start, State(x, x[..., :0]), actions, -x[..., 0].square(), torch.ones(x.shape[:2]))
+        x = start.features.unsqueeze(1) + actions.cumsum(dim=1)[..., :1]
+        return Dream(start, VectorState(x), actions, -x[..., 0].square(), torch.ones(x.shape[:2]))
 
     def disagreement(self, states: State) -> Tensor:
-        return states.memory[..., 0].abs()
+        return states.features[..., 0].abs()
 
 
 def state(memory: tuple[int, ...] = (3, 1), latent: tuple[int, ...] = (3, 0)) -> State:
-    return State(torch.zeros(memory), torch.zeros(latent))
+    return LatentState(torch.zeros(memory), torch.zeros(latent))
 
 
 def refusal(given: Any, objective: Any = RETURN, config: PlanConfig = SEARCH, **more: Any) -> str:
@@ -68,7 +69,7 @@ def refusal(given: Any, objective: Any = RETURN, config: PlanConfig = SEARCH, **
         (lambda: state((0, 1), (0, 0)), "state holds 0 rows, give at least one"),
         (lambda: state((3, 1), (2, 0)), "the same number of rows, one for each problem"),
         (lambda: replace(state(), past=torch.zeros(2, 4)), "past of shape (2, 4)"),
-        (lambda: State(torch.zeros(3, 1, dtype=torch.int64), torch.zeros(3, 0)), "torch.int64, and plan takes floats"),
+        (lambda: VectorState(torch.zeros(3, 1, dtype=torch.int64)), "torch.int64, and plan takes floats"),
     ],
 )
 def test_a_state_that_is_no_batch_of_states(given: Callable[[], Any], words: str) -> None:
@@ -127,7 +128,7 @@ def test_a_tree_says_so_too() -> None:
     ("guide", "words"),
     [
         (lambda state, draws: torch.zeros(2, 1), "shape (2, 1) for 6 states"),
-        (lambda state, draws: torch.zeros(len(state.memory), 2), "an action vector of 1 entries"),
+        (lambda state, draws: torch.zeros(state.size, 2), "an action vector of 1 entries"),
         (lambda state, draws: None, "the guide proposed a NoneType"),
     ],
 )

@@ -23,7 +23,7 @@ from worldvae.planning import (
     plan,
 )
 from worldvae.planning.tree import _Trees
-from worldvae.types import ActionLayout, Dream, State
+from worldvae.types import ActionLayout, Dream, State, VectorState
 
 SUM = partial(discounted_return, discount=1.0)
 
@@ -34,7 +34,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 def at(position: Tensor) -> State:
     """Return states that are a number each."""
-    return State(position.float().unsqueeze(-1), torch.zeros(*position.shape, 0))
+    return VectorState(position.float().unsqueeze(-1))
 
 
 Step = Callable[[Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -49,7 +49,7 @@ class Table:
     def imagine(
         self, start: State, actions: Tensor, horizon: int | None = None, generator: torch.Generator | None = None
     ) -> Dream:
-        state, found = start.memory[:, 0].long(), []
+        state, found = start.features[:, 0].long(), []
         for action in actions.unbind(1):
             assert bool(((action == 0) | (action == 1)).all() and (action.sum(-1) >= 1).all())
             state, reward, goes_on = self.step(state, action.argmax(dim=1))
@@ -96,7 +96,7 @@ class Known:
         raise NotImplementedError
 
     def logits(self, state: State) -> Tensor:
-        return torch.sin(2 * state.memory + 3 * torch.arange(5))
+        return torch.sin(2 * state.features + 3 * torch.arange(5))
 
 
 def search(
@@ -130,7 +130,7 @@ def test_it_visits_what_mctx_visits(
         following = (3 * s + 2 * a + s * a + 1) % 7
         return following, torch.sin(1.0 + 7 * following), (following != 5).float()
 
-    objective = partial(discounted_return, discount=0.9, value=lambda state: torch.cos(3 * state.memory[:, 0]))
+    objective = partial(discounted_return, discount=0.9, value=lambda state: torch.cos(3 * state.features[:, 0]))
     noise = 2 * torch.sin(5.0 * torch.arange(4).unsqueeze(1) + 3 * torch.arange(5) + 1)
     config = TreeConfig(horizon=depth, iterations=simulations)
     start = at(torch.arange(4))
@@ -182,7 +182,7 @@ def test_a_value_shows_the_way_through_a_long_lock() -> None:
     """Of 4^10 combinations, 100 simulations with the exact value find the one, two steps at a time."""
     world = lock(4, 10)
     best = optimum(world, 10, 10)
-    objective = partial(discounted_return, discount=1.0, value=lambda state: best[state.memory[:, 0].long()])
+    objective = partial(discounted_return, discount=1.0, value=lambda state: best[state.features[:, 0].long()])
     state, config = at(torch.zeros(3)), TreeConfig(horizon=2, iterations=16, gumbel=0.0)
     earned, alive = torch.zeros(3), torch.ones(3)
     for _ in range(10):
@@ -216,7 +216,7 @@ def test_two_simulations_improve_on_the_prior(generator: torch.Generator) -> Non
 
     class Guide(Known):
         def logits(self, state: State) -> Tensor:
-            return policy.log().expand(len(state.memory), -1)
+            return policy.log().expand(len(state.features), -1)
 
     config = TreeConfig(horizon=1, iterations=2, considered=2)
     found = plan(bandit(arms), at(torch.zeros(number)), SUM, config, generator, guide=Guide(), keys=range(number))

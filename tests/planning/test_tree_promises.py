@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from tests.planning.test_tree import SUM, Known, Table, at, bandit, seeded
+from worldvae.memory import LatentState
 from worldvae.planning import Draws, RiskConfig, SimulatorEnsemble, Stochastic, TreeConfig, discounted_return, plan
 from worldvae.types import ActionLayout, Dream, State
 
@@ -44,7 +45,7 @@ class Drift:
         rewards = -(off * off)
         if self.broken:
             rewards = rewards * torch.nan
-        states = State(z.unsqueeze(1) * (torch.nan if self.broken == "state" else 1.0), start.latent.unsqueeze(1))
+        states = LatentState(z.unsqueeze(1) * (torch.nan if self.broken == "state" else 1.0), start.latent.unsqueeze(1))
         return Dream(start, states, actions, rewards, torch.full_like(rewards, self.end))
 
     def __call__(self, state: State, draws: Draws) -> Tensor:
@@ -62,7 +63,7 @@ def valid(actions: Tensor) -> bool:
 
 
 def problems(number: int) -> State:
-    return State(*(2 * torch.randn(100, 1, generator=seeded(i))[:number] for i in range(2)))
+    return LatentState(*(2 * torch.randn(100, 1, generator=seeded(i))[:number] for i in range(2)))
 
 
 CONFIG = TreeConfig(horizon=4, iterations=24, considered=4)
@@ -103,7 +104,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 def test_a_random_world_is_steered_to_its_goal() -> None:
     """Two steps to the left at once, or a jump to the right: all goals are within .6 of what can be reached."""
     goals = torch.tensor([[-2.2], [-1.0], [0.1], [2.0], [3.0]])
-    start = State(torch.zeros(5, 1), goals)
+    start = LatentState(torch.zeros(5, 1), goals)
     config = TreeConfig(horizon=2, iterations=100, gumbel=0.0)
     found = plan(Drift(), start, lambda dream: dream.rewards[:, -1], config, seeded(), keys=range(5))
     steps = found.actions[..., 2] - found.actions[..., 0] + 2 * found.actions[..., 4]

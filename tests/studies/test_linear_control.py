@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
+from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.studies.linear_control import (
     Dice,
@@ -44,7 +45,7 @@ class TrueModel(SequentialVAE):
     ) -> Inferred:
         assert batch.observation.vector is not None and mode
         known = kalman_filter(STIFF, batch.observation.vector.double(), REACH * batch.action.double()).mean
-        return Inferred(State(known.float(), known[..., :0].float()), known.float())
+        return Inferred(LatentState(known.float(), known[..., :0].float()), known.float())
 
     def imagine(
         self,
@@ -60,7 +61,7 @@ class TrueModel(SequentialVAE):
         z, states, costs = start.memory.double(), [], []
         for action in (REACH * actions.double()).unbind(1):
             z = z @ STIFF.A.mT + action @ STIFF.B.mT
-            states.append(State(z.float(), start.latent))
+            states.append(LatentState(z.float(), start.latent))
             costs.append(COST.of(z, action).float())
         found = torch.stack(costs, dim=1)
         return Dream(start, State.stack(states, dim=1), actions, -found, torch.ones_like(found))
@@ -123,7 +124,7 @@ def test_a_belief_reads_all_rows_so_far_and_no_sample(untrained: SequentialVAE) 
 
 
 def test_what_is_expected_has_no_noise(untrained: SequentialVAE, generator: torch.Generator) -> None:
-    start = State(torch.randn(3, 8), torch.randn(3, 2), torch.ones(3, 1))
+    start = LatentState(torch.randn(3, 8), torch.randn(3, 2), torch.ones(3, 1))
     first, again = (Expected(untrained).imagine(start, torch.zeros(3, 4, 1), generator=generator) for _ in range(2))
     assert torch.equal(first.states.latent, again.states.latent)
 

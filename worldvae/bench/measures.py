@@ -51,7 +51,7 @@ class Measure:
 def imagination(run: Run, states: State, generator: torch.Generator) -> Work:
     """Return the work of imagining `STARTS` dreams of `STEPS` steps with a run's actor, from states `[batch]`."""
     model, actor = run.model, run.actor_critic.actor
-    starts = states[torch.arange(STARTS, device=run.device) % states.memory.shape[0]]
+    starts = states[torch.arange(STARTS, device=run.device) % states.size]
 
     def work() -> None:
         with torch.no_grad():

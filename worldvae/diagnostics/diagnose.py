@@ -15,6 +15,7 @@ from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.probe import linear_probe
 from worldvae.diagnostics.slices import pick_slices
+from worldvae.memory import LatentState
 from worldvae.models.senses import unit
 from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.system.json_file import plain
@@ -185,7 +186,7 @@ def _inference(
     return split, ways, left_out
 
 
-def _means(q: Any, states: State) -> Tensor:
+def _means(q: Any, states: LatentState) -> Tensor:
     try:
         out: Tensor = q.mean
     except NotImplementedError:  # of a flow
@@ -193,7 +194,7 @@ def _means(q: Any, states: State) -> Tensor:
     return out
 
 
-def _per_unit(model: SequentialVAE, states: State, q: Any, valid: Tensor) -> list[float] | None:
+def _per_unit(model: SequentialVAE, states: LatentState, q: Any, valid: Tensor) -> list[float] | None:
     try:
         p = model.prior(states.memory)
     except NotImplementedError:  # a prior without a distribution object, such as an energy
@@ -239,7 +240,7 @@ def _calibration(
 
 
 def _chunks(states: State, size: int) -> list[State]:
-    return [states[start : start + size] for start in range(0, len(states.memory), size)]
+    return [states[start : start + size] for start in range(0, states.size, size)]
 
 
 def _cells(frames: Float[Tensor, "row time channel height width"]) -> Float[Tensor, "row time cell"]:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldvae.distributions import FullGaussianFamily, GaussianFamily, LatentFamily
+from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.posteriors import AmortisedPosterior, hmc, semi_amortised, svi
 from worldvae.types import Batch, Kind, State
@@ -112,7 +113,7 @@ Way = Callable[[], tuple[LatentFamily, Tensor, int]]
 
 def _joint(model: SequentialVAE, row: Batch, memory: Tensor) -> Joint:
     def log_joint(latent: Tensor) -> Tensor:
-        states = State(memory.expand(*latent.shape[:-1], -1), latent)
+        states = LatentState(memory.expand(*latent.shape[:-1], -1), latent)
         prior = model.prior.log_prob(latent, states.memory)
         return sum(model.log_likelihood(states, row.observation).values(), start=prior)
 

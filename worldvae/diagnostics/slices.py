@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.posteriors import AmortisedPosterior
-from worldvae.types import Batch, State
+from worldvae.types import Batch
 
 FRAMES = 640
 """Latents decoded at once where no gradient is wanted."""
@@ -25,7 +26,7 @@ class Slices:
     """
 
     rows: Batch
-    state: State
+    state: LatentState
     action: Float[Tensor, "slice action"]
 
 
@@ -61,7 +62,7 @@ def pick_slices(
         states.append(observed.posterior[episode : episode + 1, first - 1] if first else zero)
         actions.append(rows.action[episode, first - 1] if first else torch.zeros_like(rows.action[episode, 0]))
     parts = [rows[episode : episode + 1, first : first + length] for episode, first in chosen]
-    return Slices(Batch.cat(parts, dim=0), State.cat(states, dim=0), torch.stack(actions))
+    return Slices(Batch.cat(parts, dim=0), LatentState.cat(states, dim=0), torch.stack(actions))
 
 
 class MovedBound:
@@ -99,7 +100,7 @@ class MovedBound:
         noise: Float[Tensor, "sample slice time noise"],
         *,
         myopic: bool = False,
-    ) -> tuple[State, Float[Tensor, "sample slice time parameter"]]:
+    ) -> tuple[LatentState, Float[Tensor, "sample slice time parameter"]]:
         """Return states `[sample, slice, time]` and the parameters of q; `myopic` cuts the gradient from row to row."""
         samples = len(noise)
 
@@ -114,12 +115,12 @@ class MovedBound:
             memory, past = self.model.memory.advance(state, move)
             memory = memory.float()
             parameters.append(self.posterior.parameters_at(memory, embedded) + offset)
-            state = State(memory, self.posterior.sample(parameters[-1], draw), past)
-            states.append(State(memory, state.latent))
-        both = State.stack(states, dim=1).map(lambda x: x.unflatten(0, (samples, self.number)))
+            state = LatentState(memory, self.posterior.sample(parameters[-1], draw), past)
+            states.append(LatentState(memory, state.latent))
+        both = LatentState.stack(states, dim=1).map(lambda x: x.unflatten(0, (samples, self.number)))
         return both, torch.stack(parameters, dim=1).unflatten(0, (samples, self.number))
 
-    def log_likelihood(self, states: State) -> Float[Tensor, "sample slice time"]:
+    def log_likelihood(self, states: LatentState) -> Float[Tensor, "sample slice time"]:
         """Return log p(x_t | h_t, z_t)."""
         nothing = torch.zeros(states.latent.shape[:-1], device=self.device)
         return sum(self.model.log_likelihood(states, self.rows.observation).values(), start=nothing)

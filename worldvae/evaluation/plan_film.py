@@ -54,8 +54,9 @@ def plans_and_outcomes(model: WorldModel, played: Episodes, at: list[int]) -> Op
     plans = [carries[t].plan for t in at]
     actions = torch.cat([plan.actions for plan in plans if plan is not None])
     horizon = actions.shape[1]
-    dreamt = model.imagine(State.cat([carries[t].state for t in at], dim=0), actions, mode=True)
-    seen = State.stack([State.cat([carries[t - k].state for t in at], dim=0) for k in reversed(range(CONTEXT))], dim=1)
+    believed = [carry.state for carry in carries if carry.state is not None]
+    dreamt = model.imagine(State.cat([believed[t] for t in at], dim=0), actions, mode=True)
+    seen = State.stack([State.cat([believed[t - k] for t in at], dim=0) for k in reversed(range(CONTEXT))], dim=1)
     rows = Batch.cat([_window(played.rows, t - CONTEXT + 1, CONTEXT + horizon) for t in at], dim=0).to(model.device)
     states = State.cat([seen, dreamt.states], dim=1)
     truth, dream = (shown.cpu() for shown in model.in_shown_units(states, rows.observation))

@@ -12,11 +12,19 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from worldvae.agents import GOALS, Agent, GoalAgent, OracleAgent, RandomAgent, goal_state
+from worldvae.agents import (
+    GOALS,
+    Agent,
+    GoalAgent,
+    OracleAgent,
+    RandomAgent,
+    landmark_distance,
+    latent_landmarks,
+)
 from worldvae.data.replay import Replay
 from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.envs.goals import GoalWorld, TrueDynamics, goal_world
-from worldvae.planning import Landmarks, Objective, PlanConfig, RiskConfig, geodesic_distance
+from worldvae.planning import Landmarks, Objective, PlanConfig, RiskConfig
 from worldvae.runs import checkpoint
 from worldvae.runs.run import Run
 from worldvae.seeds import HELD_OUT, check_seed, episode_seed
@@ -157,7 +165,7 @@ def seen_landmarks(run: Run, seed: int = 0) -> Landmarks:
     with closing(Lock(run.folder)):
         replay = Replay.open(run.folder / "replay", checkpoint.load(path)["replay"])
         rows = replay.sample(LANDMARKS // 8, 8, torch.Generator().manual_seed(seed))
-    return Landmarks(goal_state(run.model, rows.observation.flatten()).latent)
+    return latent_landmarks(run.model, rows.observation.flatten())
 
 
 class GoalSuite:
@@ -216,7 +224,7 @@ class GoalSuite:
             return GOALS[name](run.model, goals)
         if self._landmarks is None:
             self._landmarks = seen_landmarks(run, self.seed)
-        return geodesic_distance(self._landmarks, goal_state(run.model, goals))
+        return landmark_distance(run.model, goals, self._landmarks)
 
     @torch.no_grad()
     def _play(

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldvae.memory.memory import Memory
+from worldvae.memory.state import LatentState
 from worldvae.networks import MLP, BlockGRUCell
-from worldvae.types import State
 
 
 class BlockGRUMemory(Memory):
@@ -35,7 +35,7 @@ class BlockGRUMemory(Memory):
         return out
 
     def advance(
-        self, state: State, projected: Float[Tensor, "batch memory"]
+        self, state: LatentState, projected: Float[Tensor, "batch memory"]
     ) -> tuple[Float[Tensor, "batch memory"], None]:
         """Return the next memory."""
         branches = torch.cat([self.from_memory(state.memory), self.from_latent(state.latent)], dim=-1)

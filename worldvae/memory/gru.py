@@ -4,8 +4,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldvae.memory.memory import Memory
+from worldvae.memory.state import LatentState
 from worldvae.networks import GRUCell, JointMLP
-from worldvae.types import State
 
 
 class GRUMemory(Memory):
@@ -35,7 +35,7 @@ class GRUMemory(Memory):
         return out
 
     def advance(
-        self, state: State, projected: Float[Tensor, "batch hidden"]
+        self, state: LatentState, projected: Float[Tensor, "batch hidden"]
     ) -> tuple[Float[Tensor, "batch memory"], None]:
         """Return the next memory."""
         return self.cell(self.mix(state.latent, projected), state.memory), None

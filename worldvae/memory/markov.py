@@ -5,16 +5,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldvae.memory.memory import Memory
+from worldvae.memory.state import LatentState
 from worldvae.networks import JointMLP
-from worldvae.types import State
 
 
 class MarkovMemory(Memory):
     """h' = mlp[z, a] or [mlp[z, a], a], with a learnt mlp[z, a] at the beginning.
 
-    A state-space model, where all that lasts must pass through z. What a state carries (`State.past`) is whether there
-    was a step before it. Without that the first state would have to be as sure as any that follows another: z = 0 and
-    a = 0 say nothing that a later z and a could not say.
+    A state-space model, where all that lasts must pass through z. What a state carries (`LatentState.past`) is whether
+    there was a step before it. Without that the first state would have to be as sure as any that follows another: z = 0
+    and a = 0 say nothing that a later z and a could not say.
 
     Args:
         latent: length of z.
@@ -47,7 +47,7 @@ class MarkovMemory(Memory):
         return torch.cat([out, action], dim=-1) if self.carried else out  # (the action as exact as it is)
 
     def advance(
-        self, state: State, projected: Float[Tensor, "batch hidden"]
+        self, state: LatentState, projected: Float[Tensor, "batch hidden"]
     ) -> tuple[Float[Tensor, "batch memory"], Float[Tensor, "batch 1"]]:
         """Return the next memory, and that there was a step; the last memory is not read."""
         action = projected[:, projected.shape[1] - self.carried :]

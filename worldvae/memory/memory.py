@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldvae.types import State
+from worldvae.memory.state import LatentState
 
 
 class Memory(nn.Module):
@@ -23,7 +23,7 @@ class Memory(nn.Module):
         raise NotImplementedError
 
     def advance(
-        self, state: State, projected: Float[Tensor, "batch hidden"]
+        self, state: LatentState, projected: Float[Tensor, "batch hidden"]
     ) -> tuple[Float[Tensor, "batch memory"], Float[Tensor, "batch past"] | None]:
         """Return the next memory and past, for `projected = project(action)`, in the type they were computed in.
 
@@ -31,6 +31,6 @@ class Memory(nn.Module):
         """
         raise NotImplementedError
 
-    def forward(self, state: State, action: Float[Tensor, "batch action"]) -> Float[Tensor, "batch memory"]:
+    def forward(self, state: LatentState, action: Float[Tensor, "batch action"]) -> Float[Tensor, "batch memory"]:
         """Return the next memory."""
         return self.advance(state, self.project(action))[0].float()

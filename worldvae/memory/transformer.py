@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from worldvae.memory.memory import Memory
+from worldvae.memory.state import LatentState
 from worldvae.networks import MLP, JointMLP, LayerNorm
-from worldvae.types import State
 
 
 class WindowAttention(nn.Module):
@@ -60,9 +60,10 @@ class WindowAttention(nn.Module):
 class TransformerMemory(Memory):
     """h' = transformer of the last `window` pairs (z, a).
 
-    What a state carries from step to step (`State.past`) is every layer's keys and values of the window, and which
-    steps of it have happened: one step costs one token, in dreams as in filtering. Every state of a dream keeps its
-    window, so that any of them can be gone on from; that takes ten times the memory of a recurrent dream and more.
+    What a state carries from step to step (`LatentState.past`) is every layer's keys and values of the window, and
+    which steps of it have happened: one step costs one token, in dreams as in filtering. Every state of a dream keeps
+    its window, so that any of them can be gone on from; that takes ten times the memory of a recurrent dream and more.
+    (A planner that asks for the last state alone is spared that.)
 
     Args:
         latent: length of z.
@@ -93,7 +94,7 @@ class TransformerMemory(Memory):
         return out
 
     def advance(
-        self, state: State, projected: Float[Tensor, "batch size"]
+        self, state: LatentState, projected: Float[Tensor, "batch size"]
     ) -> tuple[Float[Tensor, "batch memory"], Float[Tensor, "batch past"]]:
         """Return the next memory, and the window moved on by one step."""
         past = state.past  # absent at the beginning of an episode, as well as zero

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from worldvae.likelihoods import BernoulliLikelihood, DiffusionLikelihood, ScalarGaussianLikelihood
+from worldvae.memory import LatentState
 from worldvae.models.parts import (
     WorldModelConfig,
     autocast,
@@ -38,6 +39,7 @@ from worldvae.types import ActionLayout, Batch, Dream, Kind, Modality, Observati
 class Inferred(Observed):
     """What `observe` returns: posterior states, and the parameters of the q they were drawn from."""
 
+    posterior: LatentState
     parameters: Float[Tensor, "batch time parameter"]
 
 
@@ -108,11 +110,11 @@ class SequentialVAE(nn.Module, Probabilistic):
         """What `decode` can answer."""
         return self.senses.shows
 
-    def initial(self, batch: int) -> State:
+    def initial(self, batch: int) -> LatentState:
         """Return the zero state from which every episode starts."""
         zeros = torch.zeros(batch, self.feature_size, device=self.device)
         past = torch.zeros(batch, self.memory.past_size, device=self.device) if self.memory.past_size else None
-        return State(zeros[:, : self.memory.size], zeros[:, self.memory.size :], past)
+        return LatentState(zeros[:, : self.memory.size], zeros[:, self.memory.size :], past)
 
     @torch.no_grad()
     def calibrate(self, observation: Observation, reward: Float[Tensor, "*batch"] | None = None) -> None:
@@ -185,7 +187,7 @@ class SequentialVAE(nn.Module, Probabilistic):
         # All that does not wait for the step before is done for the whole slice at once. (Unbound and not indexed: the
         # gradient of an index is a tensor of the size of the whole.)
         embedded = self.posterior.project(self.embed(batch)).unbind(1)
-        state = state or self.initial(size)
+        state = self.initial(size) if state is None else LatentState.of(state)
         if action is None:
             action = torch.zeros_like(batch.action[:, 0])
         go_on = (~batch.is_first).float().unsqueeze(-1)
@@ -197,27 +199,27 @@ class SequentialVAE(nn.Module, Probabilistic):
         for t in range(length):
             state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
             if self.two_stage:  # the memory learns on latents that it does not shape
-                state = State(state.memory, state.latent.detach(), state.past)
+                state = LatentState(state.memory, state.latent.detach(), state.past)
             memory, past = self.memory.advance(state, moves[t])
             memory = memory.float()
             latent, q = self.posterior.infer(memory, embedded[t], None if noise is None else noise[t])
-            state = State(memory, latent, past)
+            state = LatentState(memory, latent, past)
             states.append(state)
             parameters.append(q)
-        return Inferred(State.stack(states, dim=1), torch.stack(parameters, dim=1))
+        return Inferred(LatentState.stack(states, dim=1), torch.stack(parameters, dim=1))
 
     def step(
-        self, state: State, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"] | None
-    ) -> State:
+        self, state: LatentState, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"] | None
+    ) -> LatentState:
         """Imagine one step: the memory moves on, the prior draws z from `noise` (None: its mode)."""
         with self.autocast():
-            return self._step(state, self.memory.project(action), noise).map(Tensor.float)
+            return self._step(state, self.memory.project(action), noise).float()
 
-    def _step(self, state: State, move: Tensor, noise: Tensor | None) -> State:
+    def _step(self, state: LatentState, move: Tensor, noise: Tensor | None) -> LatentState:
         memory, past = self.memory.advance(state, move)
         if torch.is_grad_enabled():
             memory = memory.float()  # else not yet: the next step would only narrow it again, to the same numbers
-        return State(memory, self.prior.mode(memory) if noise is None else self.prior.step(memory, noise), past)
+        return LatentState(memory, self.prior.mode(memory) if noise is None else self.prior.step(memory, noise), past)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Float[Tensor, "*shape noise"]:
         """Draw the randomness of `imagine`, for the shape (horizon, batch)."""
@@ -232,6 +234,7 @@ class SequentialVAE(nn.Module, Probabilistic):
         *,
         noise: Float[Tensor, "horizon batch noise"] | None = None,
         mode: bool = False,
+        last_only: bool = False,
     ) -> Dream:
         """Roll the prior forward from states `[batch]`, by draws from it or its modes.
 
@@ -241,35 +244,48 @@ class SequentialVAE(nn.Module, Probabilistic):
             horizon = actions.shape[1]
         assert horizon is not None, "imagining with a policy needs a horizon"
         if noise is None and not mode:
-            noise = self.noise((horizon, start.memory.shape[0]), generator)
+            noise = self.noise((horizon, start.size), generator)
         draws = [None] * horizon if noise is None else list(noise)
         with self.autocast():
-            states, actions = self._roll(start, actions, draws)
-            if torch.is_grad_enabled():
-                imagined = seen = State.stack(states, dim=1).map(Tensor.float)
+            grad = torch.is_grad_enabled()  # which keeps every state anyway
+            states, actions = self._roll(LatentState.of(start), actions, draws, last_only and not grad)
+            if grad:
+                seen = LatentState.stack(states, dim=1).float()
+                imagined = seen[:, -1:] if last_only else seen
             else:
                 imagined = seen = _joined(states)
+                if last_only:
+                    imagined = states[-1].float().map(lambda x: x.unsqueeze(1))
                 if torch.is_autocast_enabled(self.device.type):  # narrowed once, and not in each head
-                    narrow = imagined.features.to(torch.get_autocast_dtype(self.device.type))
-                    seen = State.split(narrow, self.memory.size)
+                    narrow = seen.features.to(torch.get_autocast_dtype(self.device.type))
+                    seen = LatentState.split(narrow, self.memory.size)
             return Dream(start, imagined, actions, self.reward(seen).mean, self.continuation(seen).mean)
 
     def _roll(
-        self, state: State, actions: Float[Tensor, "batch horizon action"] | Policy, draws: Sequence[Tensor | None]
-    ) -> tuple[list[State], Float[Tensor, "batch horizon action"]]:
-        """Return the state after each step of a roll-out, and the actions that were taken."""
-        states: list[State] = []
+        self,
+        state: LatentState,
+        actions: Float[Tensor, "batch horizon action"] | Policy,
+        draws: Sequence[Tensor | None],
+        last_only: bool,
+    ) -> tuple[list[LatentState], Float[Tensor, "batch horizon action"]]:
+        """Return the state after each step, all but the last without a past if `last_only`, and the actions taken."""
+        states: list[LatentState] = []
+
+        def keep(state: LatentState) -> LatentState:
+            if last_only and states:
+                states[-1] = replace(states[-1], past=None)
+            states.append(state)
+            return state
+
         step = partial(_compiled_step(), self) if self.config.compile and not torch.is_grad_enabled() else self._step
         if isinstance(actions, Tensor):
             for move, draw in zip(self.memory.project(actions).unbind(1), draws, strict=True):
-                state = step(state, move, draw)
-                states.append(state)
+                state = keep(step(state, move, draw))
             return states, actions
         taken = []
         for draw in draws:
-            taken.append(actions(state.map(Tensor.float)))
-            state = step(state, self.memory.project(taken[-1]), draw)
-            states.append(state)
+            taken.append(actions(state.float()))
+            state = keep(step(state, self.memory.project(taken[-1]), draw))
         return states, torch.stack(taken, dim=1)
 
     def decode(self, states: State, modality: Modality | None = None) -> Distribution:
@@ -278,7 +294,7 @@ class SequentialVAE(nn.Module, Probabilistic):
 
     def _shown(self, states: State) -> Float[Tensor, "*batch features"]:
         """Return what the decoders read: all of the state, or the latent alone where frames are learned apart."""
-        return states.latent if self.two_stage else states.features
+        return LatentState.of(states).latent if self.two_stage else states.features
 
     def log_likelihood(self, states: State, observation: Observation) -> dict[Modality, Float[Tensor, "*batch"]]:
         """Return log p(x | h, z) in nats: of the frames and of the vectors that were observed (`Senses.log_prob`)."""
@@ -305,7 +321,7 @@ class SequentialVAE(nn.Module, Probabilistic):
         if self.ensemble is None:
             raise ValueError("this model has no ensemble that could disagree: train with model.ensemble=5")
         with self.autocast():
-            return self.ensemble.disagreement(states.memory).float()
+            return self.ensemble.disagreement(LatentState.of(states).memory).float()
 
     def reward(self, states: State) -> Distribution:
         """Return p(r | h, z) of the reward that arrives with a state."""
@@ -326,7 +342,8 @@ class SequentialVAE(nn.Module, Probabilistic):
             decode_steps: frames decoded per slice on average (0: all).
             generator: picks the frames.
         """
-        states = State(observed.posterior.memory, observed.posterior.latent)  # what no head reads is not copied about
+        found = observed.posterior
+        states = LatentState(found.memory, found.latent)  # what no head reads is not copied about
         q = self.posterior.distribution(observed.parameters)
         dynamics, representation = self.prior.balanced_kl(q, states.latent, states.memory)
         pixels = vector = None
@@ -335,7 +352,7 @@ class SequentialVAE(nn.Module, Probabilistic):
         if batch.observation.vector is not None:
             vector = self.log_likelihood(states, Observation(vector=batch.observation.vector))["vector"]
         if self.two_stage:  # nor do reward and continuation shape the latents
-            states = State(states.memory, states.latent.detach())
+            states = LatentState(states.memory, states.latent.detach())
         return Terms(
             pixels,
             vector,
@@ -369,16 +386,17 @@ class SequentialVAE(nn.Module, Probabilistic):
         """Do nothing: the optimiser has changed all there is."""
 
 
-def _joined(states: Sequence[State]) -> State:
-    """Return `State.stack(states, dim=1)` in float32, as views of its features, which are written in one pass."""
+def _joined(states: Sequence[LatentState]) -> LatentState:
+    """Return `LatentState.stack(states, dim=1)` in float32, as views of its features, which are written in one pass."""
     parts = torch.cat([part for state in states for part in (state.memory, state.latent)], dim=-1)
     features = parts.unflatten(-1, (len(states), -1)).float()
     pasts = [state.past.float() for state in states if state.past is not None]
-    return State.split(features, states[0].memory.shape[-1], torch.stack(pasts, dim=1) if pasts else None)
+    past = torch.stack(pasts, dim=1) if len(pasts) == len(states) else None
+    return LatentState.split(features, states[0].memory.shape[-1], past)
 
 
 @cache
-def _compiled_step() -> Callable[..., State]:
+def _compiled_step() -> Callable[..., LatentState]:
     """Return the imagined step, compiled when it is first called with tensors of a new shape.
 
     One function for all models: compiled for a model of its own, it would go on with the weights of that model in

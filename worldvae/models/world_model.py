@@ -117,6 +117,7 @@ class WorldModel(Protocol):
         *,
         noise: Float[Tensor, "horizon batch noise"] | None = None,
         mode: bool = False,
+        last_only: bool = False,
     ) -> Dream:
         """Roll forward from `start`, with given actions or with a policy.
 
@@ -127,6 +128,8 @@ class WorldModel(Protocol):
             generator: source of randomness.
             noise: what `noise` has drawn beforehand.
             mode: follow what is likeliest instead of a draw.
+            last_only: let `Dream.states` hold the last state alone, `[batch, 1]`, as whoever asks for rewards,
+                continuations and the end of many dreams has no use for the others.
         """
         ...
 
@@ -191,7 +194,7 @@ class WorldModel(Protocol):
 
 @runtime_checkable
 class Probabilistic(WorldModel, Protocol):
-    """A world model whose states are a memory h and a latent z, with p(z | h) and q(z | h, e).
+    """A world model whose states are a memory h and a latent z (`LatentState`), with p(z | h) and q(z | h, e).
 
     Attributes:
         prior: p(z | h).

@@ -6,7 +6,7 @@ from worldvae.planning.discrete import discrete_actions
 from worldvae.planning.draws import Draws
 from worldvae.planning.ensemble import SimulatorEnsemble
 from worldvae.planning.geodesic import Landmarks, geodesic_distance
-from worldvae.planning.goals import latent_distance, state_distance
+from worldvae.planning.goals import state_distance
 from worldvae.planning.gradient import GradientConfig
 from worldvae.planning.guided import GuidedConfig
 from worldvae.planning.icem import ICEMConfig
@@ -26,6 +26,7 @@ from worldvae.planning.simulator import (
     Value,
     discounted_return,
     first_steps,
+    last_state_only,
 )
 from worldvae.planning.tree import TreeConfig
 
@@ -59,7 +60,7 @@ __all__ = [
     "discrete_actions",
     "first_steps",
     "geodesic_distance",
-    "latent_distance",
+    "last_state_only",
     "plan",
     "planner_name",
     "state_distance",

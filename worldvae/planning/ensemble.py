@@ -21,7 +21,7 @@ class SimulatorEnsemble:
 
     Args:
         models: at least 2. Those that are random must be `Stochastic`, all of them, and have noise of the same form.
-        about: what of a state they may disagree about; default: memory and latent.
+        about: what of a state they may disagree about; default: its features.
 
     Attributes:
         members: how many there are.

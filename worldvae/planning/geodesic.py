@@ -1,5 +1,8 @@
 """The way to a goal along what has been seen: two latents are far apart if no chain of experience joins them."""
 
+from collections.abc import Callable
+from operator import attrgetter
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -57,20 +60,24 @@ class Landmarks:
         return torch.cdist(latents, self.latents).argmin(dim=1)
 
 
-def geodesic_distance(landmarks: Landmarks, goal: State) -> Objective:
+def geodesic_distance(
+    landmarks: Landmarks,
+    goal: Float[Tensor, "goal latent"],
+    about: Callable[[State], Tensor] = attrgetter("features"),
+) -> Objective:
     """Return the objective -sum_k d(z_k, z_goal), of dreams of the same number of candidates for each goal.
 
-    Within reach of the goal d is the straight line; elsewhere it is the way from the nearest landmark, and where there
-    is none it is twice the longest.
+    z is `about` of a state, by default its features. Within reach of the goal d is the straight line; elsewhere it is
+    the way from the nearest landmark, and where there is none it is twice the longest.
     """
-    ways = landmarks.ways(goal.latent)
+    ways = landmarks.ways(goal)
     longest = ways.where(ways < torch.inf, ways.new_zeros(())).amax(dim=1, keepdim=True)
     ways = torch.minimum(ways, 2 * longest).clamp(min=landmarks.reach)
 
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
-        latent = dream.states.latent
+        latent = about(dream.states)
         rows, steps, _ = latent.shape
-        straight = (latent - repeated(goal.latent, rows).unsqueeze(1)).norm(dim=-1)
+        straight = (latent - repeated(goal, rows).unsqueeze(1)).norm(dim=-1)
         nearest = landmarks.nearest(latent.detach().flatten(0, 1)).view(rows, steps)
         along = repeated(ways, rows).gather(1, nearest)
         total: Tensor = -torch.where(straight < landmarks.reach, straight, along).sum(dim=1)

@@ -5,6 +5,7 @@ Meta's JEPAs, gains 8 points by the sum over the last step alone).
 """
 
 from collections.abc import Callable
+from operator import attrgetter
 
 from jaxtyping import Float
 from torch import Tensor
@@ -13,30 +14,21 @@ from worldvae.planning.simulator import Objective
 from worldvae.types import Dream, State
 
 
-def latent_distance(goal: State) -> Objective:
-    """Return the objective -sum_k |z_k - z_goal|, of dreams of the same number of candidates for each goal.
-
-    Latents alone are compared: the memory of the goal, which nothing led to, is that of an episode's first row.
-    """
-
-    def objective(dream: Dream) -> Float[Tensor, "batch"]:
-        target = repeated(goal.latent, len(dream.rewards))
-        total: Tensor = -(dream.states.latent - target.unsqueeze(1)).norm(dim=-1).sum(dim=1)
-        return total
-
-    return objective
-
-
-def state_distance(distance: Callable[[Tensor, Tensor], Tensor], goal: Float[Tensor, "batch state"]) -> Objective:
-    """Return the objective -sum_k distance(s_k, s_goal), for simulators whose memory is the true state s.
+def state_distance(
+    distance: Callable[[Tensor, Tensor], Tensor],
+    goal: Float[Tensor, "batch part"],
+    about: Callable[[State], Tensor] = attrgetter("features"),
+) -> Objective:
+    """Return the objective -sum_k distance(about(s_k), goal), of dreams of the same number of candidates for each goal.
 
     Args:
-        distance: of states to goals, by their last axis.
-        goal: dreams have the same number of candidates for each.
+        distance: between what is compared, over the last axis.
+        goal: what is compared of each goal.
+        about: what of a state is compared; default: its features, which are the true state in a `VectorState`.
     """
 
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
-        states = dream.states.memory
+        states = about(dream.states)
         target = repeated(goal, len(states)).unsqueeze(1).expand_as(states)
         total: Tensor = -distance(states, target).sum(dim=1)
         return total

@@ -93,7 +93,7 @@ def plan(
     if layout is None:
         raise ValueError(f"{type(model).__name__} has no action_layout: give plan(..., layout=ActionLayout(...))")
     check_layout(layout)
-    like = state.memory
+    like = state.features
     if keep is None:
         keep = torch.ones(len(like), device=like.device)
     check_previous(previous, keep, len(like), layout)

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 from functools import cached_property
+from inspect import signature
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -12,7 +14,14 @@ from worldvae.planning.core import Plan, PlanConfig
 from worldvae.planning.draws import Draws
 from worldvae.planning.proposal import Proposal
 from worldvae.planning.risk import dreams_of, judged, together
-from worldvae.planning.simulator import Guide, Objective, Simulator, Stochastic, check_guided
+from worldvae.planning.simulator import (
+    Guide,
+    Objective,
+    Simulator,
+    Stochastic,
+    check_guided,
+    reads_last_state_only,
+)
 from worldvae.types import ActionLayout, Dream, State
 
 
@@ -56,6 +65,16 @@ class Problems:
         """Steps that the model has imagined for each problem so far: what a plan costs, whatever the machine."""
         return sum(self._imagined)
 
+    @cached_property
+    def last_only(self) -> bool:
+        """Whether nothing but the last state of a dream is read: neither by the objective nor by doubt."""
+        return reads_last_state_only(self.objective) and not self.config.risk.asks_disagreement
+
+    @cached_property
+    def _can_leave_out(self) -> bool:
+        """Whether the model can leave out the states that are not read."""
+        return "last_only" in signature(self.model.imagine).parameters
+
     def wide(self, std: float) -> Proposal:
         """Return the proposal before anything is known."""
         moves = self.config.moves
@@ -76,14 +95,18 @@ class Problems:
         """Return the moves that are left of the plan of the step before, now that its first step has been taken."""
         return actions[..., 1 :: self.config.repeat, :]
 
-    def imagine(self, starts: State, actions: Float[Tensor, "row horizon action"]) -> Dream:
-        """Roll forward from the same number of rows for each problem, with noise that is each problem's own."""
+    def imagine(self, starts: State, actions: Float[Tensor, "row horizon action"], *, last_only: bool = False) -> Dream:
+        """Roll forward from the same number of rows for each problem, with noise that is each problem's own.
+
+        With `last_only` the dream holds the last state alone, if the model can leave out the others.
+        """
         self._imagined.append(actions.shape[0] // self.draws.batch * actions.shape[1])
+        more: dict[str, Any] = {"last_only": True} if last_only and self._can_leave_out else {}
         if not (isinstance(self.model, Stochastic) and callable(self.model.noise)):  # (not a number of that name)
-            return self.model.imagine(starts, actions, generator=self.draws.generator)
+            return self.model.imagine(starts, actions, generator=self.draws.generator, **more)
         shape, draw = (actions.shape[1], len(actions) // self.draws.batch), self.model.noise
         noise = self.draws.each(lambda generator: draw(shape, generator), dim=1)
-        return self.model.imagine(starts, actions, noise=noise.flatten(1, 2))
+        return self.model.imagine(starts, actions, noise=noise.flatten(1, 2), **more)
 
     def repeated(self, number: int) -> State:
         """Return the start of every problem, so many times, `[batch x number]`."""
@@ -94,7 +117,8 @@ class Problems:
     def returns(self, candidates: Float[Tensor, "batch sample move action"]) -> Float[Tensor, "batch sample"]:
         """Return what candidates are worth in the model; whatever is not a number is the worst there is."""
         rows = candidates if self.dreams == 1 else candidates.repeat_interleave(self.dreams, dim=1)
-        return self.judge(self.imagine(self.repeated(rows.shape[1]), self.held(rows).flatten(0, 1)))
+        starts, actions = self.repeated(rows.shape[1]), self.held(rows).flatten(0, 1)
+        return self.judge(self.imagine(starts, actions, last_only=self.last_only))
 
     def judge(self, dream: Dream) -> Float[Tensor, "batch sample"]:
         """Return what candidates are worth, the dreams of each of which follow one another."""
@@ -113,9 +137,10 @@ class Problems:
             raise ValueError("a planner that is guided needs a policy: give plan(..., guide=...)")
         state, actions = self.repeated(number), []
         for left in reversed(range(self.config.moves)):
-            actions.append(check_guided(self.guide(state, self.draws), (len(state.memory), self.layout.size)))
+            actions.append(check_guided(self.guide(state, self.draws), (state.size, self.layout.size)))
             if left:
-                state = self.imagine(state, self.held(actions[-1].unsqueeze(1))).states[:, -1]
+                held = self.held(actions[-1].unsqueeze(1))
+                state = self.imagine(state, held, last_only=True).states[:, -1]
         rows = torch.stack(actions, dim=1).to(self.draws.dtype)
         return rows.view(self.draws.batch, number, *rows.shape[1:])
 

@@ -14,24 +14,23 @@ def check_state(state: State) -> None:
     """
     if not isinstance(state, State):
         raise ValueError(
-            f"state is a {type(state).__name__}, and plan takes a State: give State(memory, latent), or what a model "
-            "makes of observations, as in model.observe(rows).posterior[:, -1]"
+            f"state is a {type(state).__name__}, and plan takes a State: give VectorState(x), or what a model makes of "
+            "observations, as in model.observe(rows).posterior[:, -1]"
         )
-    parts = {"memory": state.memory, "latent": state.latent, "past": state.past}
-    given = {name: part for name, part in parts.items() if part is not None}
-    shapes = ", ".join(f"{name} of shape {tuple(part.shape)}" for name, part in given.items())
-    if any(part.ndim != 2 for part in given.values()):
+    parts = state.tensors()
+    shapes = ", ".join(f"{name} of shape {tuple(part.shape)}" for name, part in parts.items())
+    if any(part.ndim == 0 for part in parts.values()) or state[:1].features.ndim != 2:
         raise ValueError(
-            f"state holds {shapes}, and plan takes a batch of states, each part [batch, size]: give state[None] for a "
-            "single state, state[:, -1] for the last of each sequence"
+            f"state holds {shapes}, and plan takes a batch of states, with features [batch, size]: give state[None] "
+            "for a single state, state[:, -1] for the last of each sequence"
         )
-    if len({len(part) for part in given.values()}) > 1:
+    if len({len(part) for part in parts.values()}) > 1:
         raise ValueError(f"state holds {shapes}: give all its parts the same number of rows, one for each problem")
-    if len(state.memory) == 0:
+    if state.size == 0:
         raise ValueError("there is no problem to plan: state holds 0 rows, give at least one")
-    if not state.memory.is_floating_point():
+    if not state.features.is_floating_point():
         raise ValueError(
-            f"state holds a memory of {state.memory.dtype}, and plan takes floats: give State(x.float(), ...)"
+            f"state has features of {state.features.dtype}, and plan takes floats: give VectorState(x.float())"
         )
 
 

@@ -1,7 +1,8 @@
 """What a planner needs of a model, and how it judges what the model imagines."""
 
 from collections.abc import Callable, Sequence
-from typing import Protocol, runtime_checkable
+from functools import partial
+from typing import Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -15,7 +16,9 @@ from worldvae.types import Dream, State
 class Simulator(Protocol):
     """A model to plan with: the verb `imagine`. An analytic system, a latent model or a real simulator will do.
 
-    If it also has an `action_layout`, planners need not be told one. If it is random it should be `Stochastic`.
+    If it also has an `action_layout`, planners need not be told one. If it is random it should be `Stochastic`. If its
+    states are large, let `imagine` have a keyword `last_only`, as that of a `WorldModel`: planners that need the last
+    state of a dream alone then ask for no other.
     """
 
     def imagine(
@@ -84,6 +87,24 @@ Guide = Callable[[State, Draws], Float[Tensor, "row action"]]
 """A policy that proposes actions: from states (the same number of rows for each problem) to action vectors."""
 
 
+Marked = TypeVar("Marked", bound=Callable[..., Tensor])
+
+
+def last_state_only(objective: Marked) -> Marked:
+    """Mark an objective that reads actions, rewards and continuations of a dream, and of its states only the last.
+
+    It is then given dreams without the other states by models that can leave them out.
+    """
+    objective.__dict__["last_state_only"] = True
+    return objective
+
+
+def reads_last_state_only(objective: Objective) -> bool:
+    """Return whether an objective, or the function of which it is a `partial`, is marked by `last_state_only`."""
+    inner = objective.func if isinstance(objective, partial) else objective
+    return getattr(inner, "last_state_only", False) is True
+
+
 @runtime_checkable
 class GuideWithLogits(Protocol):
     """A guide that also says how likely it finds each class: the tree search begins with what it finds likely."""
@@ -105,6 +126,7 @@ def first_steps(dream: Dream, steps: int) -> Dream:
     return Dream(dream.start, dream.states[cut], dream.actions[cut], dream.rewards[cut], dream.continuations[cut])
 
 
+@last_state_only
 def discounted_return(
     dream: Dream, discount: float, value: Value | None = None, termination: bool = True
 ) -> Float[Tensor, "batch"]:

@@ -161,10 +161,9 @@ class _Trees:
         return Plan(torch.cat(actions, dim=1), value)
 
     def _add(self, node: int, state: State) -> None:
-        pairs = ((getattr(self.states, name), getattr(state, name)) for name in ("memory", "latent", "past"))
-        for kept, new in pairs:
-            if kept is not None:
-                kept[:, node] = new
+        new = state.tensors()
+        for name, kept in self.states.tensors().items():
+            kept[:, node] = new[name]
         if self.prior is not None:
             self.logits[:, node] = joint_logits(self.prior(state), self.actions, self.problems.layout)
 
@@ -217,7 +216,8 @@ class _Trees:
         start, rows, returns = self.problems.state, self.rows, torch.zeros_like(self.low)
         for steps in length.unique().tolist():
             here = path[:, :steps]
-            states = self.states.map(lambda x, here=here: x[rows, here])  # type: ignore[misc]
+            read = here[:, -1:] if self.problems.last_only else here
+            states = self.states.map(lambda x, read=read: x[rows, read])  # type: ignore[misc]
             actions, rewards = self.actions[self.taken.gather(1, here)], self.rewards.gather(1, here)
             dream = Dream(start, states, actions, rewards, self.continuations.gather(1, here))
             returns = torch.where(length == steps, self.problems.judge(dream)[:, 0], returns)

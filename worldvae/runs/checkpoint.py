@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worldvae.errors import UserError
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
 

@@ -12,6 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from worldvae.exact import COST, LinearGaussian, random_episodes, roll_out
+from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import Optimiser
 from worldvae.studies.linear_control import play
@@ -25,7 +26,7 @@ from worldvae.studies.linear_world import (
     rows_of,
 )
 from worldvae.training.learner import Learner
-from worldvae.types import Batch, Observation, State
+from worldvae.types import Batch, Observation
 
 PARTS = replace(LINEAR, memory_action=True, reward="gaussian")
 """A reward whose mean is as smooth as the true one, and which knows what was done."""
@@ -59,7 +60,8 @@ def learn_rewards(model: SequentialVAE, rows: Batch, updates: int, generator: to
     with torch.no_grad():
         found = model.observe(rows, generator=generator).posterior
     later = ~rows.is_first
-    states, rewards, goes_on = State(found.memory, found.latent)[later], rows.reward[later], ~rows.termination[later]
+    states = LatentState(found.memory, found.latent)[later]
+    rewards, goes_on = rows.reward[later], ~rows.termination[later]
     heads = chain(model.reward_head.parameters(), model.continuation_head.parameters())
     optimiser = Optimiser(heads, OPTIMISER)
     for update in range(updates):

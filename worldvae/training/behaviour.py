@@ -258,8 +258,7 @@ def _shared(tensors: Tensors) -> Tensors:
 
 def _parts(states: State) -> Tensors:
     """Return the tensors of `states` under names that no weight has."""
-    parts = {"/memory": states.memory, "/latent": states.latent}
-    return parts if states.past is None else {**parts, "/past": states.past}
+    return {f"/{name}": tensor for name, tensor in states.tensors().items()}
 
 
 @torch.no_grad()
@@ -282,10 +281,11 @@ def _build(
     actor_critic = ActorCritic(model, config)
     _copy(learnt, actor_critic.state_dict())
     generator = torch.Generator().manual_seed(seed)
+    kind = type(model.initial(1))
 
     def update(progress: float) -> dict[str, float]:
         _copy(received, model.state_dict())
-        states = State(received["/memory"], received["/latent"], received.get("/past"))
+        states = kind.from_tensors({name[1:]: tensor for name, tensor in received.items() if name.startswith("/")})
         metrics = actor_critic.update(states, generator, progress)
         _copy(actor_critic.state_dict(), learnt)
         return {name: float(value) for name, value in metrics.items()}

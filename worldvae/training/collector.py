@@ -12,7 +12,7 @@ from worldvae.data.replay import Replay
 from worldvae.envs import EnvPool
 from worldvae.planning import Plan
 from worldvae.seeds import episode_seed
-from worldvae.types import Batch, Observation, State
+from worldvae.types import Batch, Observation, State, TensorTree
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,21 @@ class Collector:
         self._actions[lane] = []
         self._returns[lane] = 0.0
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: dict[str, Any], kind: type[State]) -> None:
         """Go on from `state_dict`: replay the actions of the unfinished episodes and compare what comes out.
 
         Environments that are not deterministic given seed and actions cannot be brought back; their unfinished
         episodes are cut off (a warning says so) and new ones begun.
+
+        Args:
+            state: what `state_dict` has returned.
+            kind: of the states that the model of the agent has.
         """
         self.episodes = list(state["episodes"])
         self._begin(self.pool.reset(self._seeds()))
         broken = self._replay(state["actions"]) | self._differs(Observation(**state["observation"]))
         self._returns = state["returns"].clone()
-        self.carry = _unpack(state["carry"])
+        self.carry = _unpack(state["carry"], kind)
         if bool(broken.any()):
             warnings.warn(
                 f"{self.pool.id} is not deterministic given seed and actions: {int(broken.sum())} unfinished "
@@ -186,14 +190,16 @@ def without_unfinished(state: dict[str, Any]) -> dict[str, Any]:
 def _pack(carry: Carry | None) -> dict[str, Any] | None:
     if carry is None:
         return None
-    plan = None if carry.plan is None else {k: x for k, x in vars(carry.plan).items() if x is not None}
-    state = carry.state
-    packed = {"memory": state.memory, "latent": state.latent, "action": carry.action, "plan": plan}
-    return packed if state.past is None else {**packed, "past": state.past}
+    return {"action": carry.action, "state": _tensors(carry.state), "plan": _tensors(carry.plan)}
 
 
-def _unpack(state: dict[str, Any] | None) -> Carry | None:
-    if state is None:
+def _tensors(tree: TensorTree | None) -> dict[str, Tensor] | None:
+    return None if tree is None else tree.tensors()
+
+
+def _unpack(packed: dict[str, Any] | None, kind: type[State]) -> Carry | None:
+    if packed is None:
         return None
-    plan = None if state["plan"] is None else Plan(**state["plan"])
-    return Carry(State(state["memory"], state["latent"], state.get("past")), state["action"], plan)
+    state = None if packed["state"] is None else kind.from_tensors(packed["state"])
+    plan = None if packed["plan"] is None else Plan.from_tensors(packed["plan"])
+    return Carry(packed["action"], state, plan)

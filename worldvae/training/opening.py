@@ -159,13 +159,12 @@ def _open_rest(lock: Lock, run: Run, pool: EnvPool, state: TrainState, stack: Ex
     replay = Replay.open(path, state.replay) if state.replay else Replay(path, *layouts, train.envs, train.replay_bytes)
     learner = Learner(run.model, run.config.optimiser)
     collector = Collector(pool, replay, run.config.seed)
-    for part, saved in (
-        (learner.optimiser, state.optimiser),
-        (behaviour, state.behaviour),
-        (collector, state.collector),
-    ):
-        if saved is not None:
-            part.load_state_dict(saved)
+    if state.optimiser is not None:
+        learner.optimiser.load_state_dict(state.optimiser)
+    if state.behaviour is not None:
+        behaviour.load_state_dict(state.behaviour)
+    if state.collector is not None:
+        collector.load_state_dict(state.collector, type(run.model.initial(1)))
     return Opened(lock, run, pool, noise, data, behaviour, replay, learner, collector)
 
 

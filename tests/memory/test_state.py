@@ -1,0 +1,34 @@
+"""The state of a sequential VAE: what its heads read, and that nothing is copied for it."""
+
+import jaxtyping
+import pytest
+import torch
+
+import worldvae as wv
+from worldvae.memory import LatentState
+from worldvae.types import VectorState
+
+
+def test_features_are_memory_then_latent() -> None:
+    state = LatentState(torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0]]))
+    assert state.features.tolist() == [[1.0, 2.0, 3.0]]
+
+
+def test_splitting_features_undoes_joining_them_and_copies_nothing() -> None:
+    features = torch.arange(12.0).view(2, 2, 3)
+    state = LatentState.split(features, 2)
+    assert state.features is features and state.memory.data_ptr() == features.data_ptr()
+    assert torch.equal(LatentState(state.memory, state.latent).features, features)
+    assert torch.equal(state[:, -1].features, features[:, -1])  # what is made of it joins anew
+
+
+def test_parts_of_different_batches_are_refused() -> None:
+    with pytest.raises(jaxtyping.TypeCheckError):
+        LatentState(torch.ones(1, 2), torch.ones(2, 3))
+
+
+def test_the_state_of_another_model_is_refused() -> None:
+    state = wv.LatentState(torch.ones(1, 2), torch.ones(1, 3))
+    assert LatentState.of(state) is state
+    with pytest.raises(ValueError, match=r"state is a VectorState, .* give a LatentState"):
+        LatentState.of(VectorState(torch.ones(1, 2)))
