@@ -12,6 +12,7 @@ from torch import Tensor
 
 from worldvae.agents.agent import Agent, Carry
 from worldvae.agents.planner import PlannerAgent
+from worldvae.errors import UserError
 from worldvae.models.world_model import Probabilistic, WorldModel
 from worldvae.planning import Objective, PlanConfig, Simulator, latent_distance, plan, planner_name, state_distance
 from worldvae.planning.goals import repeated
@@ -29,13 +30,18 @@ def goal_state(model: WorldModel, goal: Observation) -> State:
     return model.observe(_first_row(model, goal), mode=True).posterior[:, 0]
 
 
-def goal_probability(model: Probabilistic, goal: Observation) -> Objective:
+def goal_probability(model: WorldModel, goal: Observation) -> Objective:
     """Return the objective sum_k log q(z_k | h_k, e_goal): would the goal's frame leave what is imagined as it is?
 
     Args:
         model: the world model.
         goal: frames or vectors, `[batch]`; dreams have the same number of candidates for each.
+
+    Raises:
+        UserError: If the model has no q(z | h, e).
     """
+    if not isinstance(model, Probabilistic):
+        raise UserError(f"the objective 'probability' asks q(z | h, e), which a {type(model).__name__} does not have.")
     with torch.no_grad():
         projected = model.posterior.project(model.embed(_first_row(model, goal))[:, 0])
 
@@ -49,7 +55,7 @@ def goal_probability(model: Probabilistic, goal: Observation) -> Objective:
     return objective
 
 
-GOALS: dict[str, Callable[[Probabilistic, Observation], Objective]] = {
+GOALS: dict[str, Callable[[WorldModel, Observation], Objective]] = {
     "distance": lambda model, goal: latent_distance(goal_state(model, goal)),
     "probability": goal_probability,
 }

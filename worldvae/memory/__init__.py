@@ -2,8 +2,8 @@
 
 from worldvae.memory.block_gru import BlockGRUMemory
 from worldvae.memory.gru import GRUMemory
-from worldvae.memory.markov import MarkovMemory
+from worldvae.memory.markov import MarkovConfig, MarkovMemory
 from worldvae.memory.memory import Memory
 from worldvae.memory.transformer import TransformerMemory
 
-__all__ = ["BlockGRUMemory", "GRUMemory", "MarkovMemory", "Memory", "TransformerMemory"]
+__all__ = ["BlockGRUMemory", "GRUMemory", "MarkovConfig", "MarkovMemory", "Memory", "TransformerMemory"]

@@ -11,9 +11,8 @@ from worldvae.agents import ActorAgent, ActorCritic, Agent, PlannerAgent, Random
 from worldvae.config import dump_config, load_config
 from worldvae.envs import EnvPool, WorldEnv, make_from
 from worldvae.errors import UserError, near_miss
-from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import SequentialVAE
-from worldvae.objectives import ELBOConfig
+from worldvae.models.kinds import new_model
+from worldvae.models.world_model import WorldModel
 from worldvae.planning import PlanConfig
 from worldvae.runs import checkpoint
 from worldvae.runs.resuming import resumed_config
@@ -49,7 +48,9 @@ class Run:
         # Weights are drawn from a generator of our own choosing, and the global one is left as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = new_model(observation, action, config.model, config.objective).to(device)
+            model = new_model(observation, action, config.model, config.objective)
+            assert isinstance(model, torch.nn.Module), f"model.kind={config.model.kind} is no torch module"
+            self.model: WorldModel = model.to(device)
             self.actor_critic = ActorCritic(self.model, config.actor_critic).to(device)
         self.steps = 0
 
@@ -172,16 +173,6 @@ class Run:
             "model": dict(self.model.state_dict()),
             "actor_critic": dict(self.actor_critic.state_dict()),
         }
-
-
-def new_model(
-    observation: ObservationLayout,
-    action: ActionLayout,
-    config: WorldModelConfig,
-    objective: ELBOConfig | None = None,
-) -> SequentialVAE:
-    """Return the untrained world model of a run: here alone it is said which kind of world model that is."""
-    return SequentialVAE(observation, action, config, objective)
 
 
 def create(folder: Path, config: RunConfig, observation: ObservationLayout, action: ActionLayout) -> Run:
