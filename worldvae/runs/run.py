@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from worldvae import planning
 from worldvae.agents import ActorAgent, ActorCritic, Agent, PlannerAgent, RandomAgent
 from worldvae.config import dump_config, load_config
 from worldvae.envs import EnvPool, WorldEnv, make_from
@@ -69,7 +70,7 @@ class Run:
         return self.make_agent(train.explore)
 
     def make_agent(self, name: str) -> Agent:
-        """Return the agent `name` (one of `AGENTS`), acting on this run's world model.
+        """Return the agent `name` (one of `AGENTS`, or any other planner), acting on this run's world model.
 
         Raises:
             UserError: If there is no agent of that name, it cannot plan such actions, or has learnt nothing.
@@ -81,8 +82,8 @@ class Run:
             )
         if name == "actor":
             return ActorAgent(self.model, self.actor_critic.actor)
-        if name in PLANNERS:
-            config: PlanConfig = getattr(self.config, name)
+        if name in planning.PLANNERS:  # one without a section of the config plans with its defaults
+            config: PlanConfig = getattr(self.config, name, None) or planning.PLANNERS[name][0]()
             if not learnt:
                 config = replace(config, value=False)
             if config.value:  # the critic's values are of rewards discounted as it learnt them
@@ -93,7 +94,8 @@ class Run:
                 raise UserError(f"the agent {name!r} is not for this run: {error}.") from error
         if name == "random":
             return RandomAgent(self.model.action_layout)
-        raise UserError(f"there is no agent {name!r}; there are {', '.join(AGENTS)}.{near_miss(name, AGENTS)}")
+        known = list(dict.fromkeys([*AGENTS, *planning.PLANNERS]))
+        raise UserError(f"there is no agent {name!r}; there are {', '.join(known)}.{near_miss(name, known)}")
 
     def change_planners(self, overrides: Sequence[str]) -> None:
         """Change settings of planners, given as `cem.candidates=1000`; all else was decided when the run was trained.

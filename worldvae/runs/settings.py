@@ -31,7 +31,7 @@ from worldvae.system.cores import usable_cores
 from worldvae.types import ObservationLayout
 
 PLANNERS = ("cem", "icem", "mppi", "gradient", "guided", "tree")
-"""The planners that a run has a section of its config for, by its name."""
+"""Those of `worldvae.planning.PLANNERS` that a run has a section of its config for, by its name."""
 
 AGENTS = ("actor", *PLANNERS, "random")
 
