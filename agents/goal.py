@@ -12,6 +12,7 @@ from torch import Tensor
 
 from worldvae.agents.agent import Agent, Carry
 from worldvae.agents.planner import PlannerAgent
+from worldvae.errors import UserError
 from worldvae.memory import LatentState
 from worldvae.models.world_model import Probabilistic, WorldModel
 from worldvae.planning import (
@@ -40,35 +41,40 @@ def goal_state(model: WorldModel, goal: Observation) -> State:
 
 
 def latent_of(states: State) -> Float[Tensor, "*batch latent"]:
-    """Return z of the states of a `Probabilistic` model.
+    """Return what states are compared by: z of a memory and a latent, all features of any other model's.
 
-    Latents alone are compared with a goal's: its memory, which nothing led to, is that of an episode's first row.
+    The memory of a goal, which nothing led to, is that of an episode's first row: it says nothing of the goal.
     """
-    return LatentState.of(states).latent
+    return states.latent if isinstance(states, LatentState) else states.features
 
 
-def latent_distance(model: Probabilistic, goal: Observation) -> Objective:
+def latent_distance(model: WorldModel, goal: Observation) -> Objective:
     """Return the objective -sum_k |z_k - z_goal|, of dreams of the same number of candidates for each goal."""
     return state_distance(lambda z, goal: (z - goal).norm(dim=-1), latent_of(goal_state(model, goal)), latent_of)
 
 
-def landmark_distance(model: Probabilistic, goal: Observation, landmarks: Landmarks) -> Objective:
+def landmark_distance(model: WorldModel, goal: Observation, landmarks: Landmarks) -> Objective:
     """Return the objective `geodesic_distance` of latents, along landmarks that `latent_landmarks` has made."""
     return geodesic_distance(landmarks, latent_of(goal_state(model, goal)), latent_of)
 
 
-def latent_landmarks(model: Probabilistic, seen: Observation) -> Landmarks:
+def latent_landmarks(model: WorldModel, seen: Observation) -> Landmarks:
     """Return the latents of observations `[batch]`, each inferred as the first row of an episode."""
     return Landmarks(latent_of(goal_state(model, seen)))
 
 
-def goal_probability(model: Probabilistic, goal: Observation) -> Objective:
+def goal_probability(model: WorldModel, goal: Observation) -> Objective:
     """Return the objective sum_k log q(z_k | h_k, e_goal): would the goal's frame leave what is imagined as it is?
 
     Args:
         model: the world model.
         goal: frames or vectors, `[batch]`; dreams have the same number of candidates for each.
+
+    Raises:
+        UserError: If the model has no q(z | h, e).
     """
+    if not isinstance(model, Probabilistic):
+        raise UserError(f"the objective 'probability' asks q(z | h, e), which a {type(model).__name__} does not have.")
     with torch.no_grad():
         projected = model.posterior.project(model.embed(_first_row(model, goal))[:, 0])
 
@@ -83,7 +89,7 @@ def goal_probability(model: Probabilistic, goal: Observation) -> Objective:
     return objective
 
 
-GOALS: dict[str, Callable[[Probabilistic, Observation], Objective]] = {
+GOALS: dict[str, Callable[[WorldModel, Observation], Objective]] = {
     "distance": latent_distance,
     "probability": goal_probability,
 }

@@ -65,6 +65,16 @@ def test_a_family_replaces_all_of_another(first: str) -> None:
         assert over.model == configure(TASK, [f"family={second}"]).model, second
 
 
+def test_a_family_file_says_only_in_what_it_differs() -> None:
+    usual = configure(TASK, ["family=rssm"])
+    for name in config_names("family"):
+        path = find_config(f"family/{name}")
+        assert path is not None
+        text = yaml.safe_load(path.read_text())
+        for word, value in text["model"].items():
+            assert text.keys() == {"model"} and getattr(usual.model, word) != value, f"{name} need not say {word}"
+
+
 def test_two_families_at_once_are_refused() -> None:
     with pytest.raises(UserError, match="family was given more than once"):
         config("flow", "family=vamp")

@@ -11,7 +11,7 @@ import dataclasses
 import re
 import types
 import typing
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -36,15 +36,18 @@ MISSING = "???"  # what OmegaConf takes for a setting without a value
 Keys = tuple[Any, ...]  # the path of a setting, e.g. ("model", "latent")
 
 
-def setting(default: T, *, choices: Sequence[T]) -> T:
+def setting(default: T, *, choices: Collection[T]) -> T:
     """Return a dataclass field that accepts only `choices` (None aside, where the annotation allows it).
+
+    A mapping accepts its keys, those that are added later, too.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
         ... class MemoryConfig:
         ...     cell: str = setting("gru", choices=["gru", "block_gru"])
     """
-    return dataclasses.field(default=default, metadata={"choices": tuple(choices)})
+    kept = choices if isinstance(choices, Mapping) else tuple(choices)
+    return dataclasses.field(default=default, metadata={"choices": kept})
 
 
 def load_config(schema: type[T], sources: Sequence[Path | Mapping[str, Any]] = (), overrides: Sequence[str] = ()) -> T:
@@ -268,7 +271,7 @@ def _listed(value: Any) -> Any:
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def _check_choices(value: Any, choices: Sequence[Any], keys: Keys) -> None:
+def _check_choices(value: Any, choices: Collection[Any], keys: Keys) -> None:
     for item in value if isinstance(value, list | tuple) else [value]:
         if item is not None and item not in choices:
             accepted = f"{', '.join(map(repr, choices))}.{near_miss(str(item), map(str, choices))}"

@@ -20,6 +20,14 @@ from torch import Tensor
 Kind = Literal["exact", "lower_bound", "estimate", "unnormalised"]
 """What a likelihood number is. Numbers of different kinds are not compared without saying so."""
 
+_WEAKER: tuple[Kind, ...] = get_args(Kind)
+
+
+def weakest(*kinds: Kind) -> Kind:
+    """Return what a number is that is made of numbers of these kinds: the last of them in the order of `Kind`."""
+    return max(kinds, key=_WEAKER.index)
+
+
 Modality = Literal["pixels", "vector"]
 """What an environment can show: the fields of an `Observation`."""
 

@@ -17,7 +17,7 @@ MEMORIES: list[Maker] = [
     lambda: GRUMemory(3, 2, 16, 8),
     lambda: BlockGRUMemory(3, 2, 16, 8),
     lambda: MarkovMemory(3, 2, 16, 8),
-    lambda: MarkovMemory(3, 2, 16, 8, bypass=True, carry=True),
+    lambda: MarkovMemory(3, 2, 16, 8, kind="bypassed", carry=True),
     lambda: TransformerMemory(3, 2, 16, window=4),
 ]
 memories = pytest.mark.parametrize("make", MEMORIES, ids=["gru", "block_gru", "markov", "markov_action", "transformer"])

@@ -1,13 +1,21 @@
 """Parts that fit together make a model that learns; the others are refused with what would fit."""
 
+import re
+from dataclasses import fields
+
 import pytest
 import torch
 from torch import nn
 
-from worldvae.models.parts import PRIORS, WorldModelConfig
+from worldvae.errors import UserError
+from worldvae.memory import MarkovConfig
+from worldvae.models.parts import WorldModelConfig
+from worldvae.models.registry import PRIORS
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
+from worldvae.priors import FlowConfig, FlowMatchingConfig, HierarchicalConfig, MixtureConfig, VampConfig
+from worldvae.runs.settings import configure
 from worldvae.training.learner import Learner
 
 OTHERS = [
@@ -15,11 +23,11 @@ OTHERS = [
     {"posterior": "flow"},
     {"posterior": "flow", "prior": "flow"},
     {"context": "smooth"},
-    {"bypass": True},
-    {"bypass": True, "memory": "markov", "latent": "full", "context": "smooth"},
-    {"bypass": True, "memory": "markov", "memory_action": True, "reward": "gaussian"},
-    {"plain": True, "reward": "gaussian"},
-    {"plain": True, "latent": "categorical"},
+    {"perceptron": "bypassed"},
+    {"perceptron": "bypassed", "memory": "markov", "latent": "full", "context": "smooth"},
+    {"perceptron": "bypassed", "memory": "markov", "markov": MarkovConfig(carry=True), "reward": "gaussian"},
+    {"perceptron": "plain", "reward": "gaussian"},
+    {"perceptron": "plain", "latent": "categorical"},
     {"frames": "heteroscedastic"},
     {"frames": "logistic"},
     {"frames": "logistic", "trunk": "strided"},
@@ -58,26 +66,30 @@ def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        ({"latent": "categorical", "prior": "flow"}, "prior=flow is a density over vectors, and latent=categorical"),
-        ({"latent": "categorical", "posterior": "flow"}, "posterior=flow is a density over vectors"),
-        ({"prior": "hierarchical", "posterior": "flow"}, "posterior=flow does not fit it, latent=gaussian"),
-        ({"prior": "hierarchical", "latent": "full"}, "brings a posterior of its own.*latent=full does not fit"),
-        ({"prior": "vamp", "latent": "full"}, "mixes diagonal Gaussians.*latent=full does not fit"),
-        ({"prior": "hierarchical", "levels": 3, "gaussian": 4}, "gaussian=4 cannot be split into levels=3"),
-        ({"stages": "two", "posterior": "flow"}, "stages=two has a posterior of frames.*posterior=flow does not fit"),
-        ({"stages": "two", "prior": "vamp"}, "prior=vamp does not fit it"),
-        ({"stages": "two", "context": "smooth"}, "context=smooth does not fit"),
+        (
+            {"latent": "categorical", "prior": "flow"},
+            "prior=flow .* it needs latent=gaussian or full",
+        ),
+        ({"latent": "categorical", "posterior": "flow"}, "posterior=flow cannot be built with latent=categorical"),
+        ({"prior": "hierarchical", "posterior": "flow"}, "posterior=flow: it needs posterior=amortised"),
+        ({"prior": "hierarchical", "latent": "full"}, "prior=hierarchical .* latent=full: it needs latent=gaussian"),
+        ({"prior": "vamp", "latent": "full"}, "prior=vamp .* latent=full: it needs latent=gaussian"),
+        ({"stages": "two", "posterior": "flow"}, "stages=two .* posterior=flow: it needs posterior=amortised"),
+        ({"stages": "two", "prior": "vamp"}, "prior=vamp cannot be built with stages=two: it needs stages=one"),
+        (
+            {"stages": "two", "latent": "categorical"},
+            "stages=two .* it needs latent=gaussian or full",
+        ),
+        ({"stages": "two", "context": "smooth"}, "stages=two .* context=smooth: it needs context=filter"),
         ({"ensemble": 1}, "ensemble=1 cannot disagree"),
-        ({"memory_action": True}, "memory_action=true is for memory=markov: memory=gru"),
-        ({"bypass": True, "memory": "block_gru"}, "no linear map for memory=block_gru: memory=gru or markov"),
-        ({"bypass": True, "prior": "flow"}, "no linear map for prior=flow: prior=own"),
-        ({"bypass": True, "posterior": "flow"}, "no linear map for posterior=flow"),
-        ({"bypass": True, "stages": "two"}, "no linear map for stages=two"),
-        ({"plain": True, "memory": "block_gru"}, "no plain perceptron for memory=block_gru: memory=gru fits"),
-        ({"plain": True, "memory": "markov"}, "no plain perceptron for memory=markov: memory=gru fits"),
-        ({"plain": True, "prior": "flow"}, "no plain perceptron for prior=flow: prior=own fits"),
-        ({"plain": True, "bypass": True}, "plain=true and bypass=true are two kinds of perceptron"),
-        ({"components": 0}, "components=0 must be at least 1"),
+        ({"perceptron": "bypassed", "memory": "block_gru"}, "memory=block_gru .* it needs perceptron=normed"),
+        ({"perceptron": "bypassed", "prior": "flow"}, "prior=flow .* perceptron=bypassed: it needs perceptron=normed"),
+        ({"perceptron": "bypassed", "posterior": "flow"}, "posterior=flow .* it needs perceptron=normed"),
+        ({"perceptron": "bypassed", "stages": "two"}, "stages=two .* it needs perceptron=normed"),
+        ({"perceptron": "plain", "memory": "transformer"}, "memory=transformer .* it needs perceptron=normed"),
+        ({"perceptron": "plain", "memory": "markov"}, "memory=markov .* it needs perceptron=normed or bypassed"),
+        ({"perceptron": "plain", "prior": "vamp"}, "prior=vamp .* perceptron=plain: it needs perceptron=normed"),
+        ({"prior": "mixtur"}, "prior=mixtur is none of own, standard, mixture"),
     ],
     ids=str,
 )
@@ -86,8 +98,38 @@ def test_what_does_not_fit_is_refused(choice: dict[str, object], words: str) -> 
         WorldModelConfig(**choice)
 
 
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        ({"prior": "hierarchical", "hierarchical": HierarchicalConfig(3), "gaussian": 4}, "z of length 4 .* levels=3"),
+        ({"frames": "diffusion", "pixel_sigma": 0.01}, "pixel_sigma=0.01 must be above 0.01 with frames=diffusion"),
+    ],
+    ids=str,
+)
+def test_what_cannot_be_built_is_refused_by_the_part(make_model, choice: dict[str, object], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        make_model((1, 16, 16), **choice)
+
+
+@pytest.mark.parametrize("section", [MixtureConfig, VampConfig, FlowConfig, HierarchicalConfig, FlowMatchingConfig])
+def test_a_section_refuses_a_number_that_no_part_can_have(section: type) -> None:
+    (name,) = (field.name for field in fields(section))
+    with pytest.raises(ValueError, match=f"{name}=0"):
+        section(0)
+
+
+def test_every_old_word_is_told_the_new_one() -> None:
+    for old, new in WorldModelConfig.MOVED.items():
+        setting = re.search(r"model\.[a-z_.]+=\w+", new)
+        assert setting is not None, old
+        given = setting[0].replace("=N", "=3")
+        configure({"env": {"id": "worldvae/Tiny-v0"}}, [given, "model.memory=gru"])  # the new one is there
+        with pytest.raises(UserError, match=f"model.{old} does not exist any more: give model"):
+            configure({"env": {"id": "worldvae/Tiny-v0"}}, [f"model.{old}=3"])
+
+
 def test_no_perceptron_of_a_plain_model_is_normalised(make_model) -> None:
-    model: SequentialVAE = make_model((1, 16, 16), vector=3, depth=4, plain=True, trunk="strided")
+    model: SequentialVAE = make_model((1, 16, 16), vector=3, depth=4, perceptron="plain", trunk="strided")
     normalised = [name for name, part in model.named_modules() if isinstance(part, nn.LayerNorm | nn.SiLU)]
     convolutions = ("senses.encoders.pixels", "senses.decoders.pixels")
     assert normalised and all(name.startswith(convolutions) for name in normalised)
@@ -112,7 +154,7 @@ def test_in_two_stages_the_dynamics_learn_on_latents_that_they_do_not_shape(make
 
 
 def test_a_gaussian_reward_is_calibrated_too(make_model, make_batch) -> None:
-    model = make_model(None, vector=3, awake=False, reward="gaussian", bypass=True)
+    model = make_model(None, vector=3, awake=False, reward="gaussian", perceptron="bypassed")
     rows = make_batch(model, 4, 5)
     model.calibrate(rows.observation, 7 * rows.reward - 2)
     reward = model.reward(model.observe(rows).posterior)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from worldvae.networks import MLP, BypassedMLP, JointMLP, perceptron
+from worldvae.networks import MLP, PERCEPTRONS, BypassedMLP, JointMLP, PerceptronKind, perceptron
 
 
 @given(shape=st.lists(st.integers(1, 3), max_size=3), layers=st.integers(0, 3), out=st.none() | st.integers(1, 4))
@@ -30,11 +30,11 @@ def test_against_the_formula() -> None:
 
 def test_a_plain_one_against_the_formula() -> None:
     torch.manual_seed(0)
-    net = MLP(3, 4, 2, 2, plain=True)
+    net = MLP(3, 4, 2, 2, kind="plain")
     x = torch.randn(7, 3)
     first, second, last = (m for m in net if isinstance(m, nn.Linear))
     assert torch.allclose(net(x), last(F.relu(second(F.relu(first(x))))), atol=1e-6)
-    assert torch.equal(perceptron(3, 4, 2, 2, plain=True)(0 * x).std(dim=0), torch.zeros(2))
+    assert torch.equal(perceptron(3, 4, 2, 2, kind="plain")(0 * x).std(dim=0), torch.zeros(2))
 
 
 @pytest.mark.parametrize("zero", [True, False])
@@ -69,7 +69,7 @@ def test_the_joint_perceptron_is_one_of_both_inputs() -> None:
 @pytest.mark.parametrize("shape", [(6,), (6, 7)])
 def test_a_plain_joint_perceptron_too(shape: tuple[int, ...]) -> None:
     torch.manual_seed(0)
-    joint = JointMLP(3, 2, 4, 2, 5, plain=True)
+    joint = JointMLP(3, 2, 4, 2, 5, kind="plain")
     x, y = torch.randn(*shape, 3), torch.randn(*shape, 2)
     weight = torch.cat([joint.join.weight, joint.project.weight], dim=1)
     hidden = F.relu(F.linear(torch.cat([x, y], dim=-1), weight, joint.project.bias))
@@ -78,7 +78,7 @@ def test_a_plain_joint_perceptron_too(shape: tuple[int, ...]) -> None:
 
 def test_the_first_layer_forgets_the_length_of_its_input_and_a_bypass_keeps_it() -> None:
     torch.manual_seed(0)
-    plain, bypassed = MLP(3, 8, 1, 4), perceptron(3, 8, 1, 4, bypass=True)
+    plain, bypassed = MLP(3, 8, 1, 4), perceptron(3, 8, 1, 4, kind="bypassed")
     x = torch.randn(50, 3)
     assert torch.allclose(plain(100 * x), plain(10000 * x), atol=1e-4)
     assert isinstance(bypassed, BypassedMLP)
@@ -87,18 +87,18 @@ def test_the_first_layer_forgets_the_length_of_its_input_and_a_bypass_keeps_it()
     assert torch.allclose(bypassed(x), plain(x) + x @ bypassed.straight.weight.T, atol=1e-6)
 
 
-@pytest.mark.parametrize("bypass", [True, False])
-def test_a_perceptron_starts_at_zero_with_and_without_a_bypass(bypass: bool) -> None:
+@pytest.mark.parametrize("kind", PERCEPTRONS)
+def test_a_perceptron_of_every_kind_starts_at_zero(kind: PerceptronKind) -> None:
     torch.manual_seed(0)
     x = torch.randn(5, 3)
-    assert bool((perceptron(3, 4, 2, 2, zero=True, bypass=bypass)(x) == 0).all())
-    assert bool((perceptron(3, 4, 2, 2, bypass=bypass)(x) != 0).all())
+    assert bool((perceptron(3, 4, 2, 2, zero=True, kind=kind)(x) == 0).all())
+    assert bool((perceptron(3, 4, 2, 2, kind=kind)(x) != 0).all())
 
 
 @pytest.mark.parametrize("out", [5, None])
 def test_the_joint_perceptron_with_a_bypass_adds_a_linear_map_of_both_inputs(out: int | None) -> None:
     torch.manual_seed(0)
-    joint = JointMLP(3, 2, 4, 2, out, bypass=True)
+    joint = JointMLP(3, 2, 4, 2, out, kind="bypassed")
     assert joint.bypass is not None
     x, y = torch.randn(6, 7, 3), torch.randn(6, 7, 2)
     mixed = x @ joint.join.weight.T + y @ joint.project.weight.T + joint.project.bias

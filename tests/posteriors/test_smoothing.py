@@ -157,7 +157,7 @@ def test_the_posterior_of_a_world_model_reads_the_later_actions_of_its_episode(
     t: int,
 ) -> None:
     """Of its own episode, and only those that led to a row: not the last one of an episode or of the slice."""
-    model = make_model(context="smooth", memory="markov", bypass=True, vector=2, pixels=None)
+    model = make_model(context="smooth", memory="markov", perceptron="bypassed", vector=2, pixels=None)
     assert model.smoother is not None
     torch.nn.init.normal_(model.smoother.out.weight)
     length = first + second

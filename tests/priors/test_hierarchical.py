@@ -69,6 +69,6 @@ def test_the_posterior_feels_the_lower_levels_through_its_upper_sample(generator
 
 @pytest.mark.parametrize("levels", [0, 4])
 def test_what_is_refused(levels: int) -> None:
-    with pytest.raises(ValueError, match=f"latent=6 cannot be split evenly into levels={levels}"):
+    with pytest.raises(ValueError, match=f"z of length 6 cannot be split evenly into levels={levels}"):
         HierarchicalPrior(5, 6, 8, levels)
     assert "levels=3" in repr(make())

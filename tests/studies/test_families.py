@@ -44,7 +44,7 @@ def test_a_row_for_every_family_and_the_reason_where_there_is_none(out: Path) ->
     assert good["share"] == 1 and good["minutes"] == minutes_of(out / "dreamer")
     assert (good["bound_kind"], good["frames"]) == ("lower_bound", "gaussian") and math.isfinite(good["bound"])
     assert len(good["psnr"]) == len(found["psnr_copy_last"]) == 4
-    assert bad["family"] == "flow" and "need latent=gaussian" in bad["failed"]
+    assert bad["family"] == "flow" and "needs latent=gaussian" in bad["failed"]
     assert bad["ret"] is None and bad["bound_kind"] is None
     assert found["random_mean"] > 0
     with Image.open(found["film"]) as film:

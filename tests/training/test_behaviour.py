@@ -11,9 +11,9 @@ import torch
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.errors import Diverged, UserError
+from worldvae.models.kinds import new_model
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import PATIENCE
-from worldvae.runs.run import new_model
 from worldvae.training.behaviour import Beside, Inline, threads_beside
 from worldvae.types import State
 

@@ -16,6 +16,7 @@ from worldvae.bench.limits import Limits
 from worldvae.bench.timing import Work, flops, median_seconds
 from worldvae.data.replay import Replay
 from worldvae.envs import EnvPool
+from worldvae.models.world_model import WorldModel
 from worldvae.planning import CEMConfig, PlanConfig
 from worldvae.runs.run import Run, create
 from worldvae.runs.settings import PLANNERS, RunConfig, pick_device
@@ -111,7 +112,7 @@ class Bench:
 
     def parameters(self) -> dict[str, int]:
         """Return how many numbers each part learns."""
-        parts = {
+        parts: dict[str, WorldModel | torch.nn.Module] = {
             "world model": self.run.model,
             "actor": self.run.actor_critic.actor,
             "critic": self.run.actor_critic.critic,

@@ -18,6 +18,7 @@ from worldvae.diagnostics.slices import pick_slices
 from worldvae.memory import LatentState
 from worldvae.models.senses import unit
 from worldvae.models.sequential_vae import Inferred, SequentialVAE
+from worldvae.models.world_model import WorldModel
 from worldvae.system.json_file import plain
 from worldvae.types import Batch, State
 
@@ -89,7 +90,7 @@ class Diagnosis:
 
 @torch.no_grad()
 def diagnose(
-    model: SequentialVAE,
+    model: WorldModel,
     rows: Batch,
     valid: Bool[Tensor, "episode time"],
     generator: torch.Generator,
@@ -114,8 +115,10 @@ def diagnose(
         effort: to be spent on `gaps` and `inference`, which take most of the time (None: they are left out).
 
     Raises:
-        ValueError: If there are fewer than 16 rows.
+        ValueError: If the model has no p(z | h) and q(z | h, e) to ask about, or there are fewer than 16 rows.
     """
+    if not isinstance(model, SequentialVAE):
+        raise ValueError(f"a diagnosis is of p(z | h) and q(z | h, e), which a {type(model).__name__} does not have")
     if int(valid.sum()) < 16:
         raise ValueError(f"{int(valid.sum())} rows are too few to be asked anything: take more episodes")
     rows, valid = rows.to(model.device), valid.to(model.device)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from worldvae.memory.memory import Memory
 from worldvae.memory.state import LatentState
-from worldvae.networks import GRUCell, JointMLP
+from worldvae.networks import GRUCell, JointMLP, PerceptronKind
 
 
 class GRUMemory(Memory):
@@ -16,17 +16,14 @@ class GRUMemory(Memory):
         action: length of the action vector.
         size: length of h.
         hidden: width of the input layer.
-        bypass: whether a linear map goes around it.
-        plain: ReLU there in place of norm and SiLU.
+        kind: of that layer.
 
     Reference: Hafner et al. 2019, "Learning Latent Dynamics for Planning from Pixels", section 3.
     """
 
-    def __init__(
-        self, latent: int, action: int, size: int, hidden: int, *, bypass: bool = False, plain: bool = False
-    ) -> None:
+    def __init__(self, latent: int, action: int, size: int, hidden: int, kind: PerceptronKind = "normed") -> None:
         super().__init__(size)
-        self.mix = JointMLP(latent, action, hidden, 1, bypass=bypass, plain=plain)
+        self.mix = JointMLP(latent, action, hidden, 1, kind=kind)
         self.cell = GRUCell(hidden, size)
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:

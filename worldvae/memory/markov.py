@@ -1,12 +1,25 @@
 """No memory but the last latent and action."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldvae.memory.memory import Memory
 from worldvae.memory.state import LatentState
-from worldvae.networks import JointMLP
+from worldvae.networks import JointMLP, PerceptronKind
+
+
+@dataclass(frozen=True)
+class MarkovConfig:
+    """Settings of the memory `markov`.
+
+    Attributes:
+        carry: whether h ends with the action itself, for rewards that charge it.
+    """
+
+    carry: bool = False
 
 
 class MarkovMemory(Memory):
@@ -21,7 +34,7 @@ class MarkovMemory(Memory):
         action: length of the action vector.
         size: length of h.
         hidden: width of the hidden layer.
-        bypass: whether a linear map goes around it.
+        kind: of that layer.
         carry: whether h ends with the action. What follows from an action is in h anyway, but not what it cost, unless
             rewards teach that, too.
 
@@ -32,13 +45,20 @@ class MarkovMemory(Memory):
     """
 
     def __init__(
-        self, latent: int, action: int, size: int, hidden: int, *, bypass: bool = False, carry: bool = False
+        self,
+        latent: int,
+        action: int,
+        size: int,
+        hidden: int,
+        kind: PerceptronKind = "normed",
+        *,
+        carry: bool = False,
     ) -> None:
         super().__init__(size, past=1)
         self.carried = action if carry else 0
         if size <= self.carried:
             raise ValueError(f"a memory of length {size} cannot carry an action of length {action}: make it longer")
-        self.mix = JointMLP(latent, action, hidden, 1, size - self.carried, bypass=bypass)
+        self.mix = JointMLP(latent, action, hidden, 1, size - self.carried, kind=kind)
         self.start = nn.Parameter(torch.zeros(size - self.carried))
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:

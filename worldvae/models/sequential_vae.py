@@ -25,6 +25,7 @@ from worldvae.models.parts import (
     make_latents,
     make_memory,
     make_reward,
+    make_stages,
 )
 from worldvae.models.senses import Senses
 from worldvae.models.world_model import Loss, Observed, Policy, Probabilistic
@@ -32,7 +33,7 @@ from worldvae.networks import MLP
 from worldvae.objectives import ELBOConfig, Terms, elbo_loss
 from worldvae.posteriors import Smoother
 from worldvae.priors import Ensemble
-from worldvae.types import ActionLayout, Batch, Dream, Kind, Modality, Observation, ObservationLayout, State
+from worldvae.types import ActionLayout, Batch, Dream, Kind, Modality, Observation, ObservationLayout, State, weakest
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,15 @@ class SequentialVAE(nn.Module, Probabilistic):
         self.family = make_family(config)
         latent, memory = self.family.latent_size, config.resolve("memory_size")
 
-        features = memory + latent
-        self.two_stage = config.stages == "two"
-        self.senses = Senses(observation, latent if self.two_stage else features, config)
+        features, self.stages = memory + latent, make_stages(config)
+        self.senses = Senses(observation, self.stages.shown_size(memory, latent), config)
         self.memory = make_memory(config, latent, action.size)
         embedding = self.senses.embedding_size
         self.prior, self.posterior = make_latents(config, self.family, memory, embedding)
         self.ensemble = Ensemble(memory, self.family, hidden, config.ensemble) if config.ensemble else None
         self.smoother = Smoother(embedding, action.size, hidden) if config.context == "smooth" else None
         self.reward_head = make_reward(config, features)
-        self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1, plain=config.plain))
+        self.continuation_head = BernoulliLikelihood(MLP(features, hidden, layers, 1, kind=config.perceptron_kind))
 
     @property
     def device(self) -> torch.device:
@@ -87,13 +87,13 @@ class SequentialVAE(nn.Module, Probabilistic):
     @property
     def kl_is_estimated(self) -> bool:
         """Whether KL(q || p) has no closed form here, and is estimated at one sample of q."""
-        return self.config.posterior == "flow" or self.prior.estimates_kl
+        return self.posterior.estimates_kl or self.prior.estimates_kl
 
     @property
     def density_kind(self) -> Kind:
         """What kind of number log p(x, z | h) is: the prior's, but a diffusion decoder knows a noisy bound at best."""
         noisy = any(isinstance(decoder, DiffusionLikelihood) for decoder in self.senses.decoders.values())
-        return "lower_bound" if noisy and self.prior.kind == "exact" else self.prior.kind
+        return weakest("lower_bound" if noisy else "exact", self.prior.kind)
 
     @property
     def feature_size(self) -> int:
@@ -198,9 +198,7 @@ class SequentialVAE(nn.Module, Probabilistic):
         states, parameters = [], []
         for t in range(length):
             state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
-            if self.two_stage:  # the memory learns on latents that it does not shape
-                state = LatentState(state.memory, state.latent.detach(), state.past)
-            memory, past = self.memory.advance(state, moves[t])
+            memory, past = self.memory.advance(self.stages.onward(state), moves[t])
             memory = memory.float()
             latent, q = self.posterior.infer(memory, embedded[t], None if noise is None else noise[t])
             state = LatentState(memory, latent, past)
@@ -290,27 +288,23 @@ class SequentialVAE(nn.Module, Probabilistic):
 
     def decode(self, states: State, modality: Modality | None = None) -> Distribution:
         """Return p(x | h, z), of frames `[*batch, channel, height, width]` in 0..1 or of vectors (`Senses.decode`)."""
-        return self.senses.decode(self._shown(states), modality)
-
-    def _shown(self, states: State) -> Float[Tensor, "*batch features"]:
-        """Return what the decoders read: all of the state, or the latent alone where frames are learned apart."""
-        return LatentState.of(states).latent if self.two_stage else states.features
+        return self.senses.decode(self.stages.shown(states), modality)
 
     def log_likelihood(self, states: State, observation: Observation) -> dict[Modality, Float[Tensor, "*batch"]]:
         """Return log p(x | h, z) in nats: of the frames and of the vectors that were observed (`Senses.log_prob`)."""
-        return self.senses.log_prob(self._shown(states), observation)
+        return self.senses.log_prob(self.stages.shown(states), observation)
 
     def in_shown_units(
         self, states: State, observation: Observation
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
         """Return what was seen and what states decode to: frames in 0..1, or standardised vectors."""
-        return self.senses.in_shown_units(self._shown(states), observation)
+        return self.senses.in_shown_units(self.stages.shown(states), observation)
 
     def render(
         self, states: State, steps: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch *time channel height width"]:
         """Return the sharpest frames of p(x | h, z) that there are: rendered by a diffusion decoder, else its mean."""
-        return self.senses.render(self._shown(states), steps, generator)
+        return self.senses.render(self.stages.shown(states), steps, generator)
 
     def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
         """Return how far the heads of the ensemble are apart about z, in its units: where the model does not know.
@@ -351,8 +345,7 @@ class SequentialVAE(nn.Module, Probabilistic):
             pixels = self._pixel_nats(batch.observation.pixels, states, decode_steps, generator)
         if batch.observation.vector is not None:
             vector = self.log_likelihood(states, Observation(vector=batch.observation.vector))["vector"]
-        if self.two_stage:  # nor do reward and continuation shape the latents
-            states = LatentState(states.memory, states.latent.detach())
+        states = self.stages.onward(states)
         return Terms(
             pixels,
             vector,

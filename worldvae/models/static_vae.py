@@ -16,7 +16,7 @@ from worldvae.models.interpolation import geodesic, lerp, slerp
 from worldvae.networks import MLP, by_haste
 from worldvae.posteriors import AmortisedPosterior, Posterior, ResidualPosterior
 from worldvae.priors import Prior, StandardPrior, VampPrior
-from worldvae.types import Kind
+from worldvae.types import Kind, weakest
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ class VAE(nn.Module):
             raise ValueError(f"samples={samples}: the bound needs at least 1")
         noise = self.posterior.noise((samples, len(x)), x.device, generator).to(x.dtype)
         weights = self.log_weights(x, noise)
-        kind: Kind = "lower_bound" if self.prior.kind == "exact" else self.prior.kind
+        kind = weakest("lower_bound", self.prior.kind)
         noisy = "lower_bound" in (self.prior.kind, getattr(self.likelihood, "kind", "exact"))
         if kind == "lower_bound" and noisy and samples > 1:
             kind = "estimate"

@@ -1,6 +1,6 @@
 """What a world model is to whoever acts on it, films it, measures it or trains it: a protocol, and what it returns."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -74,6 +74,15 @@ class WorldModel(Protocol):
 
     def autocast(self) -> torch.autocast:
         """Return the context in which whatever learns or acts beside the model computes in the model's precision."""
+        ...
+
+    @property
+    def precision(self) -> str:
+        """What convolutions and imagination compute in, "float32" or "bfloat16"."""
+        ...
+
+    def calibrate(self, observation: Observation, reward: Float[Tensor, "*batch"] | None = None) -> None:
+        """Set the units of an untrained model by its first data: observations of any leading shape, and rewards."""
         ...
 
     def initial(self, batch: int) -> State:
@@ -189,6 +198,10 @@ class WorldModel(Protocol):
 
     def state_dict(self) -> dict[str, Any]:
         """Return all weights by their names."""
+        ...
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Take all weights from what `state_dict` has returned."""
         ...
 
 

@@ -3,13 +3,14 @@
 from worldvae.networks.conv import ConvDecoder, ConvEncoder
 from worldvae.networks.denoiser import Denoiser
 from worldvae.networks.haste import by_haste, hasten
-from worldvae.networks.mlp import MLP, BypassedMLP, JointMLP, perceptron
+from worldvae.networks.mlp import MLP, PERCEPTRONS, BypassedMLP, JointMLP, PerceptronKind, perceptron
 from worldvae.networks.norm import LayerNorm
 from worldvae.networks.recurrent import BlockGRUCell, GRUCell
 from worldvae.networks.strided import TRUNKS, StridedDecoder, StridedEncoder
 
 __all__ = [
     "MLP",
+    "PERCEPTRONS",
     "TRUNKS",
     "BlockGRUCell",
     "BypassedMLP",
@@ -19,6 +20,7 @@ __all__ = [
     "GRUCell",
     "JointMLP",
     "LayerNorm",
+    "PerceptronKind",
     "StridedDecoder",
     "StridedEncoder",
     "by_haste",

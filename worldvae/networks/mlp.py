@@ -5,11 +5,18 @@ and of a single number little more than its sign. Where magnitudes matter, a lin
 perceptron, (Linear, ReLU) x layers, has fewer passes over its numbers, which is what small layers spend their time on.
 """
 
+from typing import Literal, get_args
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from worldvae.networks.norm import LayerNorm
+
+PerceptronKind = Literal["normed", "plain", "bypassed"]
+"""Norm and SiLU behind every layer; ReLU in their place; or a linear map around the layers with norm and SiLU."""
+
+PERCEPTRONS: tuple[PerceptronKind, ...] = get_args(PerceptronKind)
 
 
 class Linear(nn.Linear):
@@ -23,12 +30,12 @@ class Linear(nn.Linear):
             nn.init.zeros_(self.bias)
 
 
-def _activation(width: int, plain: bool) -> list[nn.Module]:
-    return [nn.ReLU()] if plain else [LayerNorm(width, eps=1e-3), nn.SiLU()]
+def _activation(width: int, kind: PerceptronKind) -> list[nn.Module]:
+    return [nn.ReLU()] if kind == "plain" else [LayerNorm(width, eps=1e-3), nn.SiLU()]
 
 
 class MLP(nn.Sequential):
-    """Normalised perceptron, or a plain one.
+    """Normalised perceptron, or a plain one: the layers of every kind, without a bypass.
 
     Args:
         features: length of the input vector.
@@ -36,7 +43,7 @@ class MLP(nn.Sequential):
         layers: number of hidden layers.
         out: length of the output; None ends after the last activation.
         zero: start the last Linear at zero, so that the first prediction is neutral.
-        plain: ReLU in place of norm and SiLU.
+        kind: what is behind every layer; "bypassed" is normed here, for the bypass is `BypassedMLP`'s.
     """
 
     def __init__(
@@ -47,12 +54,12 @@ class MLP(nn.Sequential):
         out: int | None = None,
         *,
         zero: bool = False,
-        plain: bool = False,
+        kind: PerceptronKind = "normed",
     ) -> None:
         modules: list[nn.Module] = []
         width = features
         for _ in range(layers):
-            modules += [Linear(width, hidden, bias=plain), *_activation(hidden, plain)]
+            modules += [Linear(width, hidden, bias=kind == "plain"), *_activation(hidden, kind)]
             width = hidden
         if out is not None:
             last = Linear(width, out)
@@ -98,12 +105,12 @@ class BypassedMLP(nn.Module):
 
 
 def perceptron(
-    features: int, hidden: int, layers: int, out: int, *, zero: bool = False, bypass: bool = False, plain: bool = False
+    features: int, hidden: int, layers: int, out: int, *, zero: bool = False, kind: PerceptronKind = "normed"
 ) -> MLP | BypassedMLP:
-    """Return an `MLP`, plain or not, or one with a linear bypass."""
-    if bypass:
+    """Return a perceptron of this kind."""
+    if kind == "bypassed":
         return BypassedMLP(features, hidden, layers, out, zero=zero)
-    return MLP(features, hidden, layers, out, zero=zero, plain=plain)
+    return MLP(features, hidden, layers, out, zero=zero, kind=kind)
 
 
 class JointMLP(nn.Module):
@@ -117,8 +124,7 @@ class JointMLP(nn.Module):
         hidden: width of each hidden layer.
         layers: number of hidden layers; 0 leaves one linear map, which needs `out`.
         out: length of the output; None ends after the last activation.
-        bypass: whether a linear map goes around the normalised layers.
-        plain: ReLU in place of norm and SiLU.
+        kind: of the layers; a bypass goes around them.
     """
 
     def __init__(
@@ -129,21 +135,20 @@ class JointMLP(nn.Module):
         layers: int,
         out: int | None = None,
         *,
-        bypass: bool = False,
-        plain: bool = False,
+        kind: PerceptronKind = "normed",
     ) -> None:
         super().__init__()
         assert layers or out is not None
         width = hidden if layers or out is None else out
-        self.project = Linear(given, width, bias=bypass or plain or not layers)
+        self.project = Linear(given, width, bias=kind != "normed" or not layers)
         self.join = Linear(features, width, bias=False)
         for part in (self.project, self.join):
             bound = (features + given) ** -0.5  # that of one matrix over both
             nn.init.uniform_(part.weight, -bound, bound)
         self.rest: nn.Module = nn.Identity()
         if layers:
-            self.rest = nn.Sequential(*_activation(hidden, plain), MLP(hidden, hidden, layers - 1, out, plain=plain))
-        self.bypass = Linear(hidden, out or hidden, bias=False) if bypass and layers else None
+            self.rest = nn.Sequential(*_activation(hidden, kind), MLP(hidden, hidden, layers - 1, out, kind=kind))
+        self.bypass = Linear(hidden, out or hidden, bias=False) if kind == "bypassed" and layers else None
 
     def forward(
         self, x: Float[Tensor, "*batch features"], projected: Float[Tensor, "*batch hidden"]

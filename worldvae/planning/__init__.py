@@ -11,7 +11,7 @@ from worldvae.planning.gradient import GradientConfig
 from worldvae.planning.guided import GuidedConfig
 from worldvae.planning.icem import ICEMConfig
 from worldvae.planning.mppi import MPPIConfig
-from worldvae.planning.plan import PLANNERS, plan, planner_name
+from worldvae.planning.plan import PLANNERS, plan, planner_name, register
 from worldvae.planning.proposal import Proposal, coloured, uniform_actions
 from worldvae.planning.risk import RiskConfig
 from worldvae.planning.shooting import ShootingConfig
@@ -63,6 +63,7 @@ __all__ = [
     "last_state_only",
     "plan",
     "planner_name",
+    "register",
     "state_distance",
     "uniform_actions",
 ]

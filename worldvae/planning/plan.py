@@ -35,6 +35,22 @@ PLANNERS: dict[str, tuple[type[PlanConfig], Callable[[Problems, Any], Plan]]] = 
 """Every planner by its name: the type of its config, and what plans."""
 
 
+def register(name: str, config: type[PlanConfig], search: Callable[[Problems, Any], Plan]) -> None:
+    """Add a planner: `plan` searches by it where it is given such a config, and `Run.make_agent` knows its name.
+
+    Args:
+        name: of the planner.
+        config: the type of its config, which no other planner has.
+        search: what plans, from the problems and a config of that type.
+
+    Raises:
+        ValueError: If there is a planner of that name or with that type of config.
+    """
+    if name in PLANNERS or config in [kind for kind, _ in PLANNERS.values()]:
+        raise ValueError(f"there is a planner {name!r} or one with the config {config.__name__} already")
+    PLANNERS[name] = config, search
+
+
 def planner_name(config: PlanConfig) -> str:
     """Return the name of the planner that a config belongs to.
 

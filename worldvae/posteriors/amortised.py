@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from worldvae.distributions import LatentFamily, full_precision
-from worldvae.networks import JointMLP
+from worldvae.networks import JointMLP, PerceptronKind
 from worldvae.posteriors.posterior import Posterior
 
 
@@ -19,8 +19,7 @@ class AmortisedPosterior(Posterior):
         family: the latent family.
         hidden: width of the hidden layers.
         layers: number of hidden layers; 0 leaves a linear map.
-        bypass: whether a linear map goes around the hidden layers.
-        plain: ReLU in them in place of norm and SiLU.
+        kind: of its perceptron.
 
     Reference: Kingma & Welling 2014, "Auto-Encoding Variational Bayes"; Cremer et al. 2018 for what amortising costs.
     """
@@ -32,14 +31,12 @@ class AmortisedPosterior(Posterior):
         family: LatentFamily,
         hidden: int,
         layers: int = 1,
-        *,
-        bypass: bool = False,
-        plain: bool = False,
+        kind: PerceptronKind = "normed",
     ) -> None:
         super().__init__(family.latent_size)
         self.family = family
         out = family.parameter_size
-        self.net = JointMLP(memory, embedding, hidden, layers, out, bypass=bypass, plain=plain)
+        self.net = JointMLP(memory, embedding, hidden, layers, out, kind=kind)
 
     def extra_repr(self) -> str:
         """Show the family."""

@@ -109,6 +109,7 @@ class FlowPosterior(AmortisedPosterior):
     Reference: Rezende & Mohamed 2015, "Variational Inference with Normalizing Flows", section 4.2.
     """
 
+    estimates_kl = True
     family: FlowFamily
 
     def __init__(self, memory: int, embedding: int, latent: int, hidden: int, transforms: int = 4) -> None:

@@ -11,7 +11,12 @@ class Posterior(nn.Module):
 
     Args:
         latent: length of z.
+
+    Attributes:
+        estimates_kl: whether its KL has no closed form against any prior.
     """
+
+    estimates_kl = False
 
     def __init__(self, latent: int) -> None:
         super().__init__()

@@ -2,27 +2,32 @@
 
 from worldvae.priors.energy import EnergyPrior
 from worldvae.priors.ensemble import Ensemble
-from worldvae.priors.flow import FlowPrior
-from worldvae.priors.flow_matching import FlowMatchingPrior
-from worldvae.priors.hierarchical import HierarchicalPrior
-from worldvae.priors.mixture import MixturePrior
+from worldvae.priors.flow import FlowConfig, FlowPrior
+from worldvae.priors.flow_matching import FlowMatchingConfig, FlowMatchingPrior
+from worldvae.priors.hierarchical import HierarchicalConfig, HierarchicalPrior
+from worldvae.priors.mixture import MixtureConfig, MixturePrior
 from worldvae.priors.parametric import ParametricPrior
 from worldvae.priors.prior import Prior, frozen
 from worldvae.priors.standard import StandardPrior
 from worldvae.priors.two_stage import TwoStagePrior
-from worldvae.priors.vamp import VampPrior
+from worldvae.priors.vamp import VampConfig, VampPrior
 
 __all__ = [
     "EnergyPrior",
     "Ensemble",
+    "FlowConfig",
+    "FlowMatchingConfig",
     "FlowMatchingPrior",
     "FlowPrior",
+    "HierarchicalConfig",
     "HierarchicalPrior",
+    "MixtureConfig",
     "MixturePrior",
     "ParametricPrior",
     "Prior",
     "StandardPrior",
     "TwoStagePrior",
+    "VampConfig",
     "VampPrior",
     "frozen",
 ]

@@ -1,5 +1,6 @@
 """A prior of any shape with an exact density: a normalising flow."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -8,6 +9,21 @@ from torch import Tensor, nn
 from zuko.flows import NSF
 
 from worldvae.priors.prior import Prior
+
+
+@dataclass(frozen=True)
+class FlowConfig:
+    """Numbers of the prior `flow` and of the posterior `flow`.
+
+    Attributes:
+        transforms: coupling layers.
+    """
+
+    transforms: int = 3
+
+    def __post_init__(self) -> None:
+        if self.transforms < 1:
+            raise ValueError(f"transforms={self.transforms}: a flow needs at least 1 transform")
 
 
 class FlowPrior(Prior):

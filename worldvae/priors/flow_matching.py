@@ -1,6 +1,7 @@
 """A latent diffusion model as a prior: noise flows into z along a learnt velocity."""
 
 import math
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -15,6 +16,21 @@ from worldvae.priors.prior import Prior, frozen
 
 Solver = Literal["euler", "heun"]
 HARMONICS = 4
+
+
+@dataclass(frozen=True)
+class FlowMatchingConfig:
+    """Numbers of the prior `flow_matching`.
+
+    Attributes:
+        steps: strides from noise to a sample.
+    """
+
+    steps: int = 4
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"steps={self.steps}: the flow needs at least 1 step")
 
 
 class FlowMatchingPrior(Prior):

@@ -1,5 +1,7 @@
 """A prior in levels: each group of latents given the groups above it."""
 
+from dataclasses import dataclass
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -9,6 +11,21 @@ from torch.distributions import Distribution
 from worldvae.distributions import GaussianFamily, detached, has_kl, kl
 from worldvae.priors.prior import Prior, frozen, kl_or_estimate
 from worldvae.priors.readout import Readout
+
+
+@dataclass(frozen=True)
+class HierarchicalConfig:
+    """Numbers of the prior `hierarchical`.
+
+    Attributes:
+        levels: into which z is split evenly.
+    """
+
+    levels: int = 2
+
+    def __post_init__(self) -> None:
+        if self.levels < 1:
+            raise ValueError(f"levels={self.levels}: a hierarchy needs at least 1 level")
 
 
 class HierarchicalPrior(Prior):
@@ -35,7 +52,7 @@ class HierarchicalPrior(Prior):
         super().__init__(latent)
         if levels < 1 or latent % levels:
             raise ValueError(
-                f"latent={latent} cannot be split evenly into levels={levels}: take a multiple of the number of levels"
+                f"z of length {latent} cannot be split evenly into levels={levels}: take a length that is a multiple"
             )
         self.memory_size, self.levels, part = memory, levels, latent // levels
         self.part, self.whole = GaussianFamily(part), GaussianFamily(latent)

@@ -1,5 +1,7 @@
 """A prior of several modes: a mixture of Gaussians read off the memory."""
 
+from dataclasses import dataclass
+
 import torch
 from einops import rearrange
 from jaxtyping import Float
@@ -9,6 +11,20 @@ from torch.distributions import Categorical, Distribution, Independent, MixtureS
 from worldvae.distributions import GaussianFamily, one_hot_draw
 from worldvae.priors.prior import Prior
 from worldvae.priors.readout import Readout
+
+
+@dataclass(frozen=True)
+class MixtureConfig:
+    """Numbers of the prior `mixture`.
+
+    Attributes:
+        components: number of Gaussians.
+    """
+
+    components: int = 8
+
+    def __post_init__(self) -> None:
+        check_components(self.components)
 
 
 class MixturePrior(Prior):

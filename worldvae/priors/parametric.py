@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from worldvae.distributions import LatentFamily, detached, has_kl, kl
-from worldvae.networks import perceptron
+from worldvae.networks import PerceptronKind, perceptron
 from worldvae.priors.prior import Prior, kl_or_estimate
 
 
@@ -18,8 +18,7 @@ class ParametricPrior(Prior):
         family: the latent family, which fixes the length of z.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
-        bypass: whether a linear map goes around them.
-        plain: ReLU in them in place of norm and SiLU.
+        kind: of its perceptron.
     """
 
     estimates_kl = False
@@ -30,13 +29,11 @@ class ParametricPrior(Prior):
         family: LatentFamily,
         hidden: int,
         layers: int = 1,
-        *,
-        bypass: bool = False,
-        plain: bool = False,
+        kind: PerceptronKind = "normed",
     ) -> None:
         super().__init__(family.latent_size)
         self.family = family
-        self.net = perceptron(memory, hidden, layers, family.parameter_size, bypass=bypass, plain=plain)
+        self.net = perceptron(memory, hidden, layers, family.parameter_size, kind=kind)
 
     def extra_repr(self) -> str:
         """Show the family."""

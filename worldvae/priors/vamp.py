@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -12,6 +13,21 @@ from worldvae.posteriors.posterior import Posterior
 from worldvae.priors.mixture import check_components, likeliest, mixture, mixture_noise, pick
 from worldvae.priors.prior import Prior
 from worldvae.priors.readout import Readout
+
+
+@dataclass(frozen=True)
+class VampConfig:
+    """Numbers of the prior `vamp`.
+
+    Attributes:
+        pseudo_inputs: learnt embeddings, whose posteriors are mixed.
+    """
+
+    pseudo_inputs: int = 8
+
+    def __post_init__(self) -> None:
+        if self.pseudo_inputs < 1:
+            raise ValueError(f"pseudo_inputs={self.pseudo_inputs}: a VampPrior needs at least 1")
 
 
 class VampPrior(Prior):

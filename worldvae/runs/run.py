@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 
+from worldvae import planning
 from worldvae.agents import ActorAgent, ActorCritic, Agent, PlannerAgent, RandomAgent
 from worldvae.config import dump_config, load_config
 from worldvae.envs import EnvPool, WorldEnv, make_from
 from worldvae.errors import UserError, near_miss
-from worldvae.models.parts import WorldModelConfig
-from worldvae.models.sequential_vae import SequentialVAE
-from worldvae.objectives import ELBOConfig
+from worldvae.models.kinds import new_model
+from worldvae.models.world_model import WorldModel
 from worldvae.planning import PlanConfig
 from worldvae.runs import checkpoint
 from worldvae.runs.resuming import resumed_config
@@ -49,7 +49,9 @@ class Run:
         # Weights are drawn from a generator of our own choosing, and the global one is left as it was.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
-            self.model = new_model(observation, action, config.model, config.objective).to(device)
+            model = new_model(observation, action, config.model, config.objective)
+            assert isinstance(model, torch.nn.Module), f"model.kind={config.model.kind} is no torch module"
+            self.model: WorldModel = model.to(device)
             self.actor_critic = ActorCritic(self.model, config.actor_critic).to(device)
         self.steps = 0
 
@@ -68,7 +70,7 @@ class Run:
         return self.make_agent(train.explore)
 
     def make_agent(self, name: str) -> Agent:
-        """Return the agent `name` (one of `AGENTS`), acting on this run's world model.
+        """Return the agent `name` (one of `AGENTS`, or any other planner), acting on this run's world model.
 
         Raises:
             UserError: If there is no agent of that name, it cannot plan such actions, or has learnt nothing.
@@ -80,8 +82,8 @@ class Run:
             )
         if name == "actor":
             return ActorAgent(self.model, self.actor_critic.actor)
-        if name in PLANNERS:
-            config: PlanConfig = getattr(self.config, name)
+        if name in planning.PLANNERS:  # one without a section of the config plans with its defaults
+            config: PlanConfig = getattr(self.config, name, None) or planning.PLANNERS[name][0]()
             if not learnt:
                 config = replace(config, value=False)
             if config.value:  # the critic's values are of rewards discounted as it learnt them
@@ -92,7 +94,8 @@ class Run:
                 raise UserError(f"the agent {name!r} is not for this run: {error}.") from error
         if name == "random":
             return RandomAgent(self.model.action_layout)
-        raise UserError(f"there is no agent {name!r}; there are {', '.join(AGENTS)}.{near_miss(name, AGENTS)}")
+        known = list(dict.fromkeys([*AGENTS, *planning.PLANNERS]))
+        raise UserError(f"there is no agent {name!r}; there are {', '.join(known)}.{near_miss(name, known)}")
 
     def change_planners(self, overrides: Sequence[str]) -> None:
         """Change settings of planners, given as `cem.candidates=1000`; all else was decided when the run was trained.
@@ -172,16 +175,6 @@ class Run:
             "model": dict(self.model.state_dict()),
             "actor_critic": dict(self.actor_critic.state_dict()),
         }
-
-
-def new_model(
-    observation: ObservationLayout,
-    action: ActionLayout,
-    config: WorldModelConfig,
-    objective: ELBOConfig | None = None,
-) -> SequentialVAE:
-    """Return the untrained world model of a run: here alone it is said which kind of world model that is."""
-    return SequentialVAE(observation, action, config, objective)
 
 
 def create(folder: Path, config: RunConfig, observation: ObservationLayout, action: ActionLayout) -> Run:

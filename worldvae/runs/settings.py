@@ -13,7 +13,8 @@ from worldvae.agents import ActorCriticConfig
 from worldvae.config import config_names, find_config, load_config, setting
 from worldvae.envs import EnvConfig
 from worldvae.errors import UserError, near_miss
-from worldvae.models.parts import WorldModelConfig, choose_precision
+from worldvae.models.kinds import check_kind
+from worldvae.models.parts import WorldModelConfig, choose_precision, family_defaults
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig
 from worldvae.planning import (
@@ -30,7 +31,7 @@ from worldvae.system.cores import usable_cores
 from worldvae.types import ObservationLayout
 
 PLANNERS = ("cem", "icem", "mppi", "gradient", "guided", "tree")
-"""The planners that a run has a section of its config for, by its name."""
+"""Those of `worldvae.planning.PLANNERS` that a run has a section of its config for, by its name."""
 
 AGENTS = ("actor", *PLANNERS, "random")
 
@@ -119,6 +120,7 @@ class RunConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
+        check_kind(self.model.kind)
         for name in PLANNERS:
             risk: RiskConfig = getattr(self, name).risk
             try:
@@ -160,7 +162,8 @@ def _check_id(name: str, configs: list[str]) -> None:
 def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
     """Return the config of `source` with `overrides`, of which `family=NAME` puts in the parts of a model family.
 
-    The parts of configs/family/NAME.yaml come after the task's own settings and before every other override.
+    A family resets what families decide of `model` to its defaults, and configs/family/NAME.yaml says in what it
+    differs from them; after the task's own settings and before every other override.
 
     Raises:
         UserError: For whatever `load_config` objects to, and a family that is not there.
@@ -179,7 +182,8 @@ def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> Run
         raise UserError(
             "family was given more than once: each is a whole set of parts; single parts are model.prior=..."
         )
-    return load_config(RunConfig, [source, *(path for path in families if path is not None)], rest)
+    reset = [{"model": family_defaults()}] if families else []
+    return load_config(RunConfig, [source, *reset, *(path for path in families if path is not None)], rest)
 
 
 def settled(config: RunConfig, observation: ObservationLayout, device: torch.device) -> RunConfig:

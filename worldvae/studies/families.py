@@ -23,7 +23,7 @@ from worldvae.runs.run import Run, load_with_state
 from worldvae.runs.settings import RunConfig
 from worldvae.studies.trainings import Trainings, minutes_of
 from worldvae.system.json_file import plain, write_json
-from worldvae.types import Batch, Kind
+from worldvae.types import Batch, Kind, weakest
 
 CONTEXT, HORIZON, EPISODES = 5, 40, 24
 HORIZONS = (1, 5, 15, 40)
@@ -192,7 +192,7 @@ def _measure(
         ci95=result.ci95,
         psnr=_at(dream.psnr),
         bound=float(bound(run, rows, lengths, seed).mean()),
-        bound_kind=bound_kind(model),
+        bound_kind=bound_kind(_sequential(run)),
         frames=run.config.model.frames if dream.pixels else None,
         steps_per_second=STARTS * STEPS / median_seconds(work, run.device),
     )
@@ -204,7 +204,7 @@ def _measure(
 @torch.no_grad()
 def bound(run: Run, rows: Batch, lengths: Int[Tensor, " episode"], seed: int) -> Float[Tensor, " row"]:
     """Return the terms of the evidence lower bound of all rows that exist, in nats, from one draw of q each."""
-    model = run.model
+    model = _sequential(run)
     rows = rows.to(run.device)
     valid = torch.arange(rows.reward.shape[1]) <= lengths.unsqueeze(1)
     rows = replace(rows, is_first=rows.is_first | ~valid.to(run.device))  # no smoother looks behind an episode's end
@@ -212,9 +212,16 @@ def bound(run: Run, rows: Batch, lengths: Int[Tensor, " episode"], seed: int) ->
     return model.elbo(rows, observed).bound.cpu()[valid]
 
 
+def _sequential(run: Run) -> SequentialVAE:
+    if not isinstance(run.model, SequentialVAE):
+        raise ValueError(f"a {type(run.model).__name__} has no evidence lower bound: model.kind=sequential_vae has one")
+    return run.model
+
+
 def bound_kind(model: SequentialVAE) -> Kind:
     """Return what kind of number the evidence lower bound of a model is: where log Z is estimated, an estimate."""
-    return "estimate" if model.density_kind in ("estimate", "unnormalised") else "lower_bound"
+    kind = weakest("lower_bound", model.density_kind)
+    return "estimate" if kind == "unnormalised" else kind
 
 
 def _at(values: list[float]) -> tuple[float, ...]:

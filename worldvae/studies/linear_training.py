@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional as F
 
 from worldvae.exact import COST, LinearGaussian, random_episodes, roll_out
-from worldvae.memory import LatentState
+from worldvae.memory import LatentState, MarkovConfig
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import Optimiser
 from worldvae.studies.linear_control import play
@@ -28,7 +28,7 @@ from worldvae.studies.linear_world import (
 from worldvae.training.learner import Learner
 from worldvae.types import Batch, Observation
 
-PARTS = replace(LINEAR, memory_action=True, reward="gaussian")
+PARTS = replace(LINEAR, markov=MarkovConfig(carry=True), reward="gaussian")
 """A reward whose mean is as smooth as the true one, and which knows what was done."""
 
 ADAPTING = replace(OPTIMISER, learning_rate=5e-3)

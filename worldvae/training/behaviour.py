@@ -11,8 +11,9 @@ from torch import Tensor
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
 from worldvae.errors import Diverged, UserError
+from worldvae.models.kinds import KINDS
 from worldvae.models.world_model import WorldModel
-from worldvae.runs.run import Run, new_model
+from worldvae.runs.run import Run
 from worldvae.seeds import stream
 from worldvae.system.allocator import keep_freed_memory
 from worldvae.system.child import Child, Tasks
@@ -230,7 +231,8 @@ def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
     if config.train.behaviour == "inline" or run.device.type != "cpu":
         return Inline(run.actor_critic, noise)
     rows = config.train.batch * config.train.length
-    build = partial(new_model, run.model.observation_layout, run.model.action_layout, config.model)
+    make = KINDS[config.model.kind]  # itself, not its name: a spawned process does not know what was registered here
+    build = partial(make, run.model.observation_layout, run.model.action_layout, config.model, None)
     try:
         return Beside(run.model, build, run.actor_critic, config.actor_critic, rows, stream(config.seed, "dreams"))
     except (OSError, RuntimeError) as error:
