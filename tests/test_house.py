@@ -63,6 +63,19 @@ def test_no_postponed_annotations() -> None:
     assert postponed == []
 
 
+def test_only_the_vae_and_what_is_about_it_read_the_parts_of_its_states() -> None:
+    """A state is opaque: `features` is what is read of it (mypy knows that, too; a test does not run it)."""
+    inside = ("models", "memory", "priors", "posteriors", "diagnostics", "studies")
+    reads = {
+        name(path)
+        for path in FILES
+        if path.relative_to(ROOT).parts[0] != "tests" and path.relative_to(ROOT).parts[1] not in inside
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr in ("memory", "latent", "past")
+    }
+    assert reads == {"agents/goal.py"}  # goals are compared with the latents of a `Probabilistic` model
+
+
 def test_every_file_is_named_after_its_concept() -> None:
     vague = {"utils", "util", "common", "helpers", "misc"}
     assert [name(path) for path in FILES if vague & {path.stem, path.parent.name}] == []

@@ -183,9 +183,8 @@ def test_imagining_is_stepping(
         state = model.step(state, actions[:, t], noise[t])
         assert same(dream.states[:, t], state)
         # The expectation of a two-hot is a sum of huge bins of either sign: rounding errors are as large as they are.
-        reward = model.reward(state)
-        summed = reward.logits.softmax(-1) @ reward.bins.abs()
-        assert bool(((dream.rewards[:, t] - reward.mean).abs() < 1e-5 * summed).all())
+        p = model.reward(state)
+        assert bool(((dream.rewards[:, t] - p.mean).abs() < 1e-5 * (p.logits.softmax(-1) @ p.bins.abs())).all())
         assert torch.allclose(dream.continuations[:, t], model.continuation(state).mean, atol=1e-5)
     with torch.no_grad():  # where states lie side by side in one tensor
         fast = model.imagine(start, actions, noise=noise)

@@ -29,7 +29,7 @@ from worldvae.planning import (
 )
 from worldvae.planning.clock import Clock
 from worldvae.planning.problems import Problems
-from worldvae.types import ActionLayout, Dream, State
+from worldvae.types import ActionLayout, Dream, State, VectorState
 
 CPU = torch.device("cpu")
 LAYOUT = ActionLayout(2, (3,))
@@ -87,7 +87,7 @@ def valid(actions: Tensor) -> bool:
 
 def guide(state: State, draws: Draws) -> Tensor:
     wide = Proposal.wide(LAYOUT, draws.batch, 1, 1.0, torch.device("cpu"))
-    return wide.sample(len(state.memory) // draws.batch, draws).flatten(0, 2)
+    return wide.sample(state.size // draws.batch, draws).flatten(0, 2)
 
 
 def problems(number: int) -> State:

@@ -112,7 +112,7 @@ def starts(number: int) -> State:
 
 def guide(state: State, draws: Draws) -> Tensor:
     wide = Proposal.wide(LAYOUT, draws.batch, 1, 1.0, torch.device("cpu"))
-    return wide.sample(len(state.memory) // draws.batch, draws).flatten(0, 2)
+    return wide.sample(state.size // draws.batch, draws).flatten(0, 2)
 
 
 def solve(config: PlanConfig, state: State, model: Any = None, keys: list[int] | None = None, **more: Any) -> Any:

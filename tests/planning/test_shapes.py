@@ -121,7 +121,8 @@ def test_an_objective_that_makes_no_number_for_each_row(config: PlanConfig, obje
 def test_a_tree_says_so_too() -> None:
     config = TreeConfig(horizon=2, iterations=2, guided=False)
     words = "the objective made a tensor of shape (3, 1) of a dream of 3 rows"
-    assert words in refusal(state(), lambda dream: dream.rewards, config, layout=ActionLayout(0, (2,)))
+    start = VectorState(torch.zeros(3, 1))
+    assert words in refusal(start, lambda dream: dream.rewards, config, layout=ActionLayout(0, (2,)))
 
 
 @pytest.mark.parametrize(

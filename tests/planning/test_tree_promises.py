@@ -174,7 +174,7 @@ def test_the_best_plan_so_far_is_returned_when_time_is_over(monkeypatch: pytest.
 def test_behind_its_tree_the_plan_repeats_what_the_prior_prefers() -> None:
     class Last(Known):
         def logits(self, state: State) -> Tensor:
-            return torch.tensor([0.0, 0.0, 0.0, 5.0]).expand(len(state.memory), -1)
+            return torch.tensor([0.0, 0.0, 0.0, 5.0]).expand(state.size, -1)
 
     arms = torch.tensor([[0.0, 1.0, 0.0, 0.0]])
     config = TreeConfig(horizon=6, iterations=4, gumbel=0.0, scale=10.0)

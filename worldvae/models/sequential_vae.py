@@ -251,20 +251,15 @@ class SequentialVAE(nn.Module, Probabilistic):
                 seen = LatentState.stack(states, dim=1).float()
                 imagined = seen[:, -1:] if last_only else seen
             else:
-                imagined = seen = _joined(states)
-                if last_only:
-                    imagined = states[-1].float().map(lambda x: x.unsqueeze(1))
+                seen = _joined(states)
+                imagined = states[-1].float().map(lambda x: x.unsqueeze(1)) if last_only else seen
                 if torch.is_autocast_enabled(self.device.type):  # narrowed once, and not in each head
                     narrow = seen.features.to(torch.get_autocast_dtype(self.device.type))
                     seen = LatentState.split(narrow, self.memory.size)
             return Dream(start, imagined, actions, self.reward(seen).mean, self.continuation(seen).mean)
 
     def _roll(
-        self,
-        state: LatentState,
-        actions: Float[Tensor, "batch horizon action"] | Policy,
-        draws: Sequence[Tensor | None],
-        last_only: bool,
+        self, state: LatentState, actions: Tensor | Policy, draws: Sequence[Tensor | None], last_only: bool
     ) -> tuple[list[LatentState], Float[Tensor, "batch horizon action"]]:
         """Return the state after each step, all but the last without a past if `last_only`, and the actions taken."""
         states: list[LatentState] = []
@@ -336,8 +331,7 @@ class SequentialVAE(nn.Module, Probabilistic):
             decode_steps: frames decoded per slice on average (0: all).
             generator: picks the frames.
         """
-        found = observed.posterior
-        states = LatentState(found.memory, found.latent)  # what no head reads is not copied about
+        states = replace(observed.posterior, past=None)  # what no head reads is not copied about
         q = self.posterior.distribution(observed.parameters)
         dynamics, representation = self.prior.balanced_kl(q, states.latent, states.memory)
         pixels = vector = None
