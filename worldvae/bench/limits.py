@@ -1,15 +1,14 @@
 """What the machine can do at best: matrix products, convolutions and copies, measured on the spot."""
 
-import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from torch.nn import functional as F
 
 from worldvae.bench.timing import Work, flops, median_seconds, once
 from worldvae.system.cores import usable_cores
+from worldvae.system.machine import processor
 
 REPETITIONS = 5
 """Times that a work has to fit into its budget."""
@@ -51,18 +50,11 @@ def machine(device: torch.device) -> dict[str, object]:
     """Say what machine this is."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
-        "cpu": _cpu(),
+        "cpu": processor(),
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
     }
-
-
-def _cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from worldvae.bench.limits import Limits, machine, measure_limits, unrest
 from worldvae.bench.measures import Bench, Measure
+from worldvae.commands.record import Recorder, RecordFile
 from worldvae.config import config_names
 from worldvae.errors import UserError
 from worldvae.runs.settings import configure, find_or_make
@@ -37,6 +38,7 @@ def bench(
     compare: Annotated[Path | None, typer.Option(help="FILE with the --json of an earlier bench.")] = None,
     profile: Annotated[Path | None, typer.Option(help="Write a trace of one update to FILE.json instead.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    record: RecordFile = None,
 ) -> None:
     """Measure this machine's speed: train, imagine, plan, infer, replay, and its share of what is possible."""
     cores = usable_cores()
@@ -46,6 +48,9 @@ def bench(
         raise UserError(f"--threads {threads} must be at least 1, and at most the {cores} cores that are here.")
     if (as_json and compare is not None) or (profile is not None and (as_json or compare is not None)):
         raise UserError("--json, --compare and --profile exclude one another: give one of them.")
+    if profile is not None and record is not None:
+        raise UserError("--profile measures nothing that --record could keep: give one of them.")
+    recorder = Recorder(record)
     before = None if compare is None else _read(compare)
     if profile is not None:
         _check_writable(profile)
@@ -70,12 +75,14 @@ def bench(
             here = machine(bench.device) | _limits(limits) | {"limits_changed_by": changed}
             head = {"case": case, "machine": here, "model": bench.parameters(), "chosen": bench.chosen()}
     _warn_of_unrest(changed)
+    result = _object(head, found)
     if as_json:
-        print(json.dumps(_object(head, found)))
+        print(json.dumps(result))
     else:
         if before is not None:
             _warn_of_differences(head, before)
         _show(head, found, before)
+    recorder.keep(result)
 
 
 def _measured(bench: Bench, limits: Limits) -> list[Measure]:

@@ -8,6 +8,7 @@ import torch
 import typer
 
 from worldvae.commands.opening import open_run
+from worldvae.commands.record import Recorder, RecordFile
 from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
 from worldvae.diagnostics import diagnose as examine
 from worldvae.errors import UserError
@@ -29,8 +30,10 @@ def diagnose(
         bool, typer.Option("--inference/--no-inference", help="What better inference would gain (slow).")
     ] = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    record: RecordFile = None,
 ) -> None:
     """Examine the world model of a run: which latents are used, is the prior right, are its predictions honest?"""
+    recorder = Recorder(record)
     opened = open_run(run, settings or [], episodes, "--episodes")
     check_plotting()
     folder = opened.folder / "diagnosis"
@@ -53,6 +56,7 @@ def diagnose(
     numbers.write_text(json.dumps(whole, allow_nan=False), encoding="utf-8")
     draw_page(found, page, title)
     print(json.dumps(whole) if as_json else _findings(found, page, numbers))
+    recorder.keep(whole)
 
 
 def _findings(found: Diagnosis, page: Path, numbers: Path) -> str:

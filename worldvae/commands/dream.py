@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from worldvae.commands.record import Recorder, RecordFile
 from worldvae.errors import UserError
 from worldvae.evaluation.held_out import held_out_dream
 from worldvae.films.film import check_film_name, film
@@ -25,12 +26,14 @@ def dream(
     ] = 0,
     seed: Annotated[int, typer.Option(help="Of the episodes.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    record: RecordFile = None,
 ) -> None:
     """Film a dream beside what really happened, and measure it against repeating the last frame."""
     if min(context, horizon, episodes) < 1:
         raise UserError(f"context={context}, horizon={horizon} and episodes={episodes} must be at least 1.")
     if out is not None:
         check_film_name(out)
+    recorder = Recorder(record)
     opened = load(run)
     _check_render(opened, render)
     opened.check_env()
@@ -40,10 +43,9 @@ def dream(
     if found.valid.shape[1] < horizon:
         print(f"Every episode was over after {found.valid.shape[1]} of {horizon} steps.", file=sys.stderr)
     path = film(out or opened.folder / "dreams" / f"context{context}_horizon{horizon}.gif", found.film())
-    if as_json:
-        print(json.dumps(_object(found, opened.config.env.id, str(path))))
-    else:
-        print(_table(found, path))
+    result = {"env_id": opened.config.env.id} | found.as_json() | {"file": str(path)}
+    print(json.dumps(result) if as_json else _table(found, path))
+    recorder.keep(result)
 
 
 def _check_render(run: Run, render: int) -> None:
@@ -53,20 +55,6 @@ def _check_render(run: Run, render: int) -> None:
             f"--render {render} of a run with model.frames={frames}: a diffusion decoder renders in 1 or more strides. "
             "Train with family=diffusion_decoder on frames, or leave --render out."
         )
-
-
-def _object(found: OpenLoop, env_id: str, file: str) -> dict[str, object]:
-    rendered = {} if found.psnr_render is None else {"psnr_render": found.psnr_render}
-    return {
-        "env_id": env_id,
-        "context": found.context,
-        "horizon": found.valid.shape[1],
-        "episodes": found.valid.shape[0],
-        "psnr": found.psnr,
-        "psnr_copy_last": found.psnr_copy_last,
-        "reward_mae": found.reward_mae,
-        "file": file,
-    } | rendered
 
 
 def _table(found: OpenLoop, path: Path) -> str:

@@ -9,6 +9,7 @@ import typer
 
 from worldvae.agents import Agent, PlannerAgent
 from worldvae.commands.opening import open_run
+from worldvae.commands.record import Recorder, RecordFile
 from worldvae.errors import UserError
 from worldvae.evaluation.plan_film import film_plans
 from worldvae.evaluation.play import Evaluation, evaluate_all
@@ -32,6 +33,7 @@ def eval_(
         bool, typer.Option("--plan-film", help="Film some plans of an episode beside what then happened.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    record: RecordFile = None,
     diagnose: Annotated[bool, typer.Option("--diagnose", hidden=True)] = False,
     goals: Annotated[bool, typer.Option("--goals", hidden=True)] = False,
 ) -> None:
@@ -39,6 +41,7 @@ def eval_(
     for moved, command in ((diagnose, "diagnose"), (goals, "goals")):
         if moved:
             raise UserError(f"`worldvae eval RUN --{command}` is now a command of its own: worldvae {command} {run}")
+    recorder = Recorder(record)
     opened = open_run(run, settings or [], episodes, "--episodes")
     agents = _agents(opened, agent)
     planners = [one for one in agents if isinstance(one, PlannerAgent)]
@@ -46,12 +49,14 @@ def eval_(
         raise UserError(f"--plan-film needs an agent that plans, and --agent is {agent!r}: take --agent cem.")
     found = evaluate_all(agents, opened.config.env, episodes, seed, say if len(agents) > 1 else lambda text: None)
     films = {one.name: _film(opened, one, seed) for one in planners} if plan_film else {}
+    result = _object(found, films)
     if as_json:
-        print(json.dumps(_object(found, films)))
-        return
-    print(_table(found[0]) if len(found) == 1 else _comparison(found))
-    for name, path in films.items():
-        print(f"Plans of {name} beside what then happened: {path}")
+        print(json.dumps(result))
+    else:
+        print(_table(found[0]) if len(found) == 1 else _comparison(found))
+        for name, path in films.items():
+            print(f"Plans of {name} beside what then happened: {path}")
+    recorder.keep(result)
 
 
 def _agents(run: Run, names: str) -> list[Agent]:

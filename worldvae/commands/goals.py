@@ -9,6 +9,7 @@ import typer
 
 from worldvae.agents import GOALS
 from worldvae.commands.opening import open_run
+from worldvae.commands.record import Recorder, RecordFile
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation.reaching import OBJECTIVES, GoalSuite, Reached
 from worldvae.films.film import film, towards_goals
@@ -32,8 +33,10 @@ def goals(
     pairs: Annotated[int, typer.Option("--pairs", "--episodes", help="Held-out pairs of a start and a goal.")] = 20,
     seed: Annotated[int, typer.Option(help="Of the pairs and of the planners.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    record: RecordFile = None,
 ) -> None:
     """Plan towards pictures of goals: how many are reached, between the floor (random play) and the ceiling?"""
+    recorder = Recorder(record)
     opened = open_run(run, settings or [], pairs, "--pairs")
     names = _planners(agent)
     suite = GoalSuite(opened.config.env, pairs, seed)
@@ -53,7 +56,9 @@ def goals(
                 path = opened.folder / "goals" / f"{name}_{objective}_seed{seed}.gif"
                 films.append(str(film(path, towards_goals(suite.goals.pixels[:FILMED], found.frames, arrived))))
         results.append(suite.oracle(getattr(opened.config, name)))
-    print(json.dumps(_object(suite, results, films), allow_nan=False) if as_json else _table(suite, results, films))
+    result = _object(suite, results, films)
+    print(json.dumps(result, allow_nan=False) if as_json else _table(suite, results, films))
+    recorder.keep(result)
 
 
 def _planners(agents: str) -> list[str]:

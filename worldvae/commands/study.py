@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from worldvae.commands.record import Recorder, RecordFile
 from worldvae.commands.study_known import study_digits, study_linear
 from worldvae.commands.train import INTERRUPTED
 from worldvae.config import config_names
@@ -37,9 +38,12 @@ def digits(
     seed: Seed = 0,
     out: Out = None,
     as_json: AsJson = False,
+    record: RecordFile = None,
 ) -> None:
     """Compare the priors of one static VAE on scikit-learn's digits."""
-    study_digits(out or Path("runs/study-digits"), _names(priors), range(seed, seed + seeds), as_json)
+    recorder = Recorder(record)
+    folder, names = out or Path("runs/study-digits"), _names(priors)
+    recorder.keep(study_digits(folder, names, range(seed, seed + seeds), as_json))
 
 
 @study.command("linear")
@@ -48,9 +52,11 @@ def linear(
     seed: Seed = 0,
     out: Out = None,
     as_json: AsJson = False,
+    record: RecordFile = None,
 ) -> None:
     """Compare models of linear-Gaussian worlds with the exact likelihood, and their planners with the optimum."""
-    study_linear(out or Path("runs/study-linear"), range(seed, seed + seeds), as_json)
+    recorder = Recorder(record)
+    recorder.keep(study_linear(out or Path("runs/study-linear"), range(seed, seed + seeds), as_json))
 
 
 @study.command("families")
@@ -66,6 +72,7 @@ def families(
     seed: Seed = 0,
     out: Out = None,
     as_json: AsJson = False,
+    record: RecordFile = None,
 ) -> None:
     """Train every family of parts on one task for the same time, and compare returns, dreams, bounds and speed."""
     if not arguments or "=" in arguments[0]:
@@ -77,6 +84,7 @@ def families(
     out = out or Path("runs") / f"study-{Path(config).stem.replace(':', '-')}"
     trainings = Trainings(config, out, minutes, seed, jobs, overrides)
     _check(trainings, episodes)
+    recorder = Recorder(record)
     names = _known(_names(only))
     resolved = _resolved(trainings)
     try:
@@ -97,6 +105,7 @@ def families(
     print(json.dumps(whole) if as_json else f"{_table(found)}\nThe numbers are in {numbers}{film}")
     if all(row.failed is not None for row in found.rows):
         raise UserError(f"every family failed; {found.rows[0].family}: {found.rows[0].failed}")
+    recorder.keep(whole)
 
 
 def _names(given: str) -> list[str]:

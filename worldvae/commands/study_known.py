@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from rich.console import Console
@@ -16,26 +17,37 @@ from worldvae.system.json_file import write_json
 from worldvae.training.progress import say
 
 
-def study_digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> None:
-    """Hold the static priors called `names` (none: all) against one another."""
+def study_digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> dict[str, object]:
+    """Hold the static priors called `names` (none: all) against one another; return the object of `--json`."""
     from worldvae.studies.digit_vaes import PRIORS
     from worldvae.studies.digits import compare_priors
-    from worldvae.studies.digits_table import LEGEND, digits_table, failures
+    from worldvae.studies.digits_table import LEGEND, digits_table, failures, standings
 
     _check(seeds)
     rows = compare_priors(out, list(seeds), list(dict.fromkeys(names)) or tuple(PRIORS), say=say)
+    found: dict[str, object] = {
+        "seeds": list(seeds),
+        "rows": [row.figures() for row in rows],
+        "priors": [asdict(standing) for standing in standings(rows)],
+        "file": str(out / "digits.json"),
+        "grid": str(out / "digits.png"),
+    }
     if as_json:
-        found = {"seeds": list(seeds), "rows": [row.figures() for row in rows]}
-        print(json.dumps(found | {"file": str(out / "digits.json"), "grid": str(out / "digits.png")}))
-        return
+        print(json.dumps(found))
+        return found
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(digits_table(rows))
     console.print("\n".join([LEGEND, *failures(rows)]))
     print(f"The numbers are in {out / 'digits.json'}, samples of every prior in {out / 'digits.png'}")
+    return found
 
 
-def study_linear(out: Path, seeds: Sequence[int], as_json: bool) -> None:
-    """Hold models learnt on the linear-Gaussian worlds against the exact log-likelihood, and against the optimum."""
+def study_linear(out: Path, seeds: Sequence[int], as_json: bool) -> dict[str, object]:
+    """Hold models learnt on the linear-Gaussian worlds against the exact log-likelihood, and against the optimum.
+
+    Returns:
+        The object of `--json`.
+    """
     _check(seeds)
     path = out / "linear.json"
     found: list[LinearWorldResult] = []
@@ -64,10 +76,12 @@ def study_linear(out: Path, seeds: Sequence[int], as_json: bool) -> None:
             controlled.append(control(model, "stiff", planner, seed=seed))
             say(f"stiff seed {seed}: {planner} pays {controlled[-1].ratio:.3f} of the optimum")
             keep()
+    result = {"seeds": list(seeds)} | keep() | {"file": str(path)}
     if as_json:
-        print(json.dumps({"seeds": list(seeds)} | keep() | {"file": str(path)}))
+        print(json.dumps(result))
     else:
         print(f"{table(found)}\n\n{control_table(controlled)}\nThe numbers are in {path}")
+    return result
 
 
 def _check(seeds: Sequence[int]) -> None:

@@ -1,19 +1,22 @@
 """`worldvae train CONFIG`: learn a world, and to act in it."""
 
+import json
 import time
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from worldvae.commands.record import Recorder, RecordFile
 from worldvae.config import config_names
 from worldvae.errors import UserError
 from worldvae.evaluation.play import evaluate
 from worldvae.films.film import film
 from worldvae.runs.checkpoint import latest
 from worldvae.runs.settings import configure, find_or_make
+from worldvae.system.json_file import plain
 from worldvae.system.lock import Taken
 from worldvae.training.progress import say
 from worldvae.training.trainer import Trainer
@@ -37,11 +40,13 @@ def train(
         Path | None,
         typer.Option(help="Go on exactly where this run stopped; with settings such as train.steps=20000, further."),
     ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
+    record: RecordFile = None,
 ) -> None:
     """Train a world model, and a policy in its imagination."""
     if minutes is not None and not minutes > 0:
         raise UserError(f"--minutes {minutes:g} is not a time to train: take a number above 0.")
-    began = time.monotonic()
+    recorder, began = Recorder(record), time.monotonic()
     trainer = _resumed(resume, arguments, out, seed) if resume is not None else _new(arguments or [], out, seed)
     run = trainer.run
     say(f"{run}\n{_how(trainer)}; Ctrl-C saves. Everything is written to {run.folder}")
@@ -54,7 +59,11 @@ def train(
             say(f"Stopped at step {run.steps} and saved. Go on with: worldvae train --resume {run.folder}")
             if trainer.interrupted:
                 raise typer.Exit(INTERRUPTED)
-        _finish(trainer, (time.monotonic() - began) / 60)
+        head = {"config": None if resume is not None else " ".join(arguments or [])}
+        result: dict[str, Any] = plain(head | _finish(trainer, (time.monotonic() - began) / 60))
+        if as_json:
+            print(json.dumps(result))
+        recorder.keep(result)
     except KeyboardInterrupt:  # a second one within a step, or one while the result is evaluated
         saved = latest(run.folder / "checkpoints") is not None
         say(f"Interrupted. {f'Go on with: worldvae train --resume {run.folder}' if saved else 'Nothing was saved.'}")
@@ -106,10 +115,11 @@ def _resumed(folder: Path, arguments: list[str] | None, out: Path | None, seed: 
     return Trainer.resume(folder, overrides)
 
 
-def _finish(trainer: Trainer, minutes: float) -> None:
-    """Evaluate, film a dream and say where everything is."""
+def _finish(trainer: Trainer, minutes: float) -> dict[str, Any]:
+    """Evaluate, film a dream and say where everything is; return what came of the training."""
     run, train = trainer.run, trainer.run.config.train
     lines = [f"Trained for {minutes:.1f} minutes: {run.steps} environment steps, {trainer.updates} updates."]
+    result = None
     if train.eval_episodes:
         result = evaluate(run.agent, run.config.env, train.eval_episodes)
         low, high = result.ci95
@@ -118,9 +128,23 @@ def _finish(trainer: Trainer, minutes: float) -> None:
             f"Return {result.mean:.1f} (95 % interval {low:.1f} to {high:.1f}, {train.eval_episodes} episodes; "
             f"uniform actions: {result.random_mean:.1f})."
         )
-    path = film(run.folder / "dreams" / f"step_{run.steps:08d}.gif", trainer.show_dream().film())
+    dream = trainer.show_dream()
+    path = film(run.folder / "dreams" / f"step_{run.steps:08d}.gif", dream.film())
     lines += [
         f"Dream film: {path}. Model and replay: {run.folder}. Curves: tensorboard --logdir {run.folder}",
         f"Next: worldvae eval {run.folder} --episodes 20, or worldvae dream {run.folder}",
     ]
     say("\n".join(lines))
+    return {
+        "env_id": run.config.env.id,
+        "seed": run.config.seed,
+        "environment_steps": run.steps,
+        "updates": trainer.updates,
+        "minutes": minutes,
+        "finished": trainer.finished,
+        "precision": run.model.precision,
+        "behaviour": trainer.behaviour.kind,
+        "actor": None if result is None else result.as_json(),
+        "dream": dream.as_json(),
+        "run": str(run.folder),
+    }

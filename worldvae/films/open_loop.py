@@ -1,6 +1,7 @@
 """Open-loop dreams: see a few frames of an episode, imagine the rest, and hold the two side by side."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -59,6 +60,18 @@ class OpenLoop:
     def reward_mae(self) -> list[float]:
         """Mean absolute error of the predicted reward at every horizon."""
         return self._over_episodes((self.rewards - self.dreamt_rewards).abs()).tolist()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the figures, as `worldvae dream --json` and `worldvae train --json` print them."""
+        rendered = {} if self.psnr_render is None else {"psnr_render": self.psnr_render}
+        return {
+            "context": self.context,
+            "horizon": self.valid.shape[1],
+            "episodes": self.valid.shape[0],
+            "psnr": self.psnr,
+            "psnr_copy_last": self.psnr_copy_last,
+            "reward_mae": self.reward_mae,
+        } | rendered
 
     def film(self, episodes: int = 4) -> UInt8[Tensor, "time height width 3"]:
         """Return a film of the first episodes: truth, dream and error, bordered green then red."""
