@@ -322,3 +322,16 @@ def test_names_are_looked_up_among_the_packaged_then_among_files(
 
 def test_the_packaged_folder_is_that_of_the_library() -> None:
     assert config._packaged() == Path(config.__file__).parent / "configs"
+
+
+def test_the_choices_of_a_table_grow_with_it() -> None:
+    table = {"gru": 1}
+
+    @dataclass(frozen=True)
+    class Schema:
+        cell: str = setting("gru", choices=table)
+
+    with pytest.raises(UserError, match="cell is 'lstm', accepted: 'gru'"):
+        load_config(Schema, [{"cell": "lstm"}])
+    table["lstm"] = 2
+    assert load_config(Schema, [{"cell": "lstm"}]).cell == "lstm"

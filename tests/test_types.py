@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from worldvae.types import ActionLayout, Batch, Dream, Observation, State, VectorState
+from worldvae.types import ActionLayout, Batch, Dream, Observation, State, VectorState, weakest
 
 
 def batch(size: int, length: int, *, vector: bool = True) -> Batch:
@@ -149,3 +149,8 @@ def test_a_known_layout() -> None:
     layout = ActionLayout(continuous=2, categorical=(3, 2))
     assert layout.size == 7
     assert layout.blocks == (slice(2, 5), slice(5, 7))
+
+
+def test_what_is_made_of_several_numbers_is_as_weak_as_the_weakest() -> None:
+    assert weakest("exact") == "exact" and weakest("exact", "lower_bound") == "lower_bound"
+    assert weakest("estimate", "lower_bound") == "estimate" and weakest("unnormalised", "estimate") == "unnormalised"

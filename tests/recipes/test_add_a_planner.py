@@ -56,16 +56,16 @@ class Cart:
     action_layout = wv.ActionLayout(continuous=1)
 
     def imagine(self, start, actions, horizon=None, generator=None) -> wv.Dream:
-        x = [start.memory]
+        x = [start.features]
         for a in actions.unbind(1):
             x.append(x[-1] + 0.2 * torch.cat([x[-1][:, 1:], a], -1))
         x = torch.stack(x[1:], 1)
-        return wv.Dream(start, wv.State(x, x[..., :0]), actions, -x.square().sum(-1), torch.ones(x.shape[:2]))
+        return wv.Dream(start, wv.VectorState(x), actions, -x.square().sum(-1), torch.ones(x.shape[:2]))
 
 
 def test_it_plans_with_whatever_imagines() -> None:
     x = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
-    found = wv.plan(Cart(), wv.State(x, x[:, :0]), partial(discounted_return, discount=1.0), BangBangConfig(horizon=12))
+    found = wv.plan(Cart(), wv.VectorState(x), partial(discounted_return, discount=1.0), BangBangConfig(horizon=12))
     assert found.actions.shape == (3, 12, 1) and found.actions[:, 0, 0].tolist() == [-1.0, 1.0, -1.0]
     assert found.steps.tolist() == [26 * 12] * 3
     assert found.actions[0, -1] == 1.0  # and brakes

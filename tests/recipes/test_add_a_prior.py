@@ -52,7 +52,7 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_it_is_trained_and_comes_back(tmp_path: Path) -> None:
     config = configure(TASK, [*SMALL, "model.prior=laplace", "train.updates=8", "train.eval_episodes=0"])
-    trainer = wv.Trainer(config, tmp_path / "run")
+    trainer = wv.Trainer.begin(config, tmp_path / "run")
     trainer.train()
     trainer.close()
     model = wv.load(tmp_path / "run").model

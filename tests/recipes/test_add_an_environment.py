@@ -3,7 +3,7 @@
 1. Write a Gymnasium environment: `observation_space`, `action_space`, `reset`, `step` (and `render`, for pixels).
 2. `gym.register(id, entry_point)`, in a module of yours.
 3. `worldvae check-env my_module:My/Corridor-v0` says whether it can be learned.
-4. `worldvae train my_module:My/Corridor-v0`, or, in Python, `wv.Trainer(configure({"env": {"id": ...}}, []), folder)`.
+4. `worldvae train my_module:My/Corridor-v0`, or, in Python, `wv.Trainer.begin(configure({"env": {"id": ...}}, []), folder)`.
 """
 
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_it_is_checked(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_it_is_learned_and_played(tmp_path: Path) -> None:
     config = configure({"env": {"id": ID, "obs": "state"}}, [*SMALL, "train.updates=8", "train.eval_episodes=0"])
-    trainer = wv.Trainer(config, tmp_path / "run")
+    trainer = wv.Trainer.begin(config, tmp_path / "run")
     trainer.train()
     trainer.close()
     run = wv.load(tmp_path / "run")
