@@ -1,0 +1,63 @@
+"""The wall holds: a world model that is no VAE is trained, resumed, planned with, filmed and evaluated by the commands.
+
+`FakeModel` has what the protocol `WorldModel` asks for. Whoever reaches past that protocol fails here.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import worldvae as wv
+from tests.fake_model import FakeModel
+from tests.test_commands import QUICK, call, complain
+from worldvae.models.kinds import KINDS, register
+
+WORDS = [*QUICK, "model.kind=fake", "env.obs=state", "optimiser.learning_rate=1e-2"]
+
+pytestmark = pytest.mark.usefixtures("unchecked")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def registered() -> Iterator[None]:
+    register("fake", FakeModel)
+    yield
+    del KINDS["fake"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "fake"
+    assert call("train", "tiny", "--out", str(folder), "--seed", "3", *WORDS) == 0
+    return folder
+
+
+def test_it_is_trained_and_comes_back(run: Path) -> None:
+    model = wv.load(run).model
+    assert isinstance(model, FakeModel) and not isinstance(model, wv.SequentialVAE)
+    missed = [row["model/missed"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "model/missed" in row]
+    assert float(model.updates) > 10 and missed[-1] < 0.5 * missed[0]
+
+
+def test_it_goes_on(run: Path) -> None:
+    before = float(wv.load(run).model.updates)
+    assert call("train", "--resume", str(run), "train.steps=480") == 0
+    assert float(wv.load(run).model.updates) > before
+
+
+def test_all_agents_act_on_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    agents = ["actor", "cem", "icem", "mppi", "gradient", "guided", "random"]
+    assert call("eval", str(run), "--agent", ",".join(agents), "--episodes", "2", "--json") == 0
+    assert [row["agent"] for row in json.loads(capsys.readouterr().out)["agents"]] == agents
+
+
+def test_its_dreams_and_plans_are_filmed(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("dream", str(run), "--horizon", "5", "--episodes", "2") == 0
+    assert call("eval", str(run), "--agent", "icem", "--episodes", "1", "--plan-film") == 0
+    assert list((run / "dreams").glob("*")) and list((run / "plans").glob("*"))
+
+
+def test_what_asks_for_a_prior_says_that_there_is_none(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = complain(capsys, "diagnose", str(run))
+    assert "p(z | h)" in words and "FakeModel" in words
