@@ -36,7 +36,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_trained_and_comes_back(run: Path) -> None:
     model = wv.load(run).model
     assert isinstance(model, FakeModel) and not isinstance(model, wv.SequentialVAE)
-    missed = [row["model/missed"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "model/missed" in row]
+    missed = [
+        row["model/missed"]
+        for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        if "model/missed" in row
+    ]
     assert float(model.updates) > 10 and missed[-1] < 0.5 * missed[0]
 
 

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 import torch
 
+from tests.fake_model import FakeModel
 from worldvae.agents import GOALS, goal_probability, goal_state, landmark_distance, latent_distance, latent_landmarks
+from worldvae.errors import UserError
 from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import CEMConfig, GradientConfig, plan
-from worldvae.types import Dream, Observation, State, VectorState
+from worldvae.types import ActionLayout, Dream, Observation, ObservationLayout, State, VectorState
 
 
 def dream(states: State) -> Dream:
@@ -62,11 +64,16 @@ def test_distances_are_of_latents_and_not_of_memories(make_model: Callable[..., 
     assert torch.allclose(latent_distance(model, goal)(dream(far)), torch.tensor(-2 * 4**0.5))
 
 
-@pytest.mark.parametrize("objective", list(GOALS))
-def test_states_without_latents_are_refused(make_model: Callable[..., SequentialVAE], objective: str) -> None:
-    model = make_model()
-    with pytest.raises(ValueError, match="state is a VectorState, and this is about a memory and a latent"):
-        GOALS[objective](model, frames(model, 1))(dream(VectorState(torch.zeros(1, 3, 4))))
+def test_states_of_other_models_are_compared_by_all_their_features() -> None:
+    model = FakeModel(ObservationLayout(vector=3), ActionLayout(1))
+    goal = Observation(vector=torch.tensor([[1.0, 2.0, 3.0]]))
+    there = VectorState(goal.vector.expand(5, 2, 3))
+    assert GOALS["distance"](model, goal)(dream(there)).tolist() == [0.0] * 5
+    assert torch.allclose(
+        GOALS["distance"](model, goal)(dream(VectorState(there.vector + 1))), torch.tensor(-2 * 3**0.5)
+    )
+    with pytest.raises(UserError, match=r"'probability' asks q\(z \| h, e\), which a FakeModel does not have"):
+        GOALS["probability"](model, goal)
 
 
 PARTS: list[dict[str, Any]] = [
