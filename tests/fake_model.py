@@ -67,6 +67,9 @@ class FakeModel(nn.Module):
     def in_shown_units(self, states: State, observation: Observation) -> tuple[Tensor, Tensor]:
         return observation.vector, states.features
 
+    def render(self, states: State, steps: int, generator=None) -> Tensor:
+        raise NotImplementedError("vectors are not rendered")
+
     def loss(self, batch: Batch, generator=None) -> Loss:
         states = self.observe(batch).posterior
         error = self._after(states, batch.action).features[:, :-1] - states.features[:, 1:]

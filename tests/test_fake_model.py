@@ -13,6 +13,7 @@ import worldvae as wv
 from tests.fake_model import FakeModel
 from tests.test_commands import QUICK, call, complain
 from worldvae.models.kinds import KINDS, register
+from worldvae.models.world_model import Probabilistic, WorldModel
 
 WORDS = [*QUICK, "model.kind=fake", "env.obs=state", "optimiser.learning_rate=1e-2"]
 
@@ -35,7 +36,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_it_is_trained_and_comes_back(run: Path) -> None:
     model = wv.load(run).model
-    assert isinstance(model, FakeModel) and not isinstance(model, wv.SequentialVAE)
+    assert isinstance(model, FakeModel) and isinstance(model, WorldModel) and not isinstance(model, Probabilistic)
     missed = [
         row["model/missed"]
         for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())

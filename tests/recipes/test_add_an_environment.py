@@ -3,7 +3,8 @@
 1. Write a Gymnasium environment: `observation_space`, `action_space`, `reset`, `step` (and `render`, for pixels).
 2. `gym.register(id, entry_point)`, in a module of yours.
 3. `worldvae check-env my_module:My/Corridor-v0` says whether it can be learned.
-4. `worldvae train my_module:My/Corridor-v0`, or, in Python, `wv.Trainer.begin(configure({"env": {"id": ...}}, []), folder)`.
+4. `worldvae train my_module:My/Corridor-v0`, or, in Python,
+   `wv.Trainer.begin(configure({"env": {"id": ...}}, []), folder)`.
 """
 
 from pathlib import Path
