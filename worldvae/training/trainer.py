@@ -41,7 +41,8 @@ class Trainer:
 
     Attributes:
         updates: updates made.
-        credit: updates that are due.
+        credit: updates that are due (`TrainState.credit`).
+        calibrated: whether the model has been calibrated.
         interrupted: whether Ctrl-C or SIGTERM ended the training.
     """
 
@@ -237,9 +238,9 @@ class Trainer:
         """
         if not self._is_sound():
             raise Diverged("the last update led to numbers that are not finite.")
-        self._saved = self.updates
         state = self.opened.state(credit=self.credit, updates=self.updates, calibrated=self.calibrated)
         content = self.run.weights() | state.to_checkpoint()
+        self._saved = self.updates
         return checkpoint.save(self.run.folder / "checkpoints", self.run.steps, content)
 
     def _is_sound(self) -> bool:
