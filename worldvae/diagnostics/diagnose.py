@@ -129,14 +129,12 @@ def diagnose(
     q = model.posterior.distribution(observed.parameters)
     kl = model.prior.kl(q, states.latent, states.memory)
     memory, inferred = states.memory[valid], states.latent[valid]
-    noise = model.prior.noise(tuple(memory.shape[:1]), model.device, draws)
-    imagined = model.prior.step(memory, noise)
+    imagined = model.prior.step(memory, model.prior.noise(tuple(memory.shape[:1]), model.device, draws))
     pick = torch.randperm(len(memory), generator=generator)[:2000]
     memory, some, others = memory[pick], inferred[pick], imagined[pick]
     with torch.enable_grad():
         hole = {"mmd": float(mmd(some[:500], others[:500])), "log_ratio": log_ratio(some, others, generator)}
-        joint = [torch.cat([memory, z], dim=-1) for z in (some, others)]
-        conditional = log_ratio(joint[0], joint[1], generator)
+        conditional = log_ratio(*(torch.cat([memory, z], dim=-1) for z in (some, others)), generator)
     surprise = torch.where(valid, kl, torch.nan)
     known = None if truth is None else truth.to(model.device)[valid]
     return Diagnosis(
