@@ -7,12 +7,16 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
 from worldvae.commands.cli import main
 from worldvae.commands.record import _commit, append, command
 from worldvae.commands.tables import KEYS, read_records
+from worldvae.studies.digits import DigitsRow
+from worldvae.studies.linear_control import LinearControlResult
+from worldvae.studies.linear_world import LinearWorldResult, Nats
 
 SMALL = (Path(__file__).parents[1] / "small_run.txt").read_text().split()
 
@@ -99,6 +103,29 @@ def test_a_training_and_an_evaluation_are_recorded(
     assert capsys.readouterr().err.endswith(f"Recorded in {file}; no table of {readme} changed.\n")
     assert [one["command"] for one in read_records(file)][1] == "worldvae eval run --agent random,actor --episodes 2"
     assert readme.read_text(encoding="utf-8") == before
+
+
+def test_studies_are_recorded_as_they_print(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The trainings aside, which take minutes."""
+    file, nats = tmp_path / "results.json", Nats(-1.0, 0.1, "exact")
+    learned = LinearWorldResult("mild", "smooth", "p", 0, 9, 60.0, 4, nats, nats, nats, nats, nats, cast(Any, None))
+    costs = LinearControlResult("stiff", "cem", 0, 1, 1, 1.0, 2.0, 0.1, 1.0)
+    rows = [DigitsRow("flow", 0, None, "no time")]
+    monkeypatch.setattr("worldvae.studies.digits.compare_priors", lambda *_, **__: rows)
+    monkeypatch.setattr("worldvae.commands.study_known.learn_linear_world", lambda *_, **__: learned)
+    monkeypatch.setattr("worldvae.commands.study_known.learn_to_control", lambda *_, **__: None)
+    monkeypatch.setattr("worldvae.commands.study_known.control", lambda *_, **__: costs)
+    for number, name in enumerate(("digits", "linear")):
+        arguments = ["study", name, "--seeds", "1", "--out", str(tmp_path / name), "--record", str(file)]
+        assert call(monkeypatch, *arguments, "--json") == 0
+        assert json.loads(capsys.readouterr().out) == read_records(file)[number]["result"]
+        assert call(monkeypatch, *arguments) == 0
+        assert capsys.readouterr().err.endswith(f"Recorded in {file}.\n")
+    digits, linear = (one["result"] for one in read_records(file))
+    assert digits["priors"][0]["failures"] == ["seed 0: no time"] and digits["rows"][0]["failure"] == "no time"
+    assert len(linear["rows"]) == 8 and {one["ratio"] for one in linear["control"]} == {2.0}
 
 
 @pytest.mark.skipif(shutil.which("git") is None, reason="needs git")

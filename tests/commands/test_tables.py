@@ -76,7 +76,10 @@ def test_what_a_record_lacks_is_an_empty_cell(tmp_path: Path) -> None:
     )
     readme = write(tmp_path, columns, record(result={"a": 1.0, "b": None, "c": [1.0]}))
     refresh(readme)
-    assert readme.read_text().splitlines()[-5] == "|  |  |  |  |  |"
+    assert rows_of(readme.read_text()) == []  # a row of nothing is none
+    append(tmp_path / "results.json", record("worldvae b", result={"a": 1.0, "b": 2.0}))
+    refresh(readme)
+    assert readme.read_text().splitlines()[-5] == "| 1.0 [2.0] | 2.0 |  |  |  |"
 
 
 def test_elements_of_a_list_are_rows_and_commands_are_picked(tmp_path: Path) -> None:

@@ -106,12 +106,13 @@ def _filled(asked: re.Match[str], readme: Path) -> str:
         columns[header] = template
     records = [one for one in read_records(readme.parent / asked["file"]) if _is_of(one, asked["of"])]
     rows = [row for record in records for row in _rows(record, asked["each"])]
-    if not rows:
+    filled = [(row, [_cell(template, row, readme) for template in columns.values()]) for row in rows]
+    filled = [(row, cells) for row, cells in filled if any(cells)]
+    if not filled:
         return f"{comment}<!-- end -->"
-    cells = [columns, *([_cell(template, row, readme) for template in columns.values()] for row in rows)]
-    head, *body = ["| " + " | ".join(line) + " |" for line in cells]
+    head, *body = ["| " + " | ".join(cells) + " |" for cells in (columns, *(cells for _, cells in filled))]
     table = "\n".join([head, "|" + "---|" * len(columns), *body])
-    return f"{comment}\n{_origin(rows)}\n\n{table}\n\n<!-- end -->"
+    return f"{comment}\n{_origin([row for row, _ in filled])}\n\n{table}\n\n<!-- end -->"
 
 
 def _is_of(record: Record, commands: str | None) -> bool:
