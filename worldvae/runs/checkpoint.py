@@ -14,7 +14,7 @@ from torch import Tensor
 
 from worldvae.errors import UserError
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 6
 
 _TENSORS, _STATE = "tensors.safetensors", "state.json"
 
