@@ -37,7 +37,7 @@ class DiscretisedLogistic(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean of the logistic clipped to 0..1: at most half a level from the exact mean, which costs all levels."""
+        """The mean of the logistic clipped to 0..1: within half a level of the exact mean, which costs all levels."""
         mean = self.scale * (F.softplus(self.loc / self.scale) - F.softplus((self.loc - 1) / self.scale))
         return mean.clamp(0, 1)  # rounding may leave 0..1
 
