@@ -70,7 +70,7 @@ def _step_of_stack(frames: Shaped[Tensor, "batch time channel height width"]) ->
     before, after = frames[:, :-1], frames[:, 1:]
     for step in range(1, frames.shape[2]):
         still, up = before[:, :, :-step], before[:, :, step:]
-        moved = (after[:, :, :-step] != still).flatten(2).any(dim=2)  # equal frames, as at an episode's end, say nothing
+        moved = (after[:, :, :-step] != still).flatten(2).any(dim=2)  # repeated frames, as after an end, say nothing
         if bool(moved.any()) and bool((after[:, :, :-step] == up)[moved].all()):
             return step
     return 0
