@@ -1,6 +1,6 @@
-"""The wall holds: a world model that is no VAE is trained, resumed, planned with, filmed and evaluated by the commands.
+"""All commands work with a world model that is not a VAE: train, resume, plan, film and evaluate.
 
-`FakeModel` has what the protocol `WorldModel` asks for. Whoever reaches past that protocol fails here.
+`FakeModel` implements the protocol `WorldModel` and nothing else. Code that uses more than the protocol fails here.
 """
 
 import json
@@ -36,7 +36,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_trained_and_comes_back(run: Path) -> None:
     model = wv.load(run).model
     assert isinstance(model, FakeModel) and not isinstance(model, wv.SequentialVAE)
-    missed = [row["model/missed"] for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines()) if "model/missed" in row]
+    missed = [
+        row["model/missed"]
+        for row in map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+        if "model/missed" in row
+    ]
     assert float(model.updates) > 10 and missed[-1] < 0.5 * missed[0]
 
 
