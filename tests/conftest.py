@@ -1,8 +1,8 @@
-"""What every test shares: one thread a process, so that workers do not fight for cores, and seeded randomness."""
+"""Fixtures and settings of all tests: one thread per process, because tests run in parallel, and fixed seeds."""
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # read when torch is imported, and by the processes that tests start
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch reads it at import, and so do processes of tests
 os.environ.setdefault("SDL_VIDEODRIVER", "dummy")  # pygame draws frames without a screen
 
 from collections.abc import Callable, Iterator
@@ -20,15 +20,16 @@ from worldvae.objectives import ELBOConfig
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout
 
 torch.set_num_threads(1)
-settings.register_profile("untimed", deadline=None)  # a test that fails on a busy machine says nothing
+settings.register_profile("untimed", deadline=None)  # a slow test on a busy machine is not a failure
 settings.load_profile("untimed")
 
 
-@pytest.hookimpl(trylast=True)  # when it is known which tests are run
+@pytest.hookimpl(trylast=True)  # after the tests to run have been selected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let the longest gates (`gate(seconds=...)`) begin first, and not all of them in one of the two processes.
+    """Run the longest gates (`gate(seconds=...)`) first, and distribute them over the two processes.
 
-    Each process is given one half of the list, from its beginning on, and takes from the end of the other's.
+    Each process starts at the beginning of one half of the list; when it has finished, it takes tests from the end of
+    the other half.
     """
 
     def seconds(item: pytest.Item) -> float:
@@ -43,13 +44,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(autouse=True)
 def _seed() -> None:
-    """Seed what draws without a generator: the first weights of modules."""
+    """Seed torch's default generator, from which modules draw their initial weights."""
     torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _float32() -> Iterator[None]:
-    """Let "auto" mean float32 on every machine, unmeasured: a test then computes the same everywhere."""
+    """Let "auto" mean float32 without a measurement, so that a test computes the same on every machine."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("worldvae.models.parts.faster_precision", lambda *_: "float32")
         yield
@@ -57,9 +58,9 @@ def _float32() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def unchecked() -> Iterator[None]:
-    """Leave types and shapes of a file unchecked: in long repetitions of code that other tests check, half of the time.
+    """Switch the checks of types and shapes off for a file: code that other tests check then takes half of the time.
 
-    (And a mistake of a user's then comes as far as it does for users, who have no such checks.)
+    (Mistakes of users then also get as far as they do for users, who have no such checks.)
     """
     before = jaxtyping.config.jaxtyping_disable
     jaxtyping.config.update("jaxtyping_disable", True)
@@ -69,13 +70,13 @@ def unchecked() -> Iterator[None]:
 
 @pytest.fixture
 def generator() -> torch.Generator:
-    """Return a generator with a fixed seed, for whatever the test draws."""
+    """Return a generator with a fixed seed for the draws of a test."""
     return torch.Generator().manual_seed(0)
 
 
 @pytest.fixture(scope="session")
 def make_model() -> Callable[..., SequentialVAE]:
-    """Return a maker of tiny world models in float32, whose heads and decoders do not start at zero."""
+    """Return a function that makes tiny world models in float32, whose heads and decoders do not start at zero."""
 
     def make(
         pixels: tuple[int, int, int] | None = (1, 8, 12),
@@ -102,7 +103,7 @@ def make_model() -> Callable[..., SequentialVAE]:
 
 @pytest.fixture(scope="session")
 def make_batch() -> Callable[..., Batch]:
-    """Return a maker of random rows that fit a model; `firsts` are the times at which episodes begin."""
+    """Return a function that makes random rows for a model; episodes begin at the time steps `firsts`."""
 
     def make(model: SequentialVAE, size: int, length: int, *, seed: int = 0, firsts: tuple[int, ...] = (0,)) -> Batch:
         generator = torch.Generator().manual_seed(seed)

@@ -1,6 +1,6 @@
-"""A world model without encoder, latent or noise: x' = x + f(x, a), fitted by least squares to the vectors it is shown.
+"""A world model without encoder, latent or noise: x' = x + f(x, a), fitted by least squares to observed vectors.
 
-It does what the protocol `WorldModel` asks for, and nothing else.
+It implements the protocol `WorldModel`, and nothing else.
 """
 
 from typing import Any

@@ -1,4 +1,4 @@
-"""The bench: what it counts, what it prints, and that the cases are the models they are named after."""
+"""The bench: its counts, its output, and that its cases are as large as the models they are named after."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from worldvae.types import ActionLayout, ObservationLayout
 
 SMALL = ["tiny", "train.batch=2", "train.length=8", "actor_critic.starts=8", "cem.candidates=10"]
 SMALL += ["icem.candidates=10", "icem.elites=4", "mppi.candidates=64", "guided.candidates=64", "gradient.iterations=2"]
-HERE = [name for name in PLANNERS if name != "tree"]  # which is for discrete actions, and those of tiny are not
+HERE = [name for name in PLANNERS if name != "tree"]  # `tree` needs discrete actions, which tiny does not have
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -37,8 +37,8 @@ def test_operations_are_counted_forward_and_backward() -> None:
 
 
 def test_the_median_is_of_the_work_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that stands still but for the work, and for a second that passes with each look at it."""
-    now, lasting = [0.0], iter([70.0, 80.0, 3.0, 9.0, 5.0])  # a warm-up, and no fewer than three repetitions
+    """With a clock that advances only during the work, and with one that advances a second at each reading."""
+    now, lasting = [0.0], iter([70.0, 80.0, 3.0, 9.0, 5.0])  # a warm-up, then at least three repetitions
 
     def look() -> float:
         now[0] += 1
@@ -153,8 +153,8 @@ def test_mistakes_are_one_sentence(
     assert words in capsys.readouterr().err
 
 
-# Millions of parameters of world models that others published, as their own code counts them, and how far ours may be
-# off: the first layer of DreamerV3's decoder is block-diagonal (0.3 M), ours is a full matrix (2.6 M).
+# Millions of parameters of published world models, as counted by their own code, and the accepted difference: the
+# first layer of DreamerV3's decoder is block-diagonal (0.3 M), here it is a full matrix (2.6 M).
 PUBLISHED = {"small": (3.1, 0.02), "planet": (5.1, 0.05), "dreamer12m": (8.85 + 2.3, 0.06)}
 
 

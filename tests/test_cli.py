@@ -1,4 +1,4 @@
-"""What every command has in common: what cannot be shown is replaced, and stops nothing."""
+"""All commands: a character that the terminal cannot show is replaced, and stops nothing."""
 
 import io
 import sys
@@ -10,7 +10,7 @@ from worldvae.training.progress import Progress, say
 
 
 class Terminal(io.TextIOWrapper):
-    """A stream that is given ASCII alone and refuses anything else, as that of a bare container does."""
+    """A stream that raises for anything except ASCII, like that of a bare container."""
 
     def __init__(self) -> None:
         super().__init__(io.BytesIO(), encoding="ascii", errors="strict")
@@ -52,7 +52,7 @@ def test_a_character_that_the_terminal_lacks_hides_no_mistake(monkeypatch: pytes
 
 
 def test_a_command_runs_without_streams(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As under `pythonw`, or after `>&-`."""
+    """As with `pythonw`, or after `>&-`."""
     monkeypatch.setattr(sys, "stdout", None)
     monkeypatch.setattr(sys, "stderr", None)
     assert call(monkeypatch, "check-env", "worldvae/TinyDiscrete-v0", "--seconds", "0.05", "--json") == 0

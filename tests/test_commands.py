@@ -1,4 +1,4 @@
-"""The command line: what it prints, where it exits, and that a user's mistake is one sentence and no traceback."""
+"""The command line: its output, its exit codes, and one-sentence errors without traceback for mistakes of users."""
 
 import json
 import shutil
@@ -42,7 +42,7 @@ def call(*arguments: str) -> int:
 
 
 def complain(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """Run what must fail with the user's exit code, and return the one sentence it prints."""
+    """Run a command that must fail with the user's exit code, and return the one sentence it prints."""
     capsys.readouterr()
     assert call(*arguments) == 2
     captured = capsys.readouterr()
@@ -93,7 +93,7 @@ def test_eval_holds_agents_against_the_first(run: Path, capsys: pytest.CaptureFi
     assert actor["difference_ci95"][0] <= actor["difference"] <= actor["difference_ci95"][1]
     assert actor["latency_ms"]["p50"] <= actor["latency_ms"]["p95"] <= actor["latency_ms"]["p99"]
     with Image.open(cem["plan_film"]) as film:
-        assert film.n_frames == 3 + 5  # rows before a decision, and the horizon
+        assert film.n_frames == 3 + 5  # observed rows, and the horizon
     assert call("eval", str(run), "--agent", "random", "--episodes", "3", "--seed", "5", "--json") == 0
     assert json.loads(capsys.readouterr().out)["returns"] == uniform["returns"]
     assert call(*several) == 0
@@ -120,7 +120,7 @@ def test_diagnose_draws_a_page_of_plots(run: Path, capsys: pytest.CaptureFixture
     found = json.loads(capsys.readouterr().out)
     assert found["collapse"]["verdict"] in ("healthy", "partly collapsed", "collapsed")
     assert len(found["calibration"]["coverage"]) == 15 and len(found["surprise"]) == 4
-    assert found["probe"] is not None  # the model sees frames alone; the vector of the same rows is the truth
+    assert found["probe"] is not None  # the model sees only frames; the vector of the same rows is the truth
     with Image.open(found["file"]) as page:
         assert page.width > 1000
     assert json.loads((run / "diagnosis" / "actor_seed0.json").read_text()) == found
@@ -308,7 +308,7 @@ def test_a_film_in_an_impossible_place(run: Path, tmp_path: Path, capsys: pytest
 
 
 def test_a_dream_is_no_longer_than_the_episodes(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where every episode is over there is nothing to be right about, and no 100 dB to report."""
+    """After the end of every episode there is nothing to compare, and no PSNR of 100 dB to report."""
     assert call("dream", str(run), "--context", "5", "--horizon", "80", "--episodes", "2", "--json") == 0
     captured = capsys.readouterr()
     found = json.loads(captured.out)
@@ -348,7 +348,7 @@ def test_what_resuming_refuses(run: Path, tmp_path: Path, capsys: pytest.Capture
     with rows.open("r+b") as file:
         file.truncate(10)
     assert "action.bin" in complain(capsys, "train", "--resume", str(tmp_path / "0"))
-    assert rows.stat().st_size == 10  # left as it was found
+    assert rows.stat().st_size == 10  # unchanged
 
 
 def test_resuming_without_permission(
@@ -358,7 +358,7 @@ def test_resuming_without_permission(
         raise PermissionError(13, "Permission denied")
 
     shutil.copytree(run, tmp_path / "copy")
-    monkeypatch.setattr(Replay, "_map", denied)  # tests may run as root, who is denied nothing
+    monkeypatch.setattr(Replay, "_map", denied)  # tests may run as root, for whom nothing is denied
     assert "cannot read and write the replay" in complain(capsys, "train", "--resume", str(tmp_path / "copy"))
 
 

@@ -1,4 +1,4 @@
-"""Latent families, KL, the isotropic Gaussian and the two-hot, against torch, closed forms and sample statistics."""
+"""Latent families, KL, the isotropic Gaussian and the two-hot, compared with torch, formulas and sample statistics."""
 
 import math
 
@@ -140,7 +140,7 @@ def test_kl_is_never_negative_and_zero_only_against_itself(seed: int, spread: fl
         divergence = kl(q, p)
         assert divergence.shape == (6,)
         assert torch.isfinite(divergence).all()
-        assert (divergence > -1e-6).all()  # two certainties of the same class differ by rounding only
+        assert (divergence > -1e-6).all()  # two certain distributions of the same class differ by rounding only
         assert spread > 3 or (divergence > 0).all()
         assert torch.allclose(kl(q, q), torch.zeros(6), atol=1e-5)
 
@@ -175,7 +175,7 @@ def test_unimix_keeps_the_kl_of_opposite_certainties_finite_and_bounded() -> Non
     divergence = kl(mixed(certain), mixed(certain.flip(0)))
     assert 0 < float(divergence) <= math.log(4 / 0.01)
     assert float(divergence) == pytest.approx((0.9925 - 0.0025) * math.log(0.9925 / 0.0025), rel=1e-4)
-    assert pure(certain).mean.min() == 0  # without it a class would be ruled out
+    assert pure(certain).mean.min() == 0  # without unimix a class would get probability 0
 
 
 @pytest.mark.parametrize("sigma_shape", [(1, 1, 1), (2, 3, 4), (2, 1, 1)])
@@ -230,7 +230,7 @@ def test_symexp_inverts_symlog(value: float) -> None:
 
 
 def encode(value: float, bins: Tensor) -> Tensor:
-    """Write the two-hot of one number down, bin by bin."""
+    """Return the two-hot encoding of one number, bin by bin."""
     out = torch.zeros(len(bins), dtype=torch.float64)
     bins = bins.double()
     if value <= bins[0] or value >= bins[-1]:

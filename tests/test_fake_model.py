@@ -1,6 +1,6 @@
-"""The wall holds: a world model that is no VAE is trained, resumed, planned with, filmed and evaluated by the commands.
+"""All commands work with a world model that is not a VAE: train, resume, plan, film and evaluate.
 
-`FakeModel` has what the protocol `WorldModel` asks for. Whoever reaches past that protocol fails here.
+`FakeModel` implements the protocol `WorldModel` and nothing else. Code that uses more than the protocol fails here.
 """
 
 import json

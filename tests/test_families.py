@@ -1,4 +1,4 @@
-"""Every model family, with any task: it learns, dreams, is saved and comes back."""
+"""Every model family, with any task: it learns, dreams, and is saved and loaded."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_every_family_learns_dreams_is_saved_and_comes_back(family: str, tmp_pat
             frames = one.decode(dream.states).mean
         assert bool(torch.isfinite(dream.states.features).all()) and bool(torch.isfinite(frames).all())
         dreams.append(dream)
-    if trainer.run.config.model.prior != "energy":  # whose training draws numbers of its own
+    if trainer.run.config.model.prior != "energy":  # its training draws its own random numbers
         assert torch.allclose(dreams[0].states.features, dreams[1].states.features, atol=1e-5)
 
 

@@ -57,7 +57,7 @@ def test_samples_have_the_covariance_of_the_distribution(generator: torch.Genera
     error = products.std(0) / math.sqrt(number)
     assert bool(((products.mean(0) - q.covariance_matrix).abs() < 4 * error).all())
     off_diagonal = q.covariance_matrix - torch.diag(q.covariance_matrix.diagonal())
-    assert float(off_diagonal.abs().max()) > 10 * float(error.max())  # or else nothing was tested
+    assert float(off_diagonal.abs().max()) > 10 * float(error.max())  # otherwise the test would prove nothing
     assert bool((centred.mean(0).abs() < 4 * centred.std(0) / math.sqrt(number)).all())
 
 

@@ -1,4 +1,4 @@
-"""The house rules that a machine can check: sizes, names, floors, guards, and what an import costs."""
+"""The house rules that a machine can check: sizes, names, imports, guards, and the cost of an import."""
 
 import ast
 import importlib
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-# rglob does not follow links: worldvae/envs and worldvae/agents are seen once, as envs and agents.
+# rglob does not follow links: worldvae/envs and worldvae/agents appear once, as envs and agents.
 FILES = sorted(path for folder in ("worldvae", "envs", "agents", "tests") for path in (ROOT / folder).rglob("*.py"))
 TOP_LEVEL = {"worldvae", "envs", "agents", "configs", "tests", "pyproject.toml", "README.md", "LICENSE"}
 ON_DEMAND = {"gymnasium", "pygame", "omegaconf", "yaml", "typer", "rich", "tensorboard", "PIL", "safetensors", "av"}
@@ -51,7 +51,7 @@ def test_the_links_of_the_library_point_to_the_top_level(folder: str) -> None:
 
 
 def test_no_postponed_annotations() -> None:
-    """The shapes in annotations are checked when they are evaluated; a string never is."""
+    """Annotations with shapes are checked when they are evaluated; a string never is."""
     postponed = [
         name(path)
         for path in FILES
@@ -62,7 +62,7 @@ def test_no_postponed_annotations() -> None:
 
 
 def test_only_the_vae_and_what_is_about_it_read_the_parts_of_its_states() -> None:
-    """A state is opaque: `features` is what is read of it (mypy knows that, too; a test does not run it)."""
+    """A state is opaque: other code reads its `features` (mypy checks that, too, but a test does not run it)."""
     inside = ("models", "memory", "priors", "posteriors", "diagnostics", "studies")
     reads = {
         name(path)
@@ -96,7 +96,7 @@ def test_a_folder_imported_under_a_foreign_name_says_how_to_import_it(
 
 
 def test_import_worldvae_is_light() -> None:
-    """What torch brings along is given; nothing else may be paid for by whoever only wants a distribution."""
+    """torch's own imports are accepted; an `import worldvae` for a single distribution must not load anything else."""
     script = "import sys, torch; before = set(sys.modules); import worldvae; print(*(set(sys.modules) - before))"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
     modules = {module.partition(".")[0] for module in loaded.stdout.split()}

@@ -1,7 +1,7 @@
-"""Every README is true: its Python runs, its links lead somewhere, and `worldvae` accepts its command lines.
+"""All READMEs are correct: their Python runs, their links exist, and `worldvae` accepts their command lines.
 
-The Python blocks of a file run in their order, in one namespace and one empty folder. A shell block that they need
-(a short training, say) is executed too if its first line is "```sh run"; the lines of all others are only parsed.
+The Python blocks of a file run in order, in one namespace and one empty folder. A shell block that they need (such as a
+short training) runs, too, if its first line is "```sh run"; the lines of all others are only parsed.
 """
 
 import re
@@ -20,7 +20,7 @@ READMES = [path for path in FOUND if not path.parent.is_symlink()]  # worldvae/c
 MAX_LINES = 200
 SHELLS = {"sh", "bash", "console", "shell"}
 
-pytestmark = pytest.mark.usefixtures("unchecked")  # as its readers run it
+pytestmark = pytest.mark.usefixtures("unchecked")  # as readers run it
 
 
 class Block(NamedTuple):
@@ -36,7 +36,7 @@ def read_blocks(text: str) -> list[Block]:
 
 
 def read_commands(block: Block) -> list[list[str]]:
-    """Return the arguments of each `worldvae ...` line; comments, prompts and line breaks are taken off."""
+    """Return the arguments of each `worldvae ...` line, without comments, prompts and line breaks."""
     lines = (line.removeprefix("$ ") for line in block.code.replace("\\\n", " ").splitlines())
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("worldvae ")]
 
@@ -62,7 +62,7 @@ def test_the_python_of_a_readme_runs(path: Path, tmp_path: Path, monkeypatch: py
     namespace: dict[str, Any] = {"__name__": "readme"}
     for block in BLOCKS[path]:
         if block.language == "python":
-            # The empty lines in front make a traceback point at the line of the README.
+            # Empty lines in front make a traceback show the line of the README.
             exec(compile("\n" * block.line + block.code, str(path), "exec"), namespace)
         elif block.language in SHELLS and block.flags == "run":
             for arguments in read_commands(block):

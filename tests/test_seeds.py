@@ -1,4 +1,4 @@
-"""Seeds that torch tells apart, and streams that have nothing to do with one another."""
+"""Seeds that torch distinguishes, and streams that are independent of one another."""
 
 import pytest
 import torch
@@ -13,7 +13,7 @@ def drawn(seed: int) -> Tensor:
 
 
 def test_torch_looks_at_32_bits_only() -> None:
-    """Why seeds have no more, and why adding a large number gives no other stream."""
+    """Why seeds have no more bits, and why adding a large number does not give another stream."""
     assert torch.equal(drawn(3), drawn(3 + 2**40))
 
 

@@ -1,4 +1,4 @@
-"""Trees of tensors behave like one tensor with leading axes, and an action layout tiles its vector."""
+"""Trees of tensors behave like one tensor with leading axes, and an action layout covers its vector."""
 
 from dataclasses import FrozenInstanceError, dataclass
 
@@ -25,7 +25,7 @@ def batch(size: int, length: int, *, vector: bool = True) -> Batch:
 
 @dataclass(frozen=True)
 class Frames(State):
-    """A state as a model of pixels may have it: bytes among floats, and a tree in the tree."""
+    """A state like that of a pixel model: bytes besides floats, and a tree inside the tree."""
 
     seen: Observation
     goes_on: torch.Tensor

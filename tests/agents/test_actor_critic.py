@@ -1,4 +1,4 @@
-"""The actor-critic leaves the world model alone, goes on exactly from its state, and solves an imagined bandit."""
+"""The actor-critic does not change the world model, resumes exactly from its state, and solves an imagined bandit."""
 
 import copy
 from collections.abc import Callable
@@ -24,7 +24,7 @@ SHORT = ActorCriticConfig(horizon=3, starts=0, hidden=8, layers=1, bins=41)
 
 
 class Bandit(SequentialVAE):
-    """A world that never moves, and whose reward depends on the action that was just taken."""
+    """A world in which nothing moves, and whose reward depends on the last action."""
 
     def __init__(self, action: ActionLayout, reward: Callable[[Tensor], Tensor]) -> None:
         config = WorldModelConfig(size="tiny", memory_size=4, hidden=8, gaussian=2, bins=41, precision="bfloat16")
@@ -84,10 +84,10 @@ def test_it_solves_an_imagined_bandit(name: str) -> None:
     found = learner.actor(states.features).mode
     assert torch.allclose(found, torch.tensor(best, dtype=torch.float32).expand_as(found), atol=tolerance + 1e-6)
     assert float(log[-1]["critic/imagined_reward"]) > float(log[0]["critic/imagined_reward"]) + 0.5
-    # Reward r for ever at a discount of 0.985 / 2 is worth r / (1 - 0.985 / 2).
+    # A reward r for ever at a discount of 0.985 / 2 has the value r / (1 - 0.985 / 2).
     late = torch.stack([metrics["critic/imagined_reward"] for metrics in log[-20:]]).mean()
     value = learner.critic(states.features).mean.mean()
-    assert float(value.detach()) == pytest.approx(float(late) / (1 - 0.985 / 2), rel=0.25, abs=0.5)  # it trails
+    assert float(value.detach()) == pytest.approx(float(late) / (1 - 0.985 / 2), rel=0.25, abs=0.5)  # it lags behind
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=repr)
@@ -147,7 +147,7 @@ def test_the_policy_gets_no_gradient_through_its_inputs() -> None:
     states = starts(world).map(lambda x: x.clone().requires_grad_())
     learner = ActorCritic(world, SHORT)
     for parameter in learner.actor.parameters():
-        parameter.data.add_(torch.randn_like(parameter))  # a fresh actor looks at nothing
+        parameter.data.add_(torch.randn_like(parameter))  # a new actor ignores its inputs
     policy = learner._policy(states)
     gradients = torch.autograd.grad(policy.mode.sum() + 0 * states.features.sum(), [states.memory, states.latent])
     assert all(bool((g == 0).all()) for g in gradients)

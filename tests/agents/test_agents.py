@@ -1,4 +1,4 @@
-"""Agents act within bounds on a fresh model, filter as the model does, and forget at every reset."""
+"""Agents act within bounds with an untrained model, filter like the model, and forget the past at every reset."""
 
 import math
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def test_a_persistent_random_agent_is_uniform_and_takes_most_actions_again() -> 
     nothing, first = Observation(vector=torch.zeros(size, 1)), torch.ones(size, dtype=torch.bool)
     action, carry = agent.act(nothing, first, None, generator)
     for _ in range(3):
-        begins = torch.arange(size) < size // 2  # half of the episodes begin anew: nothing is taken over there
+        begins = torch.arange(size) < size // 2  # half of the episodes start again and carry nothing over
         following, carry = agent.act(nothing, begins, carry, generator)
         again = (following == action).flatten()
         assert not bool(again[begins].any())
@@ -116,7 +116,7 @@ def test_the_carry_is_forgotten_at_a_reset(
     assert fresh_carry is not None and reset_carry is not None
     assert torch.equal(reset[0], fresh[0])
     assert torch.equal(reset_carry.state.features[0], fresh_carry.state.features[0])
-    assert not torch.equal(reset_carry.state.features[1], fresh_carry.state.features[1])  # its episode goes on
+    assert not torch.equal(reset_carry.state.features[1], fresh_carry.state.features[1])  # its episode continues
     if name != "actor":
         assert reset_carry.plan is not None and fresh_carry.plan is not None
         assert torch.equal(reset_carry.plan.actions[0], fresh_carry.plan.actions[0])
@@ -127,13 +127,13 @@ def test_the_carry_is_forgotten_at_a_reset(
 def test_acting_filters_as_observe_does(
     make_model: Maker, make_batch: Rows, feed_noise: Feed, name: str, explore: bool
 ) -> None:
-    """Row by row, with its own actions carried along, an agent is in the states that `observe` gives for the rows."""
+    """Row by row, with its own actions, an agent reaches the states that `observe` returns for these rows."""
     model = make_model(action=ActionLayout(2))
     agent = make_agent(name, model)
     rows = make_batch(model, 2, 5, firsts=(0, 3))
     noise = torch.randn(5, 2, 4, generator=seeded(0))
     imagined = [torch.zeros(CEM.horizon, CEM.candidates, 4)] * (2 * CEM.iterations) if name == "cem" else []
-    drawn = [noise] if explore else []  # else the mode is followed
+    drawn = [noise] if explore else []  # otherwise the agent follows the mode
     feed_noise(model, [x for t in range(5) for x in (*[n[t : t + 1] for n in drawn], *imagined)] + drawn)
     actions, carries = play(agent, rows, explore=explore)
     taken = Batch(rows.observation, torch.stack(actions, 1), rows.reward, rows.termination, rows.is_first)
@@ -189,7 +189,7 @@ def test_a_tree_search_follows_the_actor_and_draws_only_to_explore(
         assert valid(action, layout) and torch.equal(action, carry.plan.actions[:, 0])
         return action, actor(carry.state.features).mode
 
-    action, preferred = act(replace(config, scale=0.0))  # values do not count: the actor's preference is left
+    action, preferred = act(replace(config, scale=0.0))  # without the values, only the actor's preference counts
     assert torch.equal(action, preferred)
     explored = [act(replace(config, scale=0.0), seed, explore=True)[0] for seed in range(3)]
     assert any(not torch.equal(other, preferred) for other in explored)

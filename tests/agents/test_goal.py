@@ -1,4 +1,4 @@
-"""Goals that a world model is shown: what they are worth to it, and that every problem has its own."""
+"""Goals given as observations: their objectives, and that every problem of a batch has its own goal."""
 
 from collections.abc import Callable
 from typing import Any
@@ -46,7 +46,7 @@ def test_the_probability_is_that_of_the_posterior_given_the_goal(make_model: Cal
         embedding = model.encode(goal)[row // 3].expand(4, -1)
         expected = model.posterior(memory[row], embedding).log_prob(latent[row]).sum()
         assert found[row].item() == pytest.approx(expected.item(), rel=1e-4)
-    # Nothing is likelier than the mode of q at every step.
+    # Nothing has a higher probability than the mode of q at every step.
     q = model.posterior(memory[:3].flatten(0, 1), model.encode(goal)[0].expand(12, -1))
     best = goal_probability(model, goal[:1])(dream(LatentState(memory[:3], q.mean.view(3, 4, 4))))
     assert bool((best > found[:3]).all())
@@ -92,7 +92,7 @@ PARTS: list[dict[str, Any]] = [
 def test_goals_are_planned_for_with_all_parts(
     make_model: Callable[..., SequentialVAE], parts: dict[str, Any], objective: str
 ) -> None:
-    """Each of a batch is planned for its own goal: as it is alone, to rounding error."""
+    """A plan for one of several goals equals the plan for this goal alone, up to rounding errors."""
     model = make_model(**parts)
     goal, config = frames(model, 3), CEMConfig(horizon=3, candidates=12, elites=3, iterations=2)
     state = goal_state(model, frames(model, 3, seed=1))

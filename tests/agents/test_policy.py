@@ -1,4 +1,4 @@
-"""Action distributions against torch, their bounds, and where their gradients go."""
+"""Action distributions compared with torch's, their bounds, and the paths of their gradients."""
 
 import math
 
@@ -60,8 +60,8 @@ def test_log_prob_and_entropy_are_those_of_torch(layout: ActionLayout) -> None:
 @layouts
 def test_draws_have_the_moments_of_the_distribution(layout: ActionLayout) -> None:
     raw = parameters(layout)
-    raw[layout.continuous : 2 * layout.continuous] = -20.0  # the least deviation
-    raw[: layout.continuous] /= 6  # so that nothing is cut off
+    raw[layout.continuous : 2 * layout.continuous] = -20.0  # the smallest deviation
+    raw[: layout.continuous] /= 6  # so that no action is clipped
     box, blocks = reference(raw, layout)
     policy = ActionDistribution(raw.expand(20_000, -1), layout)
     draws = policy.draw(torch.Generator().manual_seed(0))
@@ -133,7 +133,7 @@ def test_the_same_seed_gives_the_same_bits(layout: ActionLayout) -> None:
     [(3.0, 1.0, 1.0), (3.0, -1.0, 0.0), (-3.0, 1.0, 0.0), (-3.0, -1.0, -1.0), (0.5, 1.0, 1.0), (0.5, -1.0, -1.0)],
 )
 def test_no_mean_is_stuck_at_a_bound(raw: float, slope: float, expected: float) -> None:
-    """Descending slope * mean: beyond a bound the gradient is none outwards, and whole inwards."""
+    """Descend on slope * mean: beyond a bound, outward gradients are 0, and inward gradients are unchanged."""
     parameters = torch.tensor([raw, 0.0], requires_grad=True)
     (slope * ActionDistribution(parameters, ActionLayout(continuous=1)).box.mean.sum()).backward()
     assert parameters.grad is not None

@@ -1,4 +1,4 @@
-"""`--record`: what is kept of a command, and what the README beside the file then shows."""
+"""`--record`: what is stored about a command, and what the README beside the file then shows."""
 
 import json
 import re
@@ -49,7 +49,7 @@ def test_the_same_command_again_takes_the_place_of_its_record(tmp_path: Path) ->
     for name, number in (("a", 1), ("b", 2), ("a", 3), ("c", 4)):
         append(file, dict.fromkeys(KEYS) | {"command": name, "result": number})
     assert [(one["command"], one["result"]) for one in read_records(file)] == [("a", 3), ("b", 2), ("c", 4)]
-    assert len(file.read_text().splitlines()) == 2 + 3  # a record is a line
+    assert len(file.read_text().splitlines()) == 2 + 3  # one record per line
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]
 
 
@@ -139,12 +139,12 @@ def test_the_commit_is_that_of_the_code(tmp_path: Path) -> None:
     package = tmp_path / "package"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    assert _commit(package) is None  # no repository
+    assert _commit(package) is None  # not a repository
     git("init")
-    assert _commit(package) is None  # a repository, of something else
+    assert _commit(package) is None  # a repository of other code
     git("add", ".")
     git("commit", "-m", "first")
-    (tmp_path / "results.json").write_text("[]")  # what is written by measuring is no change of the code
+    (tmp_path / "results.json").write_text("[]")  # results of measurements do not count as changes of the code
     assert _commit(package) == git("rev-parse", "--short", "HEAD")
     (package / "__init__.py").write_text("changed = 1")
     assert _commit(package) == git("rev-parse", "--short", "HEAD") + "+"

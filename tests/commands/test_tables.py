@@ -1,4 +1,4 @@
-"""Tables of READMEs: what a template makes of a record, and that no figure of them was changed by hand."""
+"""Tables of READMEs: what a template makes of a record, and that nobody changed their numbers by hand."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -51,7 +51,7 @@ def write(folder: Path, columns: str, *records: Record, options: str = "") -> Pa
 
 
 def rows_of(text: str) -> list[list[str]]:
-    """Return the cells of all tables, heads and rows, without the lines between them."""
+    """Return the cells of all tables, head and rows, without the lines between them."""
     lines = [line for line in text.splitlines() if line.startswith("|") and not line.startswith("|---")]
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines]
 
@@ -161,7 +161,7 @@ def test_a_changed_figure_is_noticed(tmp_path: Path) -> None:
 
 
 def examples() -> dict[str, Any]:
-    """Return a result of every command whose results a README of this repository shows."""
+    """Return one result of every command whose results a README of this repository shows."""
     dream = {"psnr": [20.0] * 40, "psnr_copy_last": [10.0] * 40}
     played = [Evaluation("Env-v0", name, 0, [1.0, 2.0], 0.5, 9.0, 3.0, (1.0, 2.0, 3.0)) for name in ("cem", "actor")]
     reached = Reached("icem", "distance", np.array([[1.0, 0.0]]), 0.1, ("other room",), 1.0)
@@ -199,7 +199,7 @@ def examples() -> dict[str, Any]:
 
 
 def trained(dream: dict[str, Any], actor: Evaluation) -> dict[str, Any]:
-    """Return what tables show of `worldvae train --json`, of which test_record.py fills a table in earnest."""
+    """Return the parts of `worldvae train --json` that tables show; test_record.py fills a table from a training."""
     numbers = {"seed": 0, "environment_steps": 1, "updates": 1, "minutes": 1.0}
     return {"config": "tiny"} | numbers | {"actor": actor.as_json(), "dream": dream}
 

@@ -1,4 +1,4 @@
-"""Every row says who it is (lane, episode, time), so that whatever comes out of the replay can be checked."""
+"""Tests of the replay. Every row identifies itself (lane, episode, time), so that sampled rows can be checked."""
 
 import errno
 import itertools
@@ -35,7 +35,7 @@ def row(lane: int, episode: int, time: int, length: int) -> Batch:
 
 
 class Writer:
-    """Feeds lanes in lockstep with episodes of given lengths, and remembers the rows in order."""
+    """Writes episodes of given lengths to all lanes in parallel, and remembers the rows in order."""
 
     def __init__(self, replay: Replay, lengths: list[int]) -> None:
         self.replay, self.lengths = replay, lengths
@@ -73,7 +73,7 @@ def identities(batch: Batch) -> list[list[tuple[int, ...]]]:
 
 
 def slices(batch: Batch) -> list[list[tuple[int, ...]]]:
-    """The slices of all sequences, cut where `is_first` says so."""
+    """Return the slices of all sequences, split at `is_first`."""
     out = []
     for sequence, first in zip(identities(batch), batch.is_first.tolist(), strict=True):
         starts = [t for t, f in enumerate(first) if f]
@@ -83,7 +83,7 @@ def slices(batch: Batch) -> list[list[tuple[int, ...]]]:
 
 
 def check_rows(batch: Batch, lengths: list[int]) -> None:
-    """Every column of a row belongs to the same row."""
+    """Check that all columns of a row belong to the same row."""
     vector, pixels = batch.observation.vector, batch.observation.pixels
     assert vector is not None and pixels is not None
     lane, episode, time = vector.unbind(-1)
@@ -121,7 +121,7 @@ def test_a_slice_is_a_contiguous_part_of_one_episode(tmp_path_factory, lanes, le
     for _ in range(steps):
         writer.step()
     if not replay.ready(1):
-        return  # nothing but the lone first rows of episodes
+        return  # there are only single first rows of episodes
     batch = replay.sample(5, length, generator(seed), None)
     assert batch.reward.shape == (5, length)
     check_rows(batch, lengths)
@@ -148,10 +148,10 @@ def test_a_slice_is_as_long_as_it_can_be(tmp_path_factory, episode, length, seed
         for a, b in itertools.pairwise(starts):
             needed = length - a
             floor = min(needed, MIN_SLICE, episode)
-            assert b - a >= floor - 1  # one row less where it saves the rest from being a single row
+            assert b - a >= floor - 1  # one row fewer if otherwise a single row were left
             if episode > 2:
                 assert b - a >= 2
-            if episode >= 2 * length:  # no short end either: the slice before it reaches back
+            if episode >= 2 * length:  # not even the last slice is short: the one before it starts earlier
                 assert b - a >= min(length, MIN_SLICE)
     shutil.rmtree(folder)
 
@@ -181,7 +181,7 @@ def test_every_stored_row_is_sampled_about_equally_often(tmp_path) -> None:
     mean = rounds * batch * length / len(count)
     assert min(count.values()) > 0
     beginnings = [n for (lane, episode, time), n in count.items() if time == 0]
-    assert min(beginnings) > 0.5 * mean  # not one in `length`, as when only the start of a sequence is drawn
+    assert min(beginnings) > 0.5 * mean  # not one in `length`, as if only starts of sequences were drawn
     assert max(count.values()) < 2.5 * mean
 
 
@@ -200,7 +200,7 @@ def test_the_oldest_rows_go_first_and_a_long_episode_keeps_its_newest_part(tmp_p
     for _ in range(34):
         writer.step()
     assert [(e.start, e.stop, e.whole, e.closed) for e in replay.episodes()] == [(36, 56, False, False)]
-    writer.step()  # the first row of the next episode does not throw the long one away
+    writer.step()  # the first row of the next episode does not remove the long one
     assert [(e.start, e.stop, e.whole, e.closed) for e in replay.episodes()] == [
         (37, 56, False, True),
         (56, 57, True, False),
@@ -272,7 +272,7 @@ def test_resume_forgets_what_was_overwritten_after_the_checkpoint(tmp_path, extr
     known = {(i, *r) for i in range(2) for r in rows[i][-30:][min(extra, 30) :]}
     found = {identity for e in resumed.episodes() for identity in identities(resumed.read(e))[0]}
     assert found == known
-    # The crashed run's rows are gone, and new episodes follow as if it had never been.
+    # The rows of the crashed run are gone, and new episodes follow as if they had never existed.
     for episode in (20, 21):
         for time in range(9):
             resumed.append([0, 1], Batch.cat([row(lane, episode, time, 9) for lane in range(2)], dim=0))

@@ -1,4 +1,4 @@
-"""Calibrated predictions are called calibrated, and others are not."""
+"""`calibration` recognises calibrated predictions, and those that are not."""
 
 import pytest
 import torch
@@ -17,7 +17,7 @@ def predictions(spread: float, shift: float = 0.0) -> tuple[torch.Tensor, torch.
 def test_a_calibrated_forecast_covers_what_it_says_and_its_spread_is_its_error() -> None:
     found = calibration(*predictions(1.0), level=0.8)
     assert found.coverage.shape == (3,)
-    # Ranks are whole numbers: of 41 equally likely ones, those counted as inside are 32 or 33.
+    # Ranks are whole numbers: of 41 equally likely ranks, 32 or 33 count as inside.
     assert torch.allclose(found.coverage, torch.full((3,), 0.8), atol=0.025)
     assert torch.allclose(found.spread, found.skill, rtol=0.03)
 
@@ -43,7 +43,7 @@ def test_crps_is_the_definition_written_out() -> None:
     between = sum(abs(a - b) for a in (0, 1, 3) for b in (0, 1, 3)) / 6
     found = calibration(samples, truth)
     assert float(found.crps) == pytest.approx((2 + 1 + 1) / 3 - between / 2)
-    assert float(found.energy) == pytest.approx(float(found.crps))  # in one dimension they are one
+    assert float(found.energy) == pytest.approx(float(found.crps))  # in one dimension the two are equal
 
 
 def test_what_was_certain_and_did_not_happen_otherwise_is_not_counted() -> None:

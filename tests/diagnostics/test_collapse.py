@@ -1,4 +1,4 @@
-"""Used latents are told from unused ones, and collapse from health."""
+"""Used and unused latents are distinguished, and so are healthy and collapsed posteriors."""
 
 import torch
 from torch.distributions import Independent, Normal
@@ -34,4 +34,4 @@ def test_collapse_is_told_from_health(generator: torch.Generator) -> None:
         q = Independent(Normal(means, torch.ones(500, 4)), 1)
         found = collapse(means, kl(q, zero))
         assert found.verdict == verdict
-    assert collapse(used, torch.full((500,), 0.01)).verdict == "collapsed"  # moves, and says nothing
+    assert collapse(used, torch.full((500,), 0.01)).verdict == "collapsed"  # its means vary, but carry no information

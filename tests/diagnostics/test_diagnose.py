@@ -1,4 +1,4 @@
-"""Everything is asked of models of every kind, and rows that do not exist are asked nothing."""
+"""`diagnose` works for models of every kind, and ignores rows that do not exist."""
 
 import json
 
@@ -81,7 +81,7 @@ def test_better_inference_is_asked_about_or_the_reason_given(make_model, make_ba
         assert [way["decoder_calls"] > 0 for way in plain["inference"]] == [False, True, True, True]
     without = ask(model, make_batch(model, 6, 12))
     assert without.left_out == {"gaps": "not asked", "inference": "not asked"}
-    # The rest is as it was, but for the prior of energies, which estimates with draws of its own.
+    # All else is unchanged, except for the energy-based prior, whose estimates use its own random numbers.
     assert without.kl_over_time == pytest.approx(found.kl_over_time, rel=1e-2)
 
 

@@ -1,4 +1,4 @@
-"""The three gaps of a world of which everything is known, and of models of every kind."""
+"""The three gaps, in a world with exact results and for models of every kind."""
 
 import math
 
@@ -30,7 +30,7 @@ def parameters_of(mean: Tensor, covariance: Tensor) -> Tensor:
 
 
 class Whole(Memory):
-    """h = (z_{t-1}, u_{t-1}, how many rows there are by now)."""
+    """h = (z_{t-1}, u_{t-1}, number of rows so far)."""
 
     def __init__(self) -> None:
         super().__init__(4)
@@ -55,7 +55,7 @@ class Dynamics(Prior):
 
 
 class Answers(AmortisedPosterior):
-    """q(z_t | z_{t-1}, x_t) = N(W [z, u, x, 1], S), with (W, S) of the first row apart."""
+    """q(z_t | z_{t-1}, x_t) = N(W [z, u, x, 1], S), with a separate (W, S) for the first row."""
 
     def __init__(self, first: tuple[Tensor, ...], then: tuple[Tensor, ...]) -> None:
         super().__init__(4, 1, FAMILY, 4)
@@ -109,7 +109,7 @@ def below(level: Level, likelihood: float) -> bool:
 
 
 def test_the_levels_of_a_filter_in_a_world_that_is_known(world: tuple[Tensor, Tensor, float]) -> None:
-    """The encoder is off by a constant, and else the best for every row by itself: p(z_t | z_{t-1}, x_t)."""
+    """The encoder is wrong by a constant, and otherwise the best one for every row by itself: p(z_t | z_{t-1}, x_t)."""
     x, u, likelihood = world
     right = exact.locally_optimal_chain(MILD, x, u)
     wrong, weights = AffineChain(right.F, right.b + SHIFT, right.S), []
@@ -121,7 +121,7 @@ def test_the_levels_of_a_filter_in_a_world_that_is_known(world: tuple[Tensor, Te
     found = gaps(model, rows_of(x, u), torch.Generator().manual_seed(0), samples=128)
     encoder, myopic = found.filters["encoder"], found.filters["myopic"]
     assert abs(encoder.nats - closed(wrong, x, u)) < 4 * encoder.error
-    best = closed(right, x, u)  # 0.45 nats below log p, and the wrong one 0.76 more
+    best = closed(right, x, u)  # 0.45 nats below log p; the wrong one is 0.76 nats lower
     assert best - 0.1 < myopic.nats < best + 4 * myopic.error
     assert found.amortisation == pytest.approx(best - closed(wrong, x, u), abs=0.1)
     assert found.conditioning > 0.2 and found.approximation > 0
@@ -132,7 +132,7 @@ def test_the_levels_of_a_filter_in_a_world_that_is_known(world: tuple[Tensor, Te
 
 
 def test_the_answers_of_the_exact_posterior_are_found(world: tuple[Tensor, Tensor, float]) -> None:
-    """Where q depends on z_{t-1} as the exact posterior does, offsets that look ahead leave hardly a gap."""
+    """If q depends on z_{t-1} like the exact posterior, offsets that look ahead leave almost no gap."""
     x, u, likelihood = world
     chain = exact.smoothing_chain(MILD, x, u)
     keep, covariance = chain.F[LENGTH // 2], chain.S[LENGTH // 2]
@@ -147,7 +147,7 @@ def test_the_answers_of_the_exact_posterior_are_found(world: tuple[Tensor, Tenso
 def test_a_filter_that_allows_for_what_may_come_beats_one_that_lives_for_the_moment(
     world: tuple[Tensor, Tensor, float],
 ) -> None:
-    """An encoder that repeats the prior needs gains, and not those that are the best for each row."""
+    """An encoder that repeats the prior needs gains; those that are best for each row by itself are not the best."""
     x, u, likelihood = world
     weights = torch.cat([MILD.A, MILD.B, torch.zeros(2, 2, dtype=torch.float64)], dim=1)
     model = exact_model((weights, MILD.P0), (weights, MILD.Q))
@@ -200,14 +200,14 @@ def test_better_answers_are_found_of_categoricals_too(make_model, make_batch) ->
     model = make_model(None, vector=3, latent="categorical")
     with torch.no_grad():
         for parameter in model.posterior.parameters():
-            parameter.mul_(5.0)  # an encoder that is sure of what is not so
+            parameter.mul_(5.0)  # an encoder that is certain and wrong
     slices = slices_of(model, make_batch(model, 3, 9))
     found = gaps(model, slices, torch.Generator().manual_seed(0), steps=30, learning_rate=0.2, samples=64)
     assert found.filters["myopic"].nats > found.filters["encoder"].nats + 0.1
 
 
 def test_without_offsets_it_is_the_bound_of_training(make_model, make_batch, feed_noise) -> None:
-    """On slices from the middle of episodes, and with the KL in closed form."""
+    """For slices from the middle of episodes, and with the KL in closed form."""
     model = make_model((1, 8, 12), vector=3)
     slices = slices_of(model, make_batch(model, 3, 9))
     asked = MovedBound(model, slices)
@@ -227,7 +227,7 @@ def test_slices_go_on_from_the_row_before_and_end_with_their_episode(make_model,
     observed = model.observe(rows, generator=torch.Generator().manual_seed(1)).detach()
     valid = torch.arange(9) < torch.tensor([[9], [7]])
     found = pick_slices(model, rows, valid, observed, 99, 4, torch.Generator().manual_seed(0))
-    assert found.rows.reward.shape == (3, 4)  # two of the first episode, one of the second
+    assert found.rows.reward.shape == (3, 4)  # two slices of the first episode, one of the second
     inside = ~found.rows.is_first[:, 0]
     assert inside.sum() == 1
     assert torch.equal(found.state.latent[inside][0], observed.posterior.latent[0, 3])

@@ -1,4 +1,4 @@
-"""Two samples of one distribution look alike; a hole is seen and has the size it should have."""
+"""Two samples of one distribution show no hole; a real hole is found and has the right size."""
 
 import pytest
 import torch

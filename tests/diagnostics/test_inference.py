@@ -1,4 +1,4 @@
-"""Iterative inference closes the gap of an encoder that was not trained, and counts what it costs."""
+"""Iterative inference closes the gap of an untrained encoder, and its cost is counted."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("latent", ["gaussian", "full"])
 def test_refining_closes_the_gap_of_an_untrained_encoder(make_model, make_batch, latent: str) -> None:
     model = make_model(None, vector=3, latent=latent)
-    with torch.no_grad():  # a decoder that says something of z
+    with torch.no_grad():  # a decoder that depends on z
         for parameter in model.senses.decoders.parameters():
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1)))
     rows, generator = make_batch(model, 4, 8), torch.Generator().manual_seed(0)

@@ -1,4 +1,4 @@
-"""A line finds what is there to be found, and no more."""
+"""The linear probe finds a linear relation if there is one, and otherwise none."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Environments of which a process can hold only one: pools, evaluations, films and goals, also during a training."""
+"""Environments of which a process can hold only one: pools, evaluations, films and goals, and all during training."""
 
 import os
 from collections.abc import Iterator
@@ -26,11 +26,11 @@ from worldvae.runs.settings import RunConfig
 from worldvae.training.trainer import Trainer
 
 LIVE: list[int] = []
-"""Processes of the instances that are alive here; a forked process inherits those of its parent, as emulators' are."""
+"""Process ids of live instances in this process; like those of emulators, a forked process inherits its parent's."""
 
 
 class Emulator(TwoRoomsEnv):
-    """Refuses to be the second one, and shows in which process it is."""
+    """An environment of which a second instance raises, and whose observation shows its process id."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -58,7 +58,7 @@ ALONE = EnvConfig("Emulator-v0", obs="state", alone=True)
 
 
 class Still(RandomAgent):
-    """Does nothing, so that only the episodes differ."""
+    """An agent that does nothing, so that only the episodes differ."""
 
     def act(self, observation: Any, is_first: Any, *rest: Any, **options: Any) -> Any:
         return torch.zeros(len(is_first), self.layout.size), None

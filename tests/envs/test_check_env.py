@@ -1,4 +1,4 @@
-"""`worldvae check-env`: what is said of good, dull, broken and slow environments."""
+"""`worldvae check-env`: its report on good, dull, broken and slow environments."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from worldvae.errors import UserError
 
 
 class Dull(gym.Env):
-    """Shows, rewards and ends as it is told."""
+    """An environment whose observations, rewards and ends are given by its arguments."""
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
 
@@ -89,7 +89,7 @@ def test_a_terminating_task_with_constant_reward_is_fine() -> None:
 
 
 class Camera(gym.Env):
-    """Shows an image between two values, in a space of its own choosing."""
+    """Shows an image between two values, in a given observation space."""
 
     def __init__(self, space: gym.Space, low: float = 0, high: float = 1, seeds: int = 2**32) -> None:
         self.observation_space, self.action_space = space, gym.spaces.Discrete(2)

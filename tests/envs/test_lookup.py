@@ -1,4 +1,4 @@
-"""From an id to an environment: modules of one's own, foreign spaces, and one sentence for what is something else."""
+"""From an id to an environment: the user's own modules, foreign spaces, and one-sentence errors for everything else."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ gym.register("My/Walk-v0", Walk, max_episode_steps=20)
 
 
 class Foreign:
-    """A space of a package that Gymnasium has replaced."""
+    """A space from a package that Gymnasium has replaced."""
 
     def __repr__(self) -> str:
         return "Box([0.], [1.], (1,), float32)"
@@ -37,7 +37,7 @@ Foreign.__module__ = "gym.spaces.box"
 
 
 class Given(gym.Env):
-    """Has the spaces that it is given."""
+    """An environment with the given spaces."""
 
     def __init__(self, **spaces_: Any) -> None:
         self.__dict__.update(spaces_)
@@ -110,7 +110,7 @@ WRONG = [
 
 
 def test_what_is_of_another_type_is_one_sentence() -> None:
-    """In a process whose annotations are not checked, as a user's are not."""
+    """In a process that does not check annotations, like a user's."""
     script = f"""
 import gymnasium as gym
 from worldvae.envs import EnvConfig, EnvPool, make, make_from, wrap
@@ -148,7 +148,7 @@ def test_an_environment_that_exits_when_it_is_made_is_one_sentence(monkeypatch: 
 
 
 def test_the_command_finds_environments_in_the_working_directory(tmp_path: Path) -> None:
-    """As `python -m worldvae` does; a module there hides none that is installed."""
+    """Like `python -m worldvae`; a module in the working directory does not hide an installed one."""
     (tmp_path / "my_env.py").write_text(MODULE)
     (tmp_path / "rich.py").write_text("raise ImportError('this is not rich')")
     root = str(Path(__file__).parents[2])

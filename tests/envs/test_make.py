@@ -1,4 +1,4 @@
-"""Every environment in one shape: what is shown, repeats, limits, seeds, and one sentence for each fault."""
+"""All environments behave alike: observations, repeats, limits, seeds, and a one-sentence error for each fault."""
 
 import signal
 import subprocess
@@ -307,7 +307,7 @@ def test_a_config_may_come_from_omegaconf() -> None:
 
 
 def test_a_process_that_renders_can_still_be_terminated() -> None:
-    """SDL, with which Gymnasium draws, takes SIGTERM for a wish to close its window."""
+    """SDL, with which Gymnasium draws, interprets SIGTERM as a request to close its window."""
     script = (
         "import os, signal; from worldvae.envs import make; make('CartPole-v1', obs='pixels').reset(seed=0); "
         "os.kill(os.getpid(), signal.SIGTERM); import time; time.sleep(0.5)"

@@ -1,4 +1,4 @@
-"""Frames: sizes, formats, and thin things that must not vanish."""
+"""Frames: sizes, formats, and thin lines that must not vanish."""
 
 import numpy as np
 import pytest
@@ -60,7 +60,7 @@ def test_read_only_and_flipped_frames_are_read() -> None:
         (spaces.Box(0, 65535, (48, 64), np.uint16), 1),  # depth in millimetres
         (spaces.Box(0, 10_000, (1, 48, 64), np.int32), 1),
         (spaces.Box(0, 4, (48, 64), np.uint16), None),  # labels
-        (spaces.Box(-(2**31), 2**31 - 1, (48, 64), np.int32), None),  # no bounds but those of the type
+        (spaces.Box(-(2**31), 2**31 - 1, (48, 64), np.int32), None),  # no bounds except those of the type
         (spaces.Box(0, 255, (4, 84, 84, 3), np.uint8), 12),
         (spaces.Box(0, 255, (4, 3, 84, 84), np.uint8), 12),
         (spaces.Box(0, 255, (84, 84, 3, 4), np.uint8), 12),

@@ -1,4 +1,4 @@
-"""Pools: sync and async equal a plain loop, true last observations, masks, and faults that reach the caller."""
+"""Pools: sync and async equal a plain loop; true last observations; masks; faults reach the caller."""
 
 import os
 import signal
@@ -20,7 +20,7 @@ SHORT = EnvConfig("worldvae/Tiny-v0", obs="both", size=(16, 16), time_limit=5, k
 
 
 class Faulty(gym.Env):
-    """Goes wrong in a given way at its second step."""
+    """An environment that fails in a given way at its second step."""
 
     def __init__(self, fault: str) -> None:
         self.observation_space = gym.spaces.Box(-1, 1, (2,))
@@ -67,7 +67,7 @@ def test_a_pool_equals_a_plain_loop(mode: str, config: EnvConfig) -> None:
             for i, (last, reward, terminated, truncated, _) in enumerate(results):
                 row = (step.reward[i].item(), step.terminated[i].item(), step.truncated[i].item())
                 assert row == (np.float32(reward), terminated, truncated)
-                for key, value in last.items():  # also where the episode ended: the true last observation
+                for key, value in last.items():  # also at the end of an episode: the true last observation
                     np.testing.assert_array_equal(getattr(step.observation, key)[i].numpy(), value)
             shown, expected = step.observation, [result[0] for result in results]
             if step.done.any():
@@ -105,7 +105,7 @@ def test_rows_that_are_not_active_rest(mode: str) -> None:
         assert step.truncated.tolist() == [True, True, False]
         with pytest.raises(AssertionError, match="done"):
             pool.step(torch.zeros(3, 1))
-        # the one that rested goes on where it was, after the others are over for good
+        # the inactive one continues where it was, after the others have ended
         assert pool.step(torch.zeros(3, 1), ~active).done.tolist() == [False, False, False]
         assert pool.reset([0, 1, 2], step.done).vector is not None
         pool.step(torch.zeros(3, 1))
@@ -139,7 +139,7 @@ def test_a_fault_reaches_the_caller_as_the_same_sentence(mode: str, fault: str, 
             pool.reset(range(3))
             pool.step(torch.zeros(3, 1))
             pool.step(torch.zeros(3, 1))
-        if fault != "raises in reset":  # and the pool can go on
+        if fault != "raises in reset":  # and the pool still works
             pool.reset(range(3))
             assert not pool.step(torch.zeros(3, 1)).done.any()
 
@@ -198,7 +198,7 @@ def test_environments_play_between_send_and_receive(mode: str) -> None:
         for each in (pool, other):
             each.reset(range(3))
         pool.send(action)
-        action.zero_()  # what was sent does not change any more
+        action.zero_()  # changes after `send` have no effect
         with pytest.raises(AssertionError, match="receive it first"):
             pool.send(action)
         with pytest.raises(AssertionError, match="receive it first"):

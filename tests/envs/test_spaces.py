@@ -1,4 +1,4 @@
-"""Actions: both directions of the codec over random nested spaces, bounds, and uniform sampling."""
+"""Actions: encoding and decoding for random nested spaces, bounds, and uniform sampling."""
 
 from typing import Any
 
@@ -55,7 +55,7 @@ def assert_same(one: Any, other: Any, space: gym.Space) -> None:
         for a, b, part in zip(one, other, space.spaces, strict=True):
             assert_same(a, b, part)
     elif isinstance(space, spaces.Box) and space.dtype.kind == "f":
-        largest = float(np.abs([space.low, space.high]).max())  # of which float32 keeps 7 digits
+        largest = float(np.abs([space.low, space.high]).max())  # float32 keeps 7 digits of it
         np.testing.assert_allclose(one, other, atol=1e-6 * largest, rtol=0)
     else:
         np.testing.assert_array_equal(one, other)

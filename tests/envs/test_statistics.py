@@ -1,4 +1,4 @@
-"""Running statistics in wrappers: found wherever they are, and told in one sentence."""
+"""Wrappers with running statistics: found at every level, and reported in one sentence."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class Plain(gym.Env):
 
 
 class RunningMeanStd:
-    """As several libraries have it."""
+    """As in several libraries."""
 
 
 class Own(gym.Wrapper):
@@ -35,7 +35,7 @@ class Own(gym.Wrapper):
 
 
 class Holder(Plain):
-    """An environment that holds another one, and is no wrapper."""
+    """An environment that contains another one, but is not a wrapper."""
 
     def __init__(self, env: gym.Env) -> None:
         self.inner = env

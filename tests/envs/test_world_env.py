@@ -1,4 +1,4 @@
-"""What environments do to what they are given and what they hand out, how they end, and what they may pay."""
+"""Environments that change their arguments or reuse their outputs, that cannot end, or whose rewards are too large."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +14,7 @@ from worldvae.errors import UserError
 
 
 class Pliable(gym.Env):
-    """Does with the action whatever it is told, remembers what it was given, and shows its own memory."""
+    """Changes its action as it is told, remembers what it received, and returns its own memory as the observation."""
 
     def __init__(self, action: spaces.Space | None = None, observation: spaces.Space | None = None) -> None:
         self.action_space = action or spaces.Box(-4.0, 4.0, (2,))
@@ -59,7 +59,7 @@ def test_each_repeat_is_given_a_dict_of_its_own() -> None:
 
 
 def test_an_environment_may_change_its_arguments() -> None:
-    """One that is drawn is made twice."""
+    """An environment that renders is created twice."""
 
     class Popping(gym.Env):
         metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012
@@ -102,7 +102,7 @@ def test_what_is_shown_stays_what_it_was(space: spaces.Space) -> None:
 
 
 class Panic(BaseException):
-    """As compiled engines raise it: no Exception."""
+    """Raised by compiled engines: not an Exception."""
 
 
 @pytest.mark.parametrize("method", ["reset", "step", "render"])

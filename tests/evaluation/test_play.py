@@ -1,4 +1,4 @@
-"""Evaluations: the same episodes for every agent, intervals, and what a decision costs."""
+"""Evaluations: all agents play the same episodes; intervals; the cost of a decision."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """An untrained run: what is measured here does not depend on how good it is."""
+    """An untrained run: these tests do not depend on how good it is."""
     with EnvPool([TINY]) as pool:
         layouts = pool.observation_layout, pool.action_layout
     config = load_config(RunConfig, [{"env": {"id": TINY.id, "obs": "pixels"}}], SETTINGS)
@@ -76,7 +76,7 @@ def test_agents_meet_the_same_episodes_together_and_one_by_one(run: Run) -> None
 
 
 def test_a_planner_with_a_limit_of_time_plays_its_episodes_one_by_one(run: Run) -> None:
-    """And the same ones: with all the time there is, it does what it does without a limit."""
+    """The episodes are the same; and with enough time the agent acts as without a limit."""
     cem = run.config.cem
     free = evaluate(PlannerAgent(run.model, replace(cem, value=False)), TINY, 3)
     limited = evaluate(PlannerAgent(run.model, replace(cem, value=False, max_ms=1e9)), TINY, 3)

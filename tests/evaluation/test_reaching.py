@@ -1,4 +1,4 @@
-"""The evaluation of goals: its pairs, its floor and its ceiling, and that the oracle's dynamics are the true ones."""
+"""The evaluation of goals: its pairs, its two baselines, and that the oracle's dynamics are the true ones."""
 
 import json
 import shutil
@@ -87,7 +87,7 @@ def test_the_oracle_reaches_what_random_play_does_not() -> None:
 
 
 def test_known_summary() -> None:
-    """Four pairs: one arrives and stays, one passes by, one never comes, one was there only before it began."""
+    """Four pairs: one arrives and stays, one passes by, one never arrives, one was there only at the start."""
     distances = np.array([[9.0, 5.0, 1.0, 0.5], [9.0, 1.0, 2.0, 3.0], [9.0, 8.0, 7.0, 6.0], [0.5, 4.0, 4.0, 4.0]])
     found = Reached("icem", "distance", distances, 1.0, ("a", "b", "b", "b"), 2.0).as_json()
     assert found["success"] == 0.5 and found["held"] == 0.25 and found["median_decisions"] == 1.5
@@ -96,7 +96,7 @@ def test_known_summary() -> None:
 
 
 def test_known_intervals() -> None:
-    """Values of Brown, Cai & DasGupta's formula, computed by hand for n = 10."""
+    """Results of Brown, Cai & DasGupta's formula, computed by hand for n = 10."""
     assert wilson(0, 10) == pytest.approx((0.0, 0.27753), abs=1e-5)
     assert wilson(5, 10) == pytest.approx((0.23659, 0.76341), abs=1e-5)
     assert wilson(10, 10) == pytest.approx((0.72247, 1.0), abs=1e-5)

@@ -1,4 +1,4 @@
-"""Sequential posteriors: their gaps to the exact log-likelihood, to the printed digits of the reference."""
+"""Sequential posteriors: their gaps to the exact log-likelihood equal the published numbers to the last digit."""
 
 import pytest
 import torch
@@ -50,7 +50,7 @@ def test_the_chain_of_the_exact_posterior_has_the_smoothed_marginals(name: str) 
 
 
 def test_who_reads_what() -> None:
-    """The smoother's row t reads x_{t:T} only, the filter's x_t only, an observer x_{1:t}."""
+    """The smoother's row t reads only x_{t:T}, the filter's only x_t, an observer x_{1:t}."""
     x, u = exact.reference_episodes(STIFF, [0])
     changed = x.clone()
     changed[:, 10] += 1
@@ -65,7 +65,7 @@ def test_who_reads_what() -> None:
 
 
 def test_the_locally_optimal_filter_is_bayes_rule() -> None:
-    """Row by row it is N(z; A z' + B u, Q) N(x; C z, R) normalised: the ratio of the two does not depend on z."""
+    """In each row it is N(z; A z' + B u, Q) N(x; C z, R), normalised: the ratio of the two does not depend on z."""
     x, u = exact.reference_episodes(MILD, [0])
     q, drift = exact.locally_optimal_chain(MILD, x, u), MILD.drift(u)
     z, previous = torch.randn(20, 2, dtype=torch.float64), torch.randn(2, dtype=torch.float64)
@@ -101,7 +101,7 @@ def test_no_chain_has_a_bound_above_the_log_likelihood(seed: int, scale: float) 
 
 
 def test_the_gap_is_the_divergence_from_the_posterior() -> None:
-    """By the chain rule: for a q that is the posterior but for its last row, E KL of that row."""
+    """By the chain rule: if q equals the posterior except in the last row, the gap is the expected KL of that row."""
     x, u = exact.reference_episodes(MILD, [3])
     q = exact.smoothing_chain(MILD, x, u)
     shift, wide = torch.tensor([0.1, -0.2], dtype=torch.float64), 1.7
@@ -114,7 +114,7 @@ def test_the_gap_is_the_divergence_from_the_posterior() -> None:
 
 
 def best_gap(world: LinearGaussian, observer: bool) -> float:
-    """Find the time-invariant gains of least mean gap by LBFGS (the first row has its own)."""
+    """Find the time-invariant gains with the smallest mean gap by LBFGS (the first row has its own gains)."""
     x, u = exact.reference_episodes(world)
     start = exact.locally_optimal_chain(world, x, u)
     likelihood = exact.log_likelihood(world, x, u).mean()
@@ -153,10 +153,10 @@ def best_gap(world: LinearGaussian, observer: bool) -> float:
 def test_a_filter_with_the_best_gains_stays_below_the_log_likelihood(
     name: str, filtering: float, observing: float
 ) -> None:
-    """What a recurrent state space model can reach at best: a memory of the past helps, and does not close the gap."""
+    """The best result of a recurrent state-space model: a memory of the past narrows the gap, but does not close it."""
     found = best_gap(WORLDS[name], observer=False)
     assert found == pytest.approx(filtering, abs=0.05)
-    # The reference is an upper bound of the family's best gap; gains of the observer itself included, it is lower.
+    # The reference is an upper bound on the family's best gap; optimising the observer's gains, too, makes it smaller.
     best = best_gap(WORLDS[name], observer=True)
     assert 1.0 < best < observing
     assert best == pytest.approx({"stiff": 50.71, "mild": 15.11}[name], abs=0.05)

@@ -66,7 +66,7 @@ def test_what_cannot_be_stabilised_is_refused() -> None:
 
 
 def test_a_cost_of_ones_own() -> None:
-    """Of a scalar world everything is known: p = w + a^2 p u / (u + b^2 p)."""
+    """A scalar world has a formula: p = w + a^2 p u / (u + b^2 p)."""
     one = torch.eye(1, dtype=torch.float64)
     world = LinearGaussian(one, one, one, one, one, one, torch.zeros(1, dtype=torch.float64))
     golden = (1 + 5**0.5) / 2

@@ -1,4 +1,4 @@
-"""The exact likelihoods and posteriors of linear-Gaussian worlds, against dense Gaussians and the published numbers."""
+"""Exact likelihoods and posteriors of linear-Gaussian worlds, compared with dense Gaussians and published numbers."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def random_world(seed: int) -> LinearGaussian:
 
 
 def dense(world: LinearGaussian, actions: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return mean and covariance of all z of one episode (flattened), and the matrix that makes x of them."""
+    """Return mean and covariance of all z of one episode (flattened), and the matrix that maps them to x."""
     length, n = len(actions), len(world.m0)
     # z = G (drift + noise): G holds the powers of A below the diagonal.
     powers = [torch.eye(n, dtype=torch.float64)]
@@ -65,7 +65,7 @@ def test_filter_and_smoother_are_the_dense_gaussian(name: str, seed: int) -> Non
     assert exact.log_likelihood(world, x, u).item() == pytest.approx(joint.log_prob(x[0].flatten()).item(), abs=1e-10)
 
     def given(rows: int) -> tuple[Tensor, Tensor]:
-        """All z given the first rows of x."""
+        """Return mean and covariance of all z given the first rows of x."""
         seen = see[: rows * x.shape[2]]
         total = seen @ covariance @ seen.mT + noise[: len(seen), : len(seen)]
         gain = torch.linalg.solve(total, seen @ covariance).mT
@@ -110,7 +110,7 @@ def test_the_last_action_leads_nowhere_and_the_future_does_not_reach_the_filter(
     pushed = u.clone()
     pushed[:, 4] += 1
     after = exact.kalman_filter(world, x, pushed)
-    assert torch.equal(before.mean[:, :5], after.mean[:, :5])  # the action at x_4 acts upon z_5
+    assert torch.equal(before.mean[:, :5], after.mean[:, :5])  # the action at x_4 changes z_5
     assert not torch.equal(before.mean[:, 5], after.mean[:, 5])
 
 
@@ -130,7 +130,7 @@ def test_covariances_shrink_as_more_is_seen(seed: int) -> None:
 
 @pytest.mark.parametrize("name", ["stiff", "mild"])
 def test_random_episodes_come_from_the_world(name: str, generator: torch.Generator) -> None:
-    """The likelihood that the world gives its own episodes is minus their entropy, and actions are uniform."""
+    """The log-likelihood of a world for its own episodes is minus their entropy, and actions are uniform."""
     world, number, length = WORLDS[name], 4000, 12
     x, u = exact.random_episodes(world, number, length, 3.0, generator)
     assert float(u.abs().max()) <= 3
@@ -140,7 +140,7 @@ def test_random_episodes_come_from_the_world(name: str, generator: torch.Generat
     noise = torch.block_diag(*[world.R] * length)
     entropy = MultivariateNormal(torch.zeros(length).double(), seen @ covariance @ seen.mT + noise).entropy()
     assert abs(float(found.mean() + entropy)) < 4 * float(found.std()) / number**0.5
-    assert abs(float(found.var()) / (length / 2) - 1) < 0.15  # half a chi-squared of as many degrees as numbers
+    assert abs(float(found.var()) / (length / 2) - 1) < 0.15  # half a chi-squared with one degree of freedom per number
 
 
 def test_random_episodes_are_repeatable_and_heed_the_generator() -> None:

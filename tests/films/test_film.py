@@ -105,7 +105,7 @@ def test_side_by_side_shows_the_frames_and_the_end_of_the_context(channels) -> N
         assert tuple(pages[t, rows[0], left].tolist()) == GREY
         for top in rows[1:]:
             assert tuple(pages[t, top, left].tolist()) == (GREEN if t < 2 else RED)
-    assert not torch.equal(pages[3, : rows[0]], pages[4, : rows[0]])  # the counter runs
+    assert not torch.equal(pages[3, : rows[0]], pages[4, : rows[0]])  # the counter changes
 
 
 def test_side_by_side_of_bytes_and_without_error() -> None:
@@ -113,14 +113,14 @@ def test_side_by_side_of_bytes_and_without_error() -> None:
     with_error = side_by_side({"true": same, "dream": same}, context=1)
     without = side_by_side({"true": same, "dream": same}, context=1, error=False)
     assert with_error.shape[1] - without.shape[1] == 28 * 5 + 2 * 3 + 6
-    assert bool((with_error[:, -20, -60] == 0).all())  # no error is black
+    assert bool((with_error[:, -20, -60] == 0).all())  # an error of 0 is black
     assert bool((without[:, -20, -60] == 255).all())
 
 
 @pytest.mark.parametrize("channels", range(1, 13))
 @pytest.mark.parametrize("error", [True, False])
 def test_frames_of_any_number_of_channels_are_filmed(channels, error) -> None:
-    """Also such as stand still, of which nothing can be told but their number."""
+    """Even if no frame changes, so that only the number of channels is known."""
     rows = {"true": torch.zeros(1, 2, channels, 8, 8), "dream": torch.ones(1, 2, channels, 8, 8)}
     pages = side_by_side(rows, context=1, error=error)
     assert pages.shape[0] == 2 and pages.shape[-1] == 3

@@ -1,4 +1,4 @@
-"""What frames of any number of channels look like."""
+"""How frames with any number of channels are shown."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ def noise(channels: int, time: int = 5) -> Tensor:
 
 
 def stacked(images: Tensor, number: int, step: int = 1) -> Tensor:
-    """Stack the last `number` of some images (`[batch, image, channel, height, width]`), every `step` images."""
+    """Return stacks of the last `number` images (`[batch, image, channel, height, width]`), every `step` images."""
     starts = range(0, images.shape[1] - number + 1, step)
     return torch.stack([images[:, start : start + number].flatten(1, 2) for start in starts], dim=1)
 
@@ -25,7 +25,7 @@ def test_frames_of_any_number_of_channels_become_a_picture_that_shows_every_chan
     picture, error = reading.picture(frames), reading.error(frames, torch.zeros_like(frames))
     assert picture.shape[:2] == (2, 5) and picture.shape[-1] == 3 and error.shape == picture.shape[:-1]
     assert picture.shape[2] % 6 == 0 and picture.shape[3] % 9 == 0 and 0 <= picture.min() <= picture.max() <= 1
-    for channel in range(channels):  # whatever is wrong in one channel shows
+    for channel in range(channels):  # an error in any channel is visible
         other = frames.clone()
         other[:, :, channel] = 1 - other[:, :, channel]
         assert not torch.equal(reading.picture(other), picture)
@@ -88,12 +88,12 @@ def test_a_stack_is_known_although_it_starts_and_ends_with_repeated_frames() -> 
     images = noise(1, time=12)
     images[:, :4] = images[:, 3:4]  # at a reset, a stack is filled with the first image
     frames = stacked(images, 4)
-    frames = torch.cat([frames, *[frames[:, -1:]] * 3], dim=1)  # an episode that ended sooner than others
+    frames = torch.cat([frames, *[frames[:, -1:]] * 3], dim=1)  # an episode that ended before the others
     assert read_channels(frames) == Reading(((3,),))
 
 
 def test_a_dream_is_read_as_what_happened_is() -> None:
-    """The rows of a film show the same channels, although no dream is a stack to the bit."""
+    """The rows of a film show the same channels, although a dream is never exactly a stack."""
     truth, dream = stacked(noise(1, time=12), 4), noise(4, time=9)
     reading = read_channels(truth)
     assert torch.equal(reading.picture(dream), dream[:, :, 3:].movedim(2, -1).expand(-1, -1, -1, -1, 3))
@@ -111,7 +111,7 @@ def test_several_images_stand_in_tiles() -> None:
         row, column = divmod(channel, 3)
         tile = picture[..., 6 * row : 6 * row + 6, 9 * column : 9 * column + 9, 1]
         assert torch.equal(tile, greys[:, :, channel])
-    assert picture[..., 6:, 18:, :].max() == 0  # nothing stands there
+    assert picture[..., 6:, 18:, :].max() == 0  # an empty place
 
 
 def test_bytes_are_read_like_floats() -> None:

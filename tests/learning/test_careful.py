@@ -1,4 +1,4 @@
-"""A world model is planned with beyond its data: a plain planner stalls the engine, one that minds doubt does not."""
+"""Planning beyond a world model's data: a plain planner stalls the engine, one that avoids disagreement does not."""
 
 from dataclasses import replace
 from functools import partial
@@ -21,12 +21,12 @@ SUM = partial(discounted_return, discount=1.0)
 
 
 def engine(speed: Tensor, throttle: Tensor) -> Tensor:
-    """The further it is opened the faster it goes, and each step is paid with the speed; above 0.3 it stalls, at -1."""
+    """The more throttle, the faster, and the reward of a step is the speed; above 0.3 the engine stalls: -1."""
     return torch.where(throttle <= 0.3, (speed + throttle) / 2, -1.0)
 
 
 def drives(number: int, length: int, generator: torch.Generator) -> Batch:
-    """Return drives on which the throttle was never opened above 0."""
+    """Return drives on which the throttle never was above 0."""
     speeds, throttle = [torch.rand(number, generator=generator) - 1], -torch.rand(number, length, generator=generator)
     for t in range(length - 1):
         speeds.append(engine(speeds[-1], throttle[:, t]))
@@ -37,7 +37,7 @@ def drives(number: int, length: int, generator: torch.Generator) -> Batch:
 
 
 def learned(seed: int) -> tuple[SequentialVAE, float]:
-    """Return a model of 256 drives, and what its heads disagree by on them (less in 99 of 100 states)."""
+    """Return a model trained on 256 drives, and the 99 % quantile of its heads' disagreement on them."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     config = WorldModelConfig(
@@ -78,7 +78,7 @@ def start(model: SequentialVAE) -> State:
 
 
 def truly(actions: Tensor) -> float:
-    """Return what a plan earns in the world."""
+    """Return the true return of a plan."""
     speed, earned = torch.tensor([START]), 0.0
     for throttle in actions[0, :, 0]:
         speed = engine(speed, throttle)
@@ -88,10 +88,10 @@ def truly(actions: Tensor) -> float:
 
 @pytest.mark.gate(seconds=60)
 def test_doubt_keeps_a_planner_where_a_world_model_has_learned() -> None:
-    """With the throttle at 0, where the data end, five steps cost 0.48; stalled at once they cost 5.
+    """With throttle 0, where the data end, five steps cost 0.48; with a stalled engine they cost 5.
 
-    The bars were set after a look at six other trainings on other drives: without care each of them cost 4.4 or more,
-    with trust 0.5 to 0.9, and in one of them 1.6.
+    The bars were set after six other trainings on other drives: without `risk` each of them cost 4.4 or more, with
+    `trust` 0.5 to 0.9, and in one of them 1.6.
     """
     assert truly(torch.zeros(1, STEPS, 1)) == pytest.approx(-0.484, abs=0.001)
     config = CEMConfig(horizon=STEPS, candidates=200, elites=20, iterations=6, discount=1.0)

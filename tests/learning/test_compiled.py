@@ -1,4 +1,4 @@
-"""The compiled imagined step is the plain one (tested here, for `torch.compile` cannot pass the checks of shapes)."""
+"""The compiled imagined step equals the plain one (here, because `torch.compile` fails with the checks of shapes)."""
 
 import copy
 import shutil
@@ -25,7 +25,7 @@ def test_a_compiled_dream_is_the_plain_one_and_follows_the_weights_of_a_copy() -
             return model.imagine(model.initial(4), actions, generator=torch.Generator().manual_seed(0)).states.features
 
     torch.testing.assert_close(dream(compiled), dream(plain), rtol=1e-4, atol=1e-5)
-    assert _compiled_step.cache_info().currsize == 1  # and the plain model did not take the same way
+    assert _compiled_step.cache_info().currsize == 1  # and the plain model did not use it
     for model in (plain, other := copy.deepcopy(compiled)):
         for parameter in model.parameters():
             parameter.data.mul_(1.2)

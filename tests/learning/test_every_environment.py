@@ -32,7 +32,7 @@ pytestmark = pytest.mark.gate
     ],
 )
 def test_train_runs_on_every_environment(env_id: str, tmp_path: Path) -> None:
-    """200 updates with whatever spaces it has, as its users run it: in a process of its own, without shape checks."""
+    """200 updates with any spaces, as a user would run it: in a separate process, without checks of shapes."""
     quick = [*QUICK, "train.updates=200", "train.steps=1200", "train.eval_episodes=1", "train.envs=1"]
     shrunk = ["env.time_limit=60", "env.size=[24,32]", "train.ratio=1"]
     command = [sys.executable, "-m", "worldvae.commands.cli", "train", env_id, "--out", str(tmp_path / "run")]

@@ -11,7 +11,7 @@ from worldvae.runs.settings import RunConfig
 from worldvae.training.trainer import Trainer
 
 MARGIN = 12.0
-"""Stated beforehand: of 50, uniform actions earn about 15 and the best feedback 48; an agent must earn 12 more."""
+"""Set beforehand: of 50, uniform actions earn about 15 and the best feedback 48; an agent must earn 12 more than 15."""
 
 
 @pytest.mark.gate(seconds=100)

@@ -1,4 +1,4 @@
-"""A planner on a model that was learned of the linear-quadratic world, against the optimal controller of that world."""
+"""Planners with a learned model of the linear-quadratic world, compared with the optimal controller of that world."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The diffusion decoder against the analytic velocity of a Gaussian, and on a world whose mean is a blur."""
+"""The diffusion decoder: compared with the analytic velocity of a Gaussian, and in a world whose mean is a blur."""
 
 import itertools
 import math
@@ -18,7 +18,7 @@ OFF, SHARE = 0.7, 0.4  # mean and deviation of the residual, in units of s
 
 
 class Flat(nn.Module):
-    """Paints one image, plus the mean of the features."""
+    """Returns one image plus the mean of the features."""
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         super().__init__()
@@ -65,13 +65,13 @@ def test_it_starts_as_the_gaussian_whose_mean_it_shares_with_an_exact_bound() ->
     torch.testing.assert_close(ours.log_prob(x), plain.log_prob(x))
     torch.testing.assert_close(ours.log_prob(x[0]), plain.log_prob(x[0]))
     noise = torch.randn(2, 3, 3, 8, 12)
-    drawn = ours.render(noise, 64)  # the last of the strides is the first part of a circle
+    drawn = ours.render(noise, 64)  # the last step is the first part of a circle
     torch.testing.assert_close(drawn, plain.mean + 0.25 * noise, atol=1e-3, rtol=0)
     assert ours.sample((2, 2), steps=2).shape == (2, 2, 2, 3, 3, 8, 12)
 
 
 def test_the_bound_is_tight_at_every_point_for_the_best_velocity() -> None:
-    """Mean of 200000 draws within 4 standard errors, each below 0.05 nats, of the log-density of the residual."""
+    """The mean of 200000 draws is within 4 standard errors, each below 0.05 nats, of the residual's log-density."""
     count, likelihood = 200_000, analytic()
     s = likelihood.detail.item()
     truth = Normal(0.5 + s * OFF, s * SHARE)
@@ -84,7 +84,7 @@ def test_the_bound_is_tight_at_every_point_for_the_best_velocity() -> None:
 
 
 def test_with_a_floor_it_is_below_the_density_of_the_diffusion_that_ends_there() -> None:
-    """Which is the Gaussian of the residual at a0, carried on to 0 as if it were noise."""
+    """That density is the Gaussian of the residual at a0, extended to 0 as if the rest were noise."""
     count, likelihood = 40_000, analytic(floor=0.2)
     s, least = likelihood.detail.item(), likelihood.least.item()
     sin, cos = math.sin(least), math.cos(least)
@@ -97,7 +97,7 @@ def test_with_a_floor_it_is_below_the_density_of_the_diffusion_that_ends_there()
 
 
 def test_the_bound_of_a_worse_velocity_is_lower_by_its_squared_error() -> None:
-    """By log(1 / sin a0) |error|^2, on average over the data of which the best velocity is the best."""
+    """By log(1 / sin a0) |error|^2, on average over data for which the best velocity is the best."""
     count = 40_000
     x = 0.5 + 0.5 * (OFF + SHARE * torch.randn(count, *SHAPE))
     found = []
@@ -123,7 +123,7 @@ def test_halving_the_stride_divides_the_error(heun: bool, factor: float, generat
 
 
 def test_moments_of_what_is_rendered(generator: torch.Generator) -> None:
-    """Within 4 standard errors plus the error of the strides, which is measured on the affine map itself."""
+    """Within 4 standard errors plus the solver's discretisation error, which is measured for the affine map itself."""
     count, likelihood = 20_000, analytic(floor=1e-4)
     noise = torch.randn(count, *SHAPE, generator=generator)
     u = (likelihood(torch.zeros(count, 1)).render(noise, 16) - 0.5) / likelihood.detail
@@ -134,7 +134,7 @@ def test_moments_of_what_is_rendered(generator: torch.Generator) -> None:
 
 
 def test_a_share_of_the_batch_makes_good_for_the_rest() -> None:
-    """Only the sum over the batch is unbiased, and a share of 1/4 of it is what a quarter of the batch says of it."""
+    """Only the sum over the batch is unbiased; a share of 1/4 scales up the result for a quarter of the batch."""
     x, features = torch.rand(512, 3, 8, 12), torch.randn(512, 5)
     sums = []
     for share in (1.0, 0.25):
@@ -151,7 +151,7 @@ def test_a_share_of_the_batch_makes_good_for_the_rest() -> None:
 
 @pytest.mark.parametrize("detach", [True, False])
 def test_what_the_mean_and_the_latents_learn_from(detach: bool) -> None:
-    """By default from the Gaussian alone, to the last bit what it would teach them without a diffusion."""
+    """By default they learn from the Gaussian alone: bit for bit as without a diffusion."""
     likelihood = learnt(detach=detach)
     awake(likelihood)
     features, x = torch.randn(6, 5, requires_grad=True), torch.rand(6, 3, 8, 12)
@@ -196,11 +196,11 @@ def test_the_precision_is_that_of_the_mean() -> None:
 
 @pytest.mark.gate
 def test_two_places_of_a_dot_are_rendered_one_at_a_time() -> None:
-    """The mean is both places at half the brightness; what is rendered is one of them, and each of them in its turn.
+    """The mean shows both places at half the brightness; a rendered frame shows one of them, and each of them at times.
 
-    The bars, set beforehand: 95 % of 200 frames nearer to one of the two than half the mean's distance to both,
-    and each place taken by a quarter of the frames at least. (Blurs like the mean would fail the first, the same dot
-    every time the second.)
+    The bars, set beforehand: 95 % of 200 frames are nearer to one of the two than half the mean's distance to both, and
+    each place is drawn in at least a quarter of the frames. (Blurs like the mean would fail the first bar, the same dot
+    every time the second one.)
     """
     shape = (1, 4, 8)
     places = torch.zeros(2, *shape)
@@ -237,7 +237,7 @@ def test_what_is_refused() -> None:
 
 
 def test_a_bound_of_many_samples_is_an_estimate() -> None:
-    """For the mean of the exponentials of noisy bounds prefers the draws that are too high."""
+    """The mean of exponentials of noisy bounds is dominated by draws that are too high."""
     vae = VAE.dense(
         (1, 8, 8), 2, 8, 1, likelihood=lambda trunk, shape: DiffusionLikelihood(trunk, Denoiser(2, shape, 8), shape)
     )

@@ -1,4 +1,4 @@
-"""Likelihoods of pixels: they sum to one over their values, and agree with torch and with brute force."""
+"""Likelihoods of pixels: probabilities sum to one, and agree with torch and with brute force."""
 
 import math
 
@@ -23,7 +23,7 @@ LEVELS = torch.linspace(0, 1, 256, dtype=torch.float64)
 
 
 class Trunk(nn.Module):
-    """Features of length 5 to `numbers` times an image."""
+    """Maps features of length 5 to `numbers` times an image."""
 
     def __init__(self, numbers: int) -> None:
         super().__init__()

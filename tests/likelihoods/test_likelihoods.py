@@ -1,4 +1,4 @@
-"""Likelihoods: learned sigma, floor, normalisation on a grid, and the exact first prediction."""
+"""Likelihoods: learned sigma, floor, normalisation on a grid, and the exact initial prediction."""
 
 import math
 
@@ -20,7 +20,7 @@ from worldvae.networks import MLP
 
 
 class Fixed(nn.Module):
-    """A trunk that answers with the same numbers to everything."""
+    """A trunk that returns the same numbers for every input."""
 
     def __init__(self, *values: float) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Memories read the state and the action, and are what their formulas say."""
+"""Memories read the state and the action, and match their formulas."""
 
 from collections.abc import Callable
 
@@ -26,7 +26,7 @@ memories = pytest.mark.parametrize("make", MEMORIES, ids=["gru", "block_gru", "m
 def state_of(module: Memory, size: int) -> State:
     past = torch.randn(size, module.past_size) if module.past_size else None
     if isinstance(module, MarkovMemory):
-        past = torch.ones(size, 1)  # there was a step before
+        past = torch.ones(size, 1)  # a step came before
     return LatentState(torch.randn(size, 16), torch.randn(size, 3), past)
 
 
@@ -54,7 +54,7 @@ def test_every_input_counts_and_rows_do_not_mix(make: Maker) -> None:
 
 
 def attend(module: TransformerMemory, tokens: Tensor, window: int) -> Tensor:
-    """All steps of `[batch, time, size]` at once: causal attention over whole sequences, within the window."""
+    """Compute all steps of `[batch, time, size]` at once: causal attention over whole sequences, within the window."""
     time = tokens.shape[1]
     age = torch.arange(time)[:, None] - torch.arange(time)[None, :]
     masked = (age < 0) | (age >= window)
@@ -149,7 +149,7 @@ def test_a_markov_memory_that_carries_the_action_ends_with_it() -> None:
     assert torch.equal(memory[:, 4:], action)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(module(state, action)[:, 4:], action)
-    assert torch.equal(memory[[0, 3], :4], torch.zeros(2, 4))  # the learnt beginning
+    assert torch.equal(memory[[0, 3], :4], torch.zeros(2, 4))  # the learned beginning
     plain = MarkovMemory(3, 2, 4, 8)
     plain.load_state_dict(module.state_dict())
     assert torch.equal(memory[:, :4], plain(state, action))

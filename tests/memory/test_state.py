@@ -1,4 +1,4 @@
-"""The state of a sequential VAE: what its heads read, and that nothing is copied for it."""
+"""The state of a sequential VAE: its features, which are made without copies."""
 
 import jaxtyping
 import pytest
@@ -19,7 +19,7 @@ def test_splitting_features_undoes_joining_them_and_copies_nothing() -> None:
     state = LatentState.split(features, 2)
     assert state.features is features and state.memory.data_ptr() == features.data_ptr()
     assert torch.equal(LatentState(state.memory, state.latent).features, features)
-    assert torch.equal(state[:, -1].features, features[:, -1])  # what is made of it joins anew
+    assert torch.equal(state[:, -1].features, features[:, -1])  # an indexed state concatenates its parts again
 
 
 def test_parts_of_different_batches_are_refused() -> None:

@@ -22,7 +22,7 @@ def hill(z: Tensor) -> Tensor:
 
 
 def polar(z: Tensor) -> Tensor:
-    """(radius, angle) to the plane: straight lines there are curved here."""
+    """Map (radius, angle) to the plane: straight lines in the plane are curved in these coordinates."""
     return torch.stack([z[..., 0] * z[..., 1].cos(), z[..., 0] * z[..., 1].sin()], dim=-1)
 
 

@@ -1,4 +1,4 @@
-"""Kinds of world models: one that is registered is trained and opened by its word; a wrong word is one sentence."""
+"""Kinds of world models: a registered one is trained and opened by its name; a wrong name is a one-sentence error."""
 
 from pathlib import Path
 
@@ -15,7 +15,7 @@ LAYOUTS = ObservationLayout(vector=3), ActionLayout(1)
 
 
 class Other(wv.SequentialVAE):
-    """A kind of its own."""
+    """Another kind of world model."""
 
 
 @pytest.fixture(autouse=True)

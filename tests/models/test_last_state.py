@@ -1,4 +1,4 @@
-"""A dream of which the last state alone is asked for: the same numbers, and no other state is kept."""
+"""Dreams with `last_only`: the numbers are the same, and no other state is kept."""
 
 import weakref
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def test_gradients_are_those_of_a_whole_dream(make_model: Maker) -> None:
 
 
 def test_what_no_one_asked_for_is_let_go(make_model: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The window of a transformer is the bulk of its state: at most two of them are there at a time."""
+    """The window of a transformer is most of its state: at most two windows exist at a time."""
     model = make_model(memory="transformer")
     alive: dict[bool, int] = {}
     advance = model.memory.advance

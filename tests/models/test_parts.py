@@ -1,4 +1,4 @@
-"""Parts that fit together make a model that learns; the others are refused with what would fit."""
+"""Parts that fit together make a model that learns; for others the error says what would fit."""
 
 import re
 from dataclasses import fields
@@ -123,7 +123,7 @@ def test_every_old_word_is_told_the_new_one() -> None:
         setting = re.search(r"model\.[a-z_.]+=\w+", new)
         assert setting is not None, old
         given = setting[0].replace("=N", "=3")
-        configure({"env": {"id": "worldvae/Tiny-v0"}}, [given, "model.memory=gru"])  # the new one is there
+        configure({"env": {"id": "worldvae/Tiny-v0"}}, [given, "model.memory=gru"])  # the new word is accepted
         with pytest.raises(UserError, match=f"model.{old} does not exist any more: give model"):
             configure({"env": {"id": "worldvae/Tiny-v0"}}, [f"model.{old}=3"])
 
@@ -164,5 +164,5 @@ def test_a_gaussian_reward_is_calibrated_too(make_model, make_batch) -> None:
     other = make_model(None, vector=3, awake=False)
     other.calibrate(rows.observation, rows.reward)  # a two-hot needs no units
     model.calibrate(rows.observation, torch.zeros_like(rows.reward))
-    assert float(model.reward_head.scale) == 1.0  # where nothing was earned yet, nothing is known of a scale
+    assert float(model.reward_head.scale) == 1.0  # without any reward so far, the scale is unknown
     assert torch.equal(other.reward(other.observe(rows).posterior).mean, torch.zeros(4, 5))

@@ -1,4 +1,4 @@
-"""Frames, vectors and their units: what is encoded, decoded, scored and shown agrees."""
+"""Frames, vectors and their units: encoding, decoding, log-likelihoods and shown values agree."""
 
 from collections.abc import Callable
 
@@ -48,7 +48,7 @@ def test_the_log_likelihood_is_of_each_kind_that_was_observed_and_broadcasts(
 def test_what_is_shown_is_in_the_same_units_on_both_sides(
     make_model: Maker, make_batch: Rows, pixels: tuple[int, int, int] | None
 ) -> None:
-    """An untrained decoder draws what it was calibrated to: the mean frame, and 0 of every standardised vector."""
+    """An untrained decoder returns what it was calibrated to: the mean frame, and 0 for every standardised vector."""
     model = make_model(pixels, vector=3, awake=False)
     rows = make_batch(model, 4, 5)
     model.calibrate(rows.observation)

@@ -1,4 +1,4 @@
-"""The six verbs, and above all the row convention: which action, which state and which reset belong to which row."""
+"""The six verbs, and above all the row convention: which action, state and reset belong to which row."""
 
 from collections.abc import Callable
 from typing import Any
@@ -92,7 +92,7 @@ def test_packed_episodes_equal_the_episodes_apart(
 
 
 def test_without_a_reset_the_past_does_matter(make_model: Maker, make_batch: Rows, feed_noise: Feed) -> None:
-    """The counterpart of the test above: it is is_first that cuts the past off, nothing else."""
+    """The counterpart of the test above: only `is_first` separates a row from the past."""
     model = make_model()
     noise = noise_of(model, 4, 2)
     feed_noise(model, [noise, noise])
@@ -182,11 +182,11 @@ def test_imagining_is_stepping(
     for t in range(horizon):
         state = model.step(state, actions[:, t], noise[t])
         assert same(dream.states[:, t], state)
-        # The expectation of a two-hot is a sum of huge bins of either sign: rounding errors are as large as they are.
+        # The mean of a two-hot is a sum over huge bins of both signs, and has rounding errors of their size.
         p = model.reward(state)
         assert bool(((dream.rewards[:, t] - p.mean).abs() < 1e-5 * (p.logits.softmax(-1) @ p.bins.abs())).all())
         assert torch.allclose(dream.continuations[:, t], model.continuation(state).mean, atol=1e-5)
-    with torch.no_grad():  # where states lie side by side in one tensor
+    with torch.no_grad():  # where states are views of one tensor
         fast = model.imagine(start, actions, noise=noise)
     assert same(fast.states, dream.states) and torch.allclose(fast.continuations, dream.continuations, atol=1e-5)
     assert torch.equal(dream.start.features, start.features) and torch.equal(dream.actions, actions)
@@ -304,7 +304,7 @@ def test_a_real_tiny_model_runs_in_bfloat16(make_batch: Rows, memory: str, laten
     generator = torch.Generator().manual_seed(0)
     observed = model.observe(rows, generator=generator)
     dream = model.imagine(observed.posterior[:, -1], torch.eye(3)[torch.tensor([[0, 1], [2, 2]])], generator=generator)
-    # An untrained model is neutral: no reward, the mean frame.
+    # An untrained model is neutral: it predicts no reward and the mean frame.
     assert torch.equal(dream.rewards, torch.zeros(2, 2))
     assert torch.equal(model.decode(dream.states).mean, torch.full((2, 2, 3, 32, 48), 0.5))
     assert dream.states.features.dtype == torch.float32
@@ -319,7 +319,7 @@ def test_calibrate_makes_the_blank_model_predict_the_mean(make_model: Maker, mak
     model = make_model((3, 6, 9), vector=3, awake=False)
     seen = make_batch(model, 4, 5).observation
     assert seen.pixels is not None and seen.vector is not None
-    model.calibrate(Observation(seen.pixels[:1] // 2, seen.vector[:1] * 3))  # replaced by the next one
+    model.calibrate(Observation(seen.pixels[:1] // 2, seen.vector[:1] * 3))  # overridden by the next call
     model.calibrate(seen)
     states = LatentState(torch.randn(2, 16), torch.randn(2, 4))
     mean = (seen.pixels.double() / 255).mean((0, 1))

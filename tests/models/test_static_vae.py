@@ -1,4 +1,4 @@
-"""The static VAE, held against probabilistic PCA, where everything is known."""
+"""The static VAE compared with probabilistic PCA, where everything has a closed form."""
 
 import math
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ MAXIMA = {
 
 @dataclass(frozen=True)
 class PCA:
-    """Probabilistic PCA at its maximum, and log p(x) and p(z | x) in closed form."""
+    """Probabilistic PCA at its maximum likelihood, with log p(x) and p(z | x) in closed form."""
 
     mean: Tensor
     weight: Tensor
@@ -66,7 +66,7 @@ class PCA:
         return MultivariateNormal((x - self.mean) @ self.encoder.T, self.covariance)
 
     def vae(self, shift: float = 0.0, widen: float = 1.0) -> VAE:
-        """Return the VAE that is this model, with its exact posterior, but for what is asked."""
+        """Return the VAE that equals this model, with the exact posterior, unless `shift` or `widen` change it."""
         d, k = self.weight.shape
         vae = VAE.dense((d,), k, layers=0, family=GaussianFamily(k, min_std=0.0)).double()
         std = widen * self.covariance.diagonal().sqrt()
@@ -94,7 +94,7 @@ def digits() -> Tensor:
 
 
 def sigma_points(k: int, examples: int) -> Tensor:
-    """Noise over which the mean of any quadratic is its expectation: an ELBO without Monte Carlo."""
+    """Return noise over which the mean of any quadratic function is its expectation: an ELBO without Monte Carlo."""
     points = math.sqrt(k) * torch.eye(k, dtype=torch.float64)
     return torch.cat([points, -points]).unsqueeze(1).expand(2 * k, examples, k)
 
@@ -104,7 +104,7 @@ def test_the_maxima_of_probabilistic_pca(digits: Tensor, k: int) -> None:
     pca = PCA.fit(digits, k)
     assert pca.maximum == pytest.approx(MAXIMA[k], abs=5e-5)
     assert float(pca.log_prob(digits).mean()) == pytest.approx(pca.maximum, abs=1e-9)
-    bound = pca.vae().bound(digits, 1, torch.Generator().manual_seed(0))  # q is exact: one sample tells
+    bound = pca.vae().bound(digits, 1, torch.Generator().manual_seed(0))  # q is exact: one sample suffices
     assert float(bound.nats.mean().detach()) == pytest.approx(pca.maximum, abs=1e-9)
 
 
@@ -148,7 +148,7 @@ def test_a_trained_linear_vae_finds_the_maximum(digits: Tensor, generator: torch
 
 
 class Turned(Posterior):
-    """A posterior whose latents are turned by an orthogonal matrix."""
+    """A posterior whose latents are rotated by an orthogonal matrix."""
 
     def __init__(self, inner: Posterior, matrix: Tensor) -> None:
         super().__init__(inner.latent_size)

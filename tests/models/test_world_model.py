@@ -1,4 +1,4 @@
-"""What all world models are asked for, and that a learner asks for no more."""
+"""The protocol of world models, and that the learner uses nothing else."""
 
 from collections.abc import Callable
 
@@ -29,7 +29,7 @@ def test_what_is_shown_is_what_there_is(make_model: Maker) -> None:
 
 
 def test_the_loss_is_that_of_the_bound_by_the_models_objective(make_model: Maker, make_batch: Rows) -> None:
-    """The states are drawn first and the frames after them, from one generator."""
+    """The states are drawn first, and then the frames, from the same generator."""
     objective = ELBOConfig(free_nats=0.3, reward=2.0, decode_steps=2)
     model = make_model((1, 8, 12), vector=3, objective=objective)
     rows, draws = make_batch(model, 2, 5), torch.Generator().manual_seed(3)
@@ -54,7 +54,7 @@ def test_a_posterior_that_looks_ahead_is_given_what_comes_after(make_model: Make
 
 
 class Taught(SequentialVAE):
-    """A model that pays for the size of its weights, and notes how often it was updated."""
+    """A model whose loss is the size of its weights, and which counts its updates."""
 
     def __init__(self) -> None:
         super().__init__(ObservationLayout(vector=2), ActionLayout(1), wv.WorldModelConfig(size="tiny"))

@@ -1,4 +1,4 @@
-"""Convolutional trunks: every size of frame, padding, cropping, memory formats, and the blank first painting."""
+"""Convolutional trunks: every size of frame, padding, cropping, memory formats, and the initial output of zeros."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def test_patches_are_squares_of_the_frame() -> None:
 
 
 def test_padding_adds_nothing_beyond_the_frame() -> None:
-    """A frame equal to the centre is all zeros for the layers, in the padding too."""
+    """A frame that equals the centre is all zeros for the layers, including the padding."""
     shape = (3, 5, 7)
     encoder = ConvEncoder(shape, 2)
     seen: list[Tensor] = []
@@ -133,7 +133,7 @@ def test_the_same_seed_gives_the_same_bits(module: type[nn.Module]) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("batch", [1, 5])
 def test_frames_may_lie_in_memory_in_any_order(size: tuple[int, int], channels: int, batch: int) -> None:
-    """Pictures often come with their channels last; of one channel, torch then takes any strides for contiguous."""
+    """Pictures often have their channels last in memory; for one channel, torch calls any strides contiguous."""
     encoder = ConvEncoder((channels, *size), 4)
     pictures = torch.randint(0, 256, (batch, *size, channels), dtype=torch.uint8)
     frames = pictures.permute(0, 3, 1, 2)
@@ -150,5 +150,5 @@ def test_frames_of_one_channel_may_lie_anyhow_in_memory() -> None:
     for frames in (coloured[..., 0].unsqueeze(1), wide[..., ::2], wide.flatten()[1:769].view(3, 1, 16, 16)):
         assert torch.equal(encoder(frames), encoder(frames.clone(memory_format=torch.contiguous_format)))
     assert torch.equal(encoder(grey.expand(3, 1, 16, 16)), encoder(torch.full((3, 1, 16, 16), 7, dtype=torch.uint8)))
-    decoder(torch.randn(3, 5)).sum().backward()  # whose gradient is one number, seen everywhere
+    decoder(torch.randn(3, 5)).sum().backward()  # its gradient is a single expanded number
     assert decoder.layers[-1].bias.grad is not None

@@ -1,4 +1,4 @@
-"""The denoiser: every size of frame, zeros at first, and the velocity of plain noise within its reach."""
+"""The denoiser: every size of frame, an initial output of zeros, and the exact velocity of pure noise."""
 
 import pytest
 import torch
@@ -23,7 +23,7 @@ def test_any_size_begins_at_zero(shape: tuple[int, int, int], batch: int, blocks
 
 
 def test_the_gate_carries_the_noise_of_every_pixel() -> None:
-    """With the gate open the velocity is that of a residual 0: cot(a) sin(a) e = cos(a) e, pixel by pixel."""
+    """For g = 1 and n = 0 the velocity is that of a residual of 0: cot(a) sin(a) e = cos(a) e, pixel by pixel."""
     net = Denoiser(5, (3, 10, 14), 4)
     net.last[-1].bias.data[: 3 * 16] = 1.0
     noise, angle = torch.randn(6, 3, 10, 14), torch.linspace(0.05, 1.57, 6)

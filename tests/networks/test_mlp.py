@@ -1,4 +1,4 @@
-"""The perceptron against its layers written out."""
+"""The perceptron compared with its layers written out."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_the_first_layer_forgets_the_length_of_its_input_and_a_bypass_keeps_it()
     x = torch.randn(50, 3)
     assert torch.allclose(plain(100 * x), plain(10000 * x), atol=1e-4)
     assert isinstance(bypassed, BypassedMLP)
-    assert torch.allclose(bypassed(100 * x), 100 * x @ bypassed.straight.weight.T, atol=1e-4)  # at first nothing else
+    assert torch.allclose(bypassed(100 * x), 100 * x @ bypassed.straight.weight.T, atol=1e-4)  # initially nothing else
     bypassed.curved.load_state_dict(plain.state_dict())
     assert torch.allclose(bypassed(x), plain(x) + x @ bypassed.straight.weight.T, atol=1e-6)
 

@@ -1,4 +1,4 @@
-"""Norms whose weights and biases get the right gradients, in bfloat16 and of many rows."""
+"""Norms whose weights and biases get accurate gradients in bfloat16, for any number of rows."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def off(found: list[Tensor], truth: list[Tensor]) -> list[float]:
 
 
 def some(rows: int, columns: int) -> tuple[Tensor, Tensor]:
-    """An input, and a gradient that has something to do with it."""
+    """Return an input, and a gradient that is correlated with it."""
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(rows, columns, generator=generator)
     g = torch.randn(rows, columns, generator=generator) + 0.5 + 0.3 * x
@@ -43,7 +43,7 @@ def test_gradients_are_those_of_float64_however_many_rows_there_are(rows: int, c
 
 
 def test_torch_alone_loses_them() -> None:
-    """Why there is a norm of our own: when this fails, it can go."""
+    """The reason for this library's own norm: if this test fails, that norm can be removed."""
     norm = nn.LayerNorm(16, eps=1e-3)
     x, g = some(2**18, 16)
     assert min(off(gradients(norm, x, g), exact(norm, x, g))[1:]) > 0.1
@@ -51,7 +51,7 @@ def test_torch_alone_loses_them() -> None:
 
 @pytest.mark.parametrize("small", [0.0, 1e-6, -1e-3, 0.02, -0.12])
 def test_weights_near_zero_do_not_matter(small: float) -> None:
-    """Nor those that are small beside their bias, where little is left of the input in what comes out."""
+    """Nor do weights that are small compared with their bias, for which the output hardly depends on the input."""
     norm = LayerNorm(16, eps=1e-3)
     with torch.no_grad():
         norm.weight[:4] = small

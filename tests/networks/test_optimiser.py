@@ -28,7 +28,7 @@ def test_the_decay_is_linear_in_the_progress_of_the_run(final: float, progress: 
 @given(warmup=st.integers(0, 6))
 @settings(max_examples=7, deadline=None)
 def test_the_warm_up_is_linear(warmup: int) -> None:
-    """Adam's first steps on a constant gradient have the length of the step size."""
+    """With a constant gradient, Adam's first steps have the length of the step size."""
     weight = nn.Parameter(torch.zeros(1))
     optimiser = Optimiser([weight], OptimiserConfig(learning_rate=0.1, warmup=warmup))
     for update in range(1, 9):
@@ -85,11 +85,11 @@ def test_it_gives_up_after_a_few_in_a_row_and_not_after_a_few_in_all() -> None:
 
 @pytest.mark.parametrize("trunk", ["patch", *TRUNKS])
 def test_a_step_is_that_of_plain_adam_whatever_lies_how_in_memory(trunk: str) -> None:
-    """The fused step walks memory: a gradient that lies otherwise than its parameter would be applied scrambled."""
+    """Adam's fused step ignores layouts: a gradient whose layout differs from its parameter's would be scrambled."""
     config = WorldModelConfig(size="tiny", trunk=trunk, precision="float32")
     layouts = (ObservationLayout((3, 64, 64)), ActionLayout(1))
     fused, plain = SequentialVAE(*layouts, config), SequentialVAE(*layouts, config)
-    for parameter in fused.parameters():  # painting has begun: with the last layer at zero, nothing behind it learns
+    for parameter in fused.parameters():  # while the last layer is zero, no gradient reaches the others
         torch.nn.init.normal_(parameter, std=0.1)
     plain.load_state_dict(fused.state_dict())
     features = torch.randn(2, fused.feature_size)

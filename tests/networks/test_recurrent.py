@@ -1,4 +1,4 @@
-"""The GRU against torch's; the block GRU against a written-out formula, its maps against a block-diagonal matrix."""
+"""The GRU compared with torch's; the block GRU with its formula, and its maps with a block-diagonal matrix."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ from worldvae.networks.recurrent import BlockLinear
 
 
 def awake(cell: BlockGRUCell) -> BlockGRUCell:
-    """Move every parameter off its special first value (zero biases, unit gains)."""
+    """Move every parameter away from its special initial value (zero biases, unit gains)."""
     for parameter in cell.parameters():
         parameter.data.add_(0.2 * torch.randn_like(parameter))
     return cell

@@ -1,4 +1,4 @@
-"""The trunks of the literature: shapes, sizes, and what each paper says of them."""
+"""The trunks of the literature: shapes, sizes, and the properties stated in each paper."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def test_any_frame_is_encoded_and_painted(name: str, shape: tuple[int, int, int]
     frames = torch.randint(0, 256, (2, 3, *shape), dtype=torch.uint8)
     assert encoder(frames).shape == (2, 3, encoder.out_features)
     assert torch.allclose(encoder(frames), encoder(frames.float() / 255), atol=1e-5)
-    assert torch.equal(decoder(torch.randn(2, 3, 6)), torch.zeros(2, 3, *shape))  # blank at first
+    assert torch.equal(decoder(torch.randn(2, 3, 6)), torch.zeros(2, 3, *shape))  # initially zero
 
 
 def test_planet_is_as_published() -> None:
@@ -24,7 +24,7 @@ def test_planet_is_as_published() -> None:
     convolutions = sum(k**2 * a * b + b for k, a, b in ((4, 3, 32), (4, 32, 64), (4, 64, 128), (4, 128, 256)))
     assert sum(p.numel() for p in encoder.parameters()) == convolutions
     published = 230 * 1024 + 1024 + sum(k**2 * a * b + b for k, a, b in ((5, 128, 64), (6, 64, 32), (6, 32, 3)))
-    first = 1024 * 128 * 25 + 128 * 25  # where each entry has its own bias
+    first = 1024 * 128 * 25 + 128 * 25  # with one bias per entry
     assert sum(p.numel() for p in decoder.parameters()) == published + first
     assert decoder(torch.randn(2, 230)).shape == (2, *shape)
     with pytest.raises(ValueError, match="frames of 64 x 64 only, these are 32 x 64"):

@@ -1,4 +1,4 @@
-"""The upsamplings against what torch computes at the high resolution."""
+"""The upsampling layers compared with torch's results at the high resolution."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from worldvae.networks.upsample import EnlargedConv, Shuffle, TransposedConv, pa
 
 @pytest.mark.parametrize(("kernel", "padding"), [(4, 1), (5, 0), (6, 0), (3, 1), (2, 0), (6, 2)])
 @pytest.mark.parametrize("size", [(1, 1), (3, 5)])
-@pytest.mark.parametrize("out", [2, 5])  # a frame, and a map of more channels than one has
+@pytest.mark.parametrize("out", [2, 5])  # a frame, and a map with more channels than a frame
 def test_transposed_convolutions_are_those_of_torch(kernel: int, padding: int, size: tuple[int, int], out: int) -> None:
     layer = TransposedConv(3, out, kernel, padding)
     x = torch.randn(4, 3, *size, requires_grad=True)

@@ -1,4 +1,4 @@
-"""The bound: its terms row by row, who their gradients reach, subset decoding, and an exact marginal likelihood."""
+"""The ELBO: its terms row by row, the paths of their gradients, decoding of subsets, and an exact log-likelihood."""
 
 import math
 from collections.abc import Callable
@@ -83,7 +83,7 @@ def test_decoding_a_subset_is_unbiased(make_model: Maker, make_batch: Rows, gene
         draws = [model.elbo(rows, observed, 2, generator).pixels for _ in range(300)]
     assert full is not None
     found = torch.stack([draw for draw in draws if draw is not None])
-    assert bool(((found != 0).sum((1, 2)) == 3 * 2).all())  # two of six steps a slice, on average
+    assert bool(((found != 0).sum((1, 2)) == 3 * 2).all())  # two of six steps per slice, on average
     assert torch.allclose(found[0][found[0] != 0], 3 * full[found[0] != 0], rtol=1e-4)
     assert bool(((found.mean(0) - full).abs() < 4 * found.std(0) / math.sqrt(300)).all())
     means = found.mean((1, 2))
@@ -136,7 +136,7 @@ def test_free_nats_are_per_step_on_the_sum_and_stop_the_gradient() -> None:
     values = torch.tensor([[0.2, 3.0]], requires_grad=True)
     zero = torch.zeros(1, 2)
     loss = elbo_loss(Terms(None, None, zero, zero, values, zero + 5), ELBOConfig(free_nats=1.0, representation=0.0))
-    assert float(loss.detach()) == pytest.approx((1 + 3) / 2)  # after the mean it would be 1.6
+    assert float(loss.detach()) == pytest.approx((1 + 3) / 2)  # applied after the mean, it would be 1.6
     assert torch.autograd.grad(loss, values)[0].tolist() == [[0.0, 0.5]]
 
 
@@ -157,13 +157,13 @@ def test_estimated_kls_are_held_against_the_free_nats_by_their_mean() -> None:
 def test_free_nats_are_on_the_sum_over_latents(
     make_model: Maker, make_batch: Rows, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Four latents of 0.5 nats each are 2 nats: above one free nat, though each latent is below."""
+    """Four latents of 0.5 nats each sum to 2 nats: above one free nat, although each latent is below it."""
     model = make_model()
     rows = make_batch(model, 1, 2)
     states = model.observe(rows, generator=torch.Generator().manual_seed(0)).posterior
     p = torch.zeros(1, 2, 8)
     deviation = float(model.family(p).stddev[0, 0, 0])
-    q = torch.cat([torch.full((1, 2, 4), deviation), torch.zeros(1, 2, 4)], -1)  # one deviation off: 1/2 nat each
+    q = torch.cat([torch.full((1, 2, 4), deviation), torch.zeros(1, 2, 4)], -1)  # a mean of one deviation: 1/2 nat each
     monkeypatch.setattr(model.prior, "parameters_at", lambda memory: p)
     found = model.elbo(rows, Inferred(states, q))
     assert torch.allclose(found.kl_dynamics, torch.full((1, 2), 2.0), atol=1e-4)

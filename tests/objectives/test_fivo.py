@@ -1,4 +1,4 @@
-"""The particle filter's bound on linear-Gaussian worlds, against the Kalman filter's likelihood."""
+"""The particle filter's bound in linear-Gaussian worlds, compared with the Kalman filter's likelihood."""
 
 import math
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ WORLDS = {"stiff": STIFF, "mild": MILD}
 
 
 def log_normal(error: Tensor, whiten: Tensor) -> Tensor:
-    """log N(error; 0, S) for the inverse of the Cholesky root of S."""
+    """Return log N(error; 0, S), where `whiten` is the inverse of S's Cholesky root."""
     white = error @ whiten.mT
     return -white.square().sum(-1) / 2 + whiten.diagonal().log().sum() - error.shape[-1] / 2 * math.log(2 * math.pi)
 
@@ -28,7 +28,7 @@ def whitener(covariance: Tensor) -> Tensor:
 
 @dataclass
 class Filter:
-    """A world, its data, and a chain as the proposal, as `fivo` asks for them."""
+    """A world, its data, and a chain as the proposal, in the form that `fivo` expects."""
 
     world: LinearGaussian
     q: AffineChain
@@ -85,16 +85,16 @@ def test_the_published_gaps(name: str, particles: int, runs: int, reference: flo
     assert found.increments.shape == found.effective.shape == (32 * runs, 50)
     assert bool((found.effective >= 1 - 1e-9).all() and (found.effective <= particles + 1e-6).all())
     gaps = likelihood - found.bound.view(runs, 32)
-    # Of the mean over 32 episodes: of one run, as the reference is, and of ours.
+    # Standard errors of the mean over 32 episodes: of one run, like the reference's, and of all runs here.
     single = float(gaps.var(0).sum().sqrt()) / 32
     error = single / math.sqrt(runs)
     assert abs(float(gaps.mean()) - reference) < 4 * math.hypot(single, error)
-    assert float(gaps.mean()) > -4 * error  # a lower bound in the mean
+    assert float(gaps.mean()) > -4 * error  # a lower bound on average
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.5, 1.1])
 def test_the_estimate_of_the_likelihood_is_unbiased(threshold: float, generator: torch.Generator) -> None:
-    """E Z = p(x), whenever particles are drawn anew; and each more row is one more factor."""
+    """E Z = p(x), however often particles are resampled; and each further row is one more factor."""
     x, u = (rows[:, :8] for rows in exact.reference_episodes(MILD, [0]))
     likelihood = exact.kalman_filter(MILD, x, u).log_likelihood.cumsum(1)
     found = optimal(MILD, x.expand(4000, -1, -1), u.expand(4000, -1, -1)).run(32, generator, threshold)
@@ -105,7 +105,7 @@ def test_the_estimate_of_the_likelihood_is_unbiased(threshold: float, generator:
 
 
 def test_with_the_exact_posterior_as_proposal_one_particle_is_enough(generator: torch.Generator) -> None:
-    """The weights of a row then still vary, but their product does not."""
+    """The weights of a row still vary, but their product does not."""
     x, u = exact.reference_episodes(STIFF)
     found = Filter(STIFF, exact.smoothing_chain(STIFF, x, u), x, u).run(3, generator, 0.0)
     torch.testing.assert_close(found.bound, exact.log_likelihood(STIFF, x, u), rtol=0, atol=1e-8)
@@ -145,7 +145,7 @@ def test_the_gradient_with_one_particle_is_that_of_the_closed_form(generator: to
     x, u = (rows[:, :20] for rows in exact.reference_episodes(MILD, [0]))
     covariance = exact.locally_optimal_chain(MILD, x, u).S
     runs = 3000
-    # One copy of what is learnt per run, so that one backward pass gives the gradients of all.
+    # One copy of the learned parameters per run, so that one backward pass gives the gradients of all runs.
     gain, pull = (torch.tensor([[0.1], [0.2]], dtype=torch.float64), torch.zeros(2, dtype=torch.float64))
     gain.requires_grad_(), pull.requires_grad_()
     q = exact.filtering_chain(MILD, x, u, gain.expand(20, 2, 1), covariance)
@@ -174,7 +174,7 @@ def test_the_gradient_with_one_particle_is_that_of_the_closed_form(generator: to
 
 
 def test_gradients_pass_where_particles_were_drawn_anew(generator: torch.Generator) -> None:
-    """Steps along them raise the bound of a filter that at first ignores what it sees."""
+    """Steps along them raise the bound of a filter that initially ignores its observations."""
     x, u = exact.reference_episodes(MILD, range(8))
     covariance = exact.locally_optimal_chain(MILD, x, u).S
     gain = torch.zeros(2, 1, dtype=torch.float64, requires_grad=True)

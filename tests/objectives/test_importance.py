@@ -1,4 +1,4 @@
-"""Importance-weighted bounds and their gradients, on models whose likelihood and posterior are known."""
+"""Importance-weighted bounds and their gradients, for models with known likelihood and posterior."""
 
 import math
 
@@ -14,7 +14,7 @@ from worldvae.objectives import dreg, iwae, stl
 
 
 class DigitPCA:
-    """Probabilistic PCA of scikit-learn's digits, k = 10, at the maximum of its likelihood."""
+    """Probabilistic PCA of scikit-learn's digits, k = 10, at its maximum likelihood."""
 
     def __init__(self, size: int = 10) -> None:
         data = torch.from_numpy(load_digits().data) / 16
@@ -52,12 +52,12 @@ def test_with_the_exact_posterior_every_weight_is_the_likelihood(digits: DigitPC
     torch.testing.assert_close(iwae(weights, 1), weights[:, 0], rtol=0, atol=1e-9)
 
 
-# Gap of the bound with k samples where q is 1.5 times too wide, from the reference; k = 1 has a closed form.
+# Gap of the bound with k samples if q is 1.5 times too wide, from the reference; k = 1 has a closed form.
 LADDER = {2: 1.186, 4: 0.628, 8: 0.330, 16: 0.171, 64: 0.046, 256: 0.016, 1024: 0.008}
 
 
 def test_the_ladder_of_a_q_that_is_too_wide(digits: DigitPCA, generator: torch.Generator) -> None:
-    """The reference was observed once, how closely is not known: it is trusted to one per cent and its last digit."""
+    """The reference comes from one run with an unknown error: the tolerance is one per cent and its last digit."""
     draws = 2**19
     weights = torch.cat([digits.log_weights(1.5, (2**16,), generator) for _ in range(draws // 2**16)])
     analytic = 10 * (math.log(1 / 1.5) + (1.5**2 - 1) / 2)
@@ -78,7 +78,7 @@ def test_the_weights_have_a_variance_only_if_q_is_wide_enough(
 ) -> None:
     """E w^2 / (E w)^2 = (r^2 / sqrt(2 r^2 - 1))^10 for a ratio r > 1/sqrt 2 of deviations, infinite below.
 
-    The bound stays one either way, and stays ordered in k.
+    In both cases it is a lower bound that rises with k.
     """
     weights = digits.log_weights(ratio, (2**16,), generator)
     assert float((weights - digits.log_p).exp().mean()) == pytest.approx(1.0, abs=0.1 if finite else 0.5)
@@ -105,7 +105,7 @@ def test_iwae_is_the_log_of_the_mean_along_any_axis(weights: list[float], shift:
 
 
 class Scalar:
-    """x = a z + e in two dimensions of z, with z ~ N(0, 1) and e ~ N(0, 0.5^2); q and a are to be learnt."""
+    """x = a z + e in two dimensions of z, with z ~ N(0, 1) and e ~ N(0, 0.5^2); q and a are learned."""
 
     x = torch.tensor([1.0, -0.6], dtype=torch.float64)
 
@@ -126,7 +126,7 @@ class Scalar:
         return (Normal(self.a * z, 0.5).log_prob(self.x) + Normal(0.0, 1.0).log_prob(z)).sum(-1)
 
     def samples(self, k: int, batch: int, generator: torch.Generator) -> tuple[Tensor, list[Tensor]]:
-        """Draw z from a copy of q per batch entry, so that one backward pass gives the gradients of each."""
+        """Draw z from one copy of q per batch entry, so that one backward pass gives the gradient of each."""
         copies = [p.detach().expand(batch, *p.shape).clone().requires_grad_() for p in (self.place, self.log_scale)]
         noise = torch.randn(k, batch, 2, dtype=torch.float64, generator=generator)
         return copies[0] + copies[1].exp() * noise, copies
@@ -145,14 +145,14 @@ class Scalar:
 
 @pytest.mark.parametrize(("kind", "k"), [("dreg", 1), ("dreg", 4), ("dreg", 64), ("stl", 1), ("stl", 4)])
 def test_the_gradient_of_q_is_unbiased(kind: str, k: int) -> None:
-    """Against the plain reparameterised gradient of the same bound (with one sample where the bound is the ELBO)."""
+    """Compared with the plain reparameterised gradient of the same bound (with one sample if the bound is the ELBO)."""
     batch = 20_000
     model = Scalar()
     plain = model.gradients("iwae", k if kind == "dreg" else 1, batch, torch.Generator().manual_seed(1))[1]
     found = model.gradients(kind, k, batch, torch.Generator().manual_seed(2))[1]
     error = ((plain.var(0) + found.var(0)) / batch).sqrt()
     assert bool(((plain.mean(0) - found.mean(0)).abs() < 4 * error).all())
-    assert bool((found.mean(0).abs() > 4 * (found.var(0) / batch).sqrt()).any())  # there is something to agree on
+    assert bool((found.mean(0).abs() > 4 * (found.var(0) / batch).sqrt()).any())  # the gradients are not zero
 
 
 def test_with_many_samples_dreg_is_clearer() -> None:
@@ -180,11 +180,11 @@ def test_at_the_exact_posterior_no_sample_has_a_gradient(generator: torch.Genera
     for kind in ("stl", "dreg"):
         found = model.gradients(kind, 4, 100, generator)[1]
         assert float(found.abs().max()) < 1e-12
-    assert float(model.gradients("iwae", 4, 100, generator)[1].abs().max()) > 1e-2  # the score, of mean zero
+    assert float(model.gradients("iwae", 4, 100, generator)[1].abs().max()) > 1e-2  # the score, with mean zero
 
 
 def test_the_model_gets_the_gradient_of_the_bound() -> None:
-    """The second factor of DReG is for q alone."""
+    """The second factor of DReG applies to q alone."""
     model = Scalar()
     z, (place, log_scale) = model.samples(16, 30, torch.Generator().manual_seed(0))
     q = Independent(Normal(place, log_scale.exp()), 1)

@@ -1,4 +1,4 @@
-"""Lambda-returns against their recursive definition and their two special cases."""
+"""Lambda-returns compared with their recursive definition and their two special cases."""
 
 import pytest
 import torch
@@ -19,7 +19,7 @@ def draw(batch: int, horizon: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def slow(r: list[float], v: list[float], d: list[float], mix: float, k: int) -> float:
-    """Return R_k by its definition; the lists begin with what arrives with state 1."""
+    """Return R_k by its definition; the lists begin with the values for state 1."""
     last = k + 1 == len(r)
     return r[k] + d[k] * ((1 - mix) * v[k] + mix * (v[k] if last else slow(r, v, d, mix, k + 1)))
 
@@ -49,13 +49,13 @@ def test_zero_is_one_step_and_one_is_monte_carlo(batch: int, horizon: int, seed:
 @given(mix=st.floats(0, 1))
 @few
 def test_exact_values_are_a_fixed_point(mix: float) -> None:
-    """With reward 1 and discount 0.9 forever the value is 10, whatever lambda is."""
+    """With reward 1 and discount 0.9 for ever the value is 10, for any lambda."""
     ones = torch.ones(2, 5)
     assert torch.allclose(lambda_returns(ones, 10 * ones, 0.9 * ones, mix), 10 * ones, atol=1e-4)
 
 
 def test_known_numbers_with_a_termination() -> None:
-    """After state 2 the episode ends: neither reward 100 nor value 50 behind it may count."""
+    """The episode ends after state 2: neither the reward 100 nor the value 50 after it may count."""
     rewards, values = torch.tensor([[1.0, 2.0, 100.0]]), torch.tensor([[4.0, 50.0, 50.0]])
     found = lambda_returns(rewards, values, torch.tensor([[0.5, 0.0, 0.5]]), 0.75)
     assert found.tolist() == [[1 + 0.5 * (0.25 * 4 + 0.75 * 2), 2.0, 100 + 0.5 * 50]]

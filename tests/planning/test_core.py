@@ -1,4 +1,4 @@
-"""Proposals never leave the bounds, a warm start moves the plan on by one step, and nothing is earned after the end."""
+"""Proposals respect bounds, a warm start shifts the plan by one step, and rewards after the end do not count."""
 
 import math
 
@@ -14,7 +14,7 @@ from worldvae.types import ActionLayout, Dream
 
 CPU = torch.device("cpu")
 few = settings(max_examples=30, deadline=None)
-# (continuous, categorical); the layout is built in the test, as the type checker draws random numbers.
+# (continuous, categorical); the test builds the layout, because the type checker draws random numbers.
 layouts = st.tuples(st.integers(0, 3), st.lists(st.integers(1, 4), max_size=3).map(tuple)).filter(any)
 Numbers = tuple[int, tuple[int, ...]]
 

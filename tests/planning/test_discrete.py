@@ -1,4 +1,4 @@
-"""Discrete parts: actions of several blocks one by one, and every kind of action space planned to its optimum."""
+"""Discrete actions: several blocks, one block at a time, and every kind of action space planned to its optimum."""
 
 from functools import partial
 from typing import Any
@@ -42,7 +42,7 @@ def test_actions_of_several_blocks_are_their_product() -> None:
 
 @pytest.mark.parametrize(("space", "name"), PAIRS)
 def test_spaces_of_several_parts_are_planned_to_the_optimum(space: str, name: str) -> None:
-    """Every entry has a place of its own to be brought to: the right action of either step is known, and no other."""
+    """Every entry has its own goal: the right action of each of the two steps is known and unique."""
     codec = ActionCodec(SPACES[space])
     layout = codec.layout
     generator = torch.Generator().manual_seed(3)
@@ -71,6 +71,6 @@ def test_spaces_of_several_parts_are_planned_to_the_optimum(space: str, name: st
 
 
 def sample(space: gym.Space[Any], generator: torch.Generator) -> Any:
-    """Draw an action by a generator of ours."""
+    """Draw an action from a torch generator."""
     space.seed(int(torch.randint(2**31, (), generator=generator)))
     return space.sample()

@@ -1,4 +1,4 @@
-"""What a problem draws depends on the seed and its own key alone."""
+"""The draws of a problem depend only on the seed and its own key."""
 
 import math
 
@@ -17,7 +17,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def drawn(batch: int, keys: list[int] | None, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Return some draws, problem by problem, and where the generator stands afterwards."""
+    """Return some draws, problem by problem, and the position of the generator afterwards."""
     generator = seeded(seed)
     draws = Draws(batch, LIKE, generator, keys)
     first, noise = draws.normal(3, 2), draws.each(lambda g: torch.randn(4, 5, generator=g), dim=1)

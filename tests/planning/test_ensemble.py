@@ -1,4 +1,4 @@
-"""An ensemble of simulators: who imagines which row, what noise they share, and by how far they are apart."""
+"""An ensemble of simulators: which member imagines which row, which noise members share, and their disagreement."""
 
 from functools import partial
 from typing import Any
@@ -24,7 +24,7 @@ from worldvae.types import ActionLayout, Dream, State, VectorState
 
 
 class Slide:
-    """z' = z + slope a, paid z'."""
+    """z' = z + slope a, with reward z'."""
 
     action_layout = ActionLayout(1)
 
@@ -38,7 +38,7 @@ class Slide:
 
 
 class Shaken(Slide):
-    """The same, with noise on each step."""
+    """The same, with noise in each step."""
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Tensor:
         return torch.randn(*shape, 1, generator=generator)
@@ -76,7 +76,7 @@ def test_each_row_is_imagined_by_its_member_from_the_first_step_to_the_last() ->
 
 
 def test_members_of_a_group_get_the_same_noise(generator: torch.Generator) -> None:
-    """So that those that agree do not seem to disagree."""
+    """So that members with the same dynamics do not seem to disagree."""
     alike = SimulatorEnsemble([Shaken(1.0) for _ in range(3)])
     noise = alike.noise((4, 8), generator)
     assert noise.shape == (4, 8, 2) and noise[2, :, 0].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]
@@ -90,7 +90,7 @@ def test_members_of_a_group_get_the_same_noise(generator: torch.Generator) -> No
 def test_disagreement_is_the_spread_over_members_by_hand() -> None:
     model = SimulatorEnsemble([Slide(1.0), Slide(3.0)])
     dream = model.imagine(zero(4), torch.tensor([[1.0, 1.0], [1.0, 1.0], [0.0, 0.5], [0.0, 0.5]]).unsqueeze(-1))
-    expected = [[2**0.5, 8**0.5]] * 2 + [[0.0, 0.5**0.5]] * 2  # 2 numbers that are d apart: d / sqrt(2)
+    expected = [[2**0.5, 8**0.5]] * 2 + [[0.0, 0.5**0.5]] * 2  # two numbers at distance d: d / sqrt(2)
     torch.testing.assert_close(model.disagreement(dream.states), torch.tensor(expected))
     halved = SimulatorEnsemble(model.models, about=lambda states: states.features / 2)
     torch.testing.assert_close(halved.disagreement(dream.states), torch.tensor(expected) / 2)
@@ -114,11 +114,11 @@ def test_every_member_dreams_of_every_candidate(samples: int) -> None:
     model = SimulatorEnsemble([Slide(1.0), Slide(-2.0), Slide(0.5)])
     config = ShootingConfig(horizon=1, candidates=5, risk=RiskConfig(samples=samples))
     found = plan(model, zero(2), SUM, config, torch.Generator().manual_seed(0))
-    assert [member.rows for member in model.models] == [2 * 6 * samples] * 3  # the plan before is a candidate
+    assert [member.rows for member in model.models] == [2 * 6 * samples] * 3  # the previous plan is a candidate, too
     torch.testing.assert_close(found.value, found.actions[:, 0, 0] * (1 - 2 + 0.5) / 3)
     worst = ShootingConfig(horizon=1, candidates=5, risk=RiskConfig(samples=samples, quantile=0.0))
     found = plan(model, zero(2), SUM, worst, torch.Generator().manual_seed(0))
-    assert found.actions.flatten().tolist() == [0.0, 0.0]  # whatever one does, some member is against it
+    assert found.actions.flatten().tolist() == [0.0, 0.0]  # every other action is bad for some member
 
 
 def test_a_guide_may_take_any_number_of_rows_and_plans_do_not_depend_on_the_batch() -> None:

@@ -1,4 +1,4 @@
-"""Goals as objectives: what they are worth where the goal is, and that every problem has its own."""
+"""Goals as objectives: their values at the goal, and that every problem has its own goal."""
 
 import pytest
 import torch
@@ -21,8 +21,8 @@ def straight(s: Tensor, goal: Tensor) -> Tensor:
 def test_known_distances() -> None:
     goals = torch.tensor([[3.0, 4.0], [1.0, 0.0]])
     states = torch.zeros(4, 3, 2)  # two goals, two candidates each, three steps
-    states[1] = goals[0]  # is at the first goal all the time
-    states[2, 2] = goals[1]  # comes to the second goal in the last step
+    states[1] = goals[0]  # always at the first goal
+    states[2, 2] = goals[1]  # at the second goal in the last step
     states[3] = goals[0]
     expected = [-15.0, 0.0, -2.0, -3 * 20**0.5]
     assert state_distance(straight, goals)(dream(states)).tolist() == pytest.approx(expected)
@@ -42,7 +42,7 @@ def test_goals_must_be_shared_out_evenly() -> None:
 
 
 def horseshoe(number: int = 200) -> Tensor:
-    """Return points on three quarters of the unit circle, whose ends are sqrt(2) apart and 3 pi / 2 by the way."""
+    """Return points on three quarters of the unit circle: its ends are sqrt(2) apart, and 3 pi / 2 along the arc."""
     angle = 1.5 * torch.pi * torch.linspace(0, 1, number)
     return torch.stack([angle.cos(), angle.sin()], dim=1)
 
@@ -59,7 +59,7 @@ def test_ways_follow_what_was_seen() -> None:
 
 def test_planning_along_what_was_seen_takes_the_long_way_and_not_the_gap() -> None:
     goal = horseshoe()[-1:]
-    latent = horseshoe()[[0, 20, 100, 198]].unsqueeze(1)  # one step each, nearer and nearer by the way
+    latent = horseshoe()[[0, 20, 100, 198]].unsqueeze(1)  # one step each, closer and closer along the arc
     along = geodesic_distance(Landmarks(horseshoe(), 4), goal)(dream(latent))
     assert bool((along.diff() > 0).all())
     assert not bool((state_distance(straight, goal)(dream(latent)).diff() > 0).all())
@@ -68,7 +68,7 @@ def test_planning_along_what_was_seen_takes_the_long_way_and_not_the_gap() -> No
 
 
 def test_each_goal_has_its_own_ways_and_none_is_infinite() -> None:
-    apart = torch.cat([horseshoe(), horseshoe() + 10.0])  # no way leads from one horseshoe to the other
+    apart = torch.cat([horseshoe(), horseshoe() + 10.0])  # no path connects the horseshoes
     landmarks = Landmarks(apart, 4)
     assert bool(landmarks.ways(apart[:1])[0, 200:].isinf().all())
     found = geodesic_distance(landmarks, apart[[0, 399]])(dream(apart[[199, 300, 399, 0]].unsqueeze(1)))

@@ -35,7 +35,7 @@ def test_plans_start_where_they_are_told_to(numbers: tuple[int, tuple[int, ...]]
     layout = ActionLayout(*numbers)
     actions = uniform_actions(layout, (2, 3), torch.device("cpu"), torch.Generator().manual_seed(seed))
     found = bounded(unbounded(actions, layout), layout)
-    assert torch.allclose(found, actions, atol=0.011)  # the bound itself is out of reach
+    assert torch.allclose(found, actions, atol=0.011)  # the bound itself cannot be reached
 
 
 def test_the_gradient_of_classes_is_that_of_the_softmax() -> None:
@@ -58,7 +58,7 @@ def test_adam_is_torchs(generator: torch.Generator) -> None:
 
 
 class Hills:
-    """Paid for where the first action goes: a low hill at -0.6, a high one at 0.6, a valley between them."""
+    """The reward depends on the first action: a low hill at -0.6, a high one at 0.6, a valley between them."""
 
     action_layout = ActionLayout(1)
 
@@ -76,7 +76,7 @@ def test_restarts_find_the_higher_hill_and_a_warm_start_stays_on_it() -> None:
     assert torch.allclose(found.actions, torch.full((1, 2, 1), 0.6), atol=0.05)
     assert float(found.value) == pytest.approx(4.0, abs=0.05)
     left = Plan(torch.full((1, 2, 1), -0.5), torch.zeros(1))
-    for restarts, value in ((1, 3.0), (12, 4.0)):  # a step on each hill, or both on the higher one
+    for restarts, value in ((1, 3.0), (12, 4.0)):  # one step on each hill, or both on the higher one
         config = GradientConfig(horizon=2, restarts=restarts, iterations=40, discount=1.0)
         warm = solve(config, torch.Generator().manual_seed(0), previous=left)
         assert float(warm.value) == pytest.approx(value, abs=0.05)

@@ -1,4 +1,4 @@
-"""The parts of the tree search that are mathematics: who is visited when, completed values, the improved policy."""
+"""The mathematics of the tree search: the order of visits, completed values, the improved policy."""
 
 import math
 from collections import Counter
@@ -14,7 +14,7 @@ few = settings(max_examples=50, deadline=None)
 
 
 def counts(actions: int, simulations: int) -> list[int]:
-    """Return how often each action is visited when those in front win every comparison, in falling order."""
+    """Return how often each action is visited, in falling order, if the first actions win every comparison."""
     visits = [0] * actions
     for needed in considered_visits(actions, simulations):
         visits[visits.index(needed)] += 1
@@ -25,7 +25,7 @@ def test_sequential_halving_visits_as_in_the_paper() -> None:
     """200 simulations, 16 actions: phases of 3, 6, 12 and 25 visits, and 3 more of each of the last two."""
     assert counts(16, 200) == [49] * 2 + [21] * 2 + [9] * 4 + [3] * 8
     assert counts(4, 16) == [6, 6, 2, 2]
-    assert counts(16, 16) == [1] * 16  # fewer than a visit for each phase: all are still visited once
+    assert counts(16, 16) == [1] * 16  # fewer than one visit per phase: each is still visited once
     assert counts(16, 5) == [1] * 5 + [0] * 11
     assert considered_visits(1, 4) == [0, 1, 2, 3]
     assert considered_visits(2, 5) == [0, 0, 1, 1, 2]
@@ -34,7 +34,7 @@ def test_sequential_halving_visits_as_in_the_paper() -> None:
 @given(actions=st.integers(1, 40), simulations=st.integers(1, 200))
 @few
 def test_every_visit_is_possible_and_the_finalists_are_visited_equally(actions: int, simulations: int) -> None:
-    found = counts(actions, simulations)  # raises where no action has been visited so many times
+    found = counts(actions, simulations)  # raises if no action has been visited that often
     assert sum(found) == simulations
     assert actions == 1 or found[0] - found[1] <= 1
 
@@ -46,9 +46,9 @@ def test_values_are_completed_by_the_mixed_value() -> None:
     assert completed(values, visits, logits, raw, torch.tensor(1.0)).tolist() == pytest.approx([1, 4, (6 + 3 * 2) / 4])
     assert completed(values, visits, logits, raw, torch.tensor(0.0)).tolist() == pytest.approx([1, 4, 2])
     nothing = completed(0 * values, 0 * visits, logits, raw, torch.tensor(1.0))
-    assert nothing.tolist() == [6, 6, 6]  # nothing but the raw value is known
+    assert nothing.tolist() == [6, 6, 6]  # only the raw value is known
     assert completed(0 * values, 0 * visits, logits, raw, torch.tensor(0.0)).tolist() == [0, 0, 0]
-    never = torch.tensor([-1e9, 0.0, 0.0])  # visited, though the prior never would
+    never = torch.tensor([-1e9, 0.0, 0.0])  # visited, although the prior never would
     assert completed(values, torch.tensor([1.0, 0.0, 0.0]), never, raw, torch.tensor(0.0)).isfinite().all()
 
 
@@ -63,11 +63,11 @@ def test_values_are_scaled_between_their_own_bounds() -> None:
 def test_rounding_errors_are_no_differences_in_value() -> None:
     value = torch.tensor(1000.0)
     off = torch.stack([value, torch.nextafter(value, 2 * value)])
-    assert float(scaled(off, torch.ones(2), 0.1, 50.0).max()) < 5.1 / 8 + 1e-3  # an eighth of what a difference counts
+    assert float(scaled(off, torch.ones(2), 0.1, 50.0).max()) < 5.1 / 8 + 1e-3  # an eighth of a difference's weight
 
 
 def test_visits_follow_the_improved_policy() -> None:
-    """As often as the policy says, to within one visit."""
+    """As often as the policy says, up to one visit."""
     logits, visits = torch.tensor([[0.0, 1.0, -1.0], [3.0, 0.0, 0.0]]), torch.zeros(2, 3)
     for _ in range(300):
         chosen = most_lacking(logits, visits, torch.zeros(2, 3))

@@ -1,4 +1,4 @@
-"""The tricks of iCEM, one by one, and its coloured noise against the spectrum that it should have."""
+"""The tricks of iCEM, one by one, and its coloured noise compared with its theoretical spectrum."""
 
 import math
 from dataclasses import replace
@@ -16,7 +16,7 @@ CONFIG = ICEMConfig(horizon=4, candidates=40, elites=6, iterations=4, discount=1
 
 
 class Recorder:
-    """z' = z + step a, paid -(z' - 1)^2; keeps what it is asked to imagine, `[sample, horizon, action]` each time."""
+    """z' = z + step a, with reward -(z' - 1)^2; stores the imagined actions, `[sample, horizon, action]` per call."""
 
     def __init__(self, step: float = 1.0) -> None:
         self.step, self.seen = step, list[Tensor]()
@@ -58,7 +58,7 @@ def test_coloured_noise_has_the_power_spectrum_it_is_named_after(horizon: int, e
 
 
 def test_candidates_are_as_correlated_over_time_as_their_colour_says() -> None:
-    """Classes as well as numbers, and every class as often as it is likely."""
+    """Classes as well as numbers, and every class as often as its probability says."""
     layout, horizon, number = ActionLayout(1, (2,)), 8, 8000
     wide = Proposal.wide(layout, 1, horizon, 0.2, torch.device("cpu"))
     for exponent in (0.0, 2.0):
@@ -76,7 +76,7 @@ def test_iterations_shrink_keep_their_elites_and_end_with_the_mean() -> None:
     found = world.plan(CONFIG)
     kept = 2  # .3 of 6, rounded up
     assert [len(seen) for seen in world.seen] == [40 + kept, 32 + kept, 25 + kept, 20 + kept + 1]
-    assert [CONFIG.sampled(i) for i in (0, 3, 9)] == [40, 20, 12]  # never below twice the elites
+    assert [CONFIG.sampled(i) for i in (0, 3, 9)] == [40, 20, 12]  # never below twice the number of elites
     for before, after in zip(world.seen, world.seen[1:], strict=False):
         best = before[world.returns(before).topk(kept).indices]
         assert torch.equal(after[:kept], best)
@@ -111,7 +111,7 @@ def test_elites_move_on_to_the_next_decision_unless_an_episode_began() -> None:
 
 
 def test_coloured_noise_finds_what_takes_a_sustained_effort() -> None:
-    """The goal is ten whole steps away: what white noise tries undoes itself."""
+    """The goal is ten full steps away: with white noise, successive steps cancel."""
     config = replace(CONFIG, horizon=20, iterations=2)
     white, brown = (
         torch.cat([Recorder(step=0.1).plan(replace(config, colour=colour), seed).value for seed in range(8)])

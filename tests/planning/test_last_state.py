@@ -1,4 +1,4 @@
-"""Planners ask for the last state of dreams alone where nothing else is read, and plan the same for it."""
+"""If nothing else is read, planners ask for the last state of dreams only, and find the same plans."""
 
 from collections.abc import Callable
 from functools import partial
@@ -38,7 +38,7 @@ LAYOUTS = {"tree": ActionLayout(0, (3,))}
 
 
 class Walk:
-    """x' = x + the sum of an action's entries, paid -x'^2; it can leave out all states but the last."""
+    """x' = x + the sum of an action's entries, with reward -x'^2; it can return the last state only."""
 
     def __init__(self, layout: ActionLayout) -> None:
         self.action_layout = layout
@@ -55,7 +55,7 @@ class Walk:
 
 
 class Forgetful(Walk):
-    """The same, of a user who knows of no such keyword."""
+    """The same world, written by a user who does not know this keyword."""
 
     def imagine(self, start: State, actions: Tensor, horizon: Any = None, generator: Any = None) -> Dream:  # type: ignore[override]
         return super().imagine(start, actions)

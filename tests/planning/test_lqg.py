@@ -1,4 +1,4 @@
-"""Every planner against the optimal controller of the linear-quadratic world, which sees what the planner sees."""
+"""Every planner compared with the optimal controller of the linear-quadratic world, with the same observations."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ from worldvae.planning import (
 )
 from worldvae.types import ActionLayout, Dream, State, VectorState
 
-REACH = 5.0  # the force that 1 stands for: five deviations of what the optimum needs
+REACH = 5.0  # force for an action of 1: five deviations of the optimal force
 EPISODES, BURN_IN, LENGTH = 48, 50, 25
 A, B, C, W, U = STIFF.A, STIFF.B, STIFF.C, COST.state, COST.action
 GAIN, (FILTER, _, _) = lqr_gain(STIFF), filter_gain(STIFF)
@@ -40,7 +40,7 @@ CONFIGS: dict[str, PlanConfig] = {
 
 
 class Mean:
-    """What is expected of the linear world: the exact model of a planner that knows its disturbances have mean 0."""
+    """The mean of the linear world: the exact model for a planner that knows that the noise has mean 0."""
 
     action_layout = ActionLayout(1)
 
@@ -61,26 +61,26 @@ def cost(z: Tensor, u: Tensor) -> Tensor:
 
 
 def to_go(state: State) -> Tensor:
-    """Return minus what is still to pay after a state that has been paid for."""
+    """Return minus the expected cost after a state, which itself has been paid for."""
     z = state.features
     return -((z @ (P - W)) * z).sum(-1)
 
 
 def guide(state: State, draws: Draws) -> Tensor:
-    """Act as the optimum does, with noise of a fifth of its deviation."""
+    """Act like the optimal controller, with noise of a fifth of its deviation."""
     best = -state.features @ GAIN.mT / REACH
     return (best + 0.04 * draws.normal(len(best) // draws.batch, 1).flatten(0, 1)).clamp(-1, 1)
 
 
 class Plant:
-    """The true worlds of the episodes, and the Kalman filter on what is seen of them."""
+    """The true worlds of the episodes, and the Kalman filter of their observations."""
 
     def __init__(self) -> None:
         self.z = torch.zeros(EPISODES, 2, dtype=torch.float64)
         self.mean = self.z.clone()
 
     def act(self, u: Tensor, disturbance: Tensor, noise: Tensor) -> Tensor:
-        """Apply the force, filter what is seen then; return what the step costs."""
+        """Apply the force, filter the next observation; return the cost of the step."""
         self.z = self.z @ A.mT + u @ B.mT + disturbance @ STIFF.Q.sqrt()
         predicted = self.mean @ A.mT + u @ B.mT
         self.mean = predicted + (self.z @ C.mT + noise @ STIFF.R.sqrt() - predicted @ C.mT) @ FILTER.mT
@@ -89,11 +89,11 @@ class Plant:
 
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 def test_within_five_per_cent_of_the_optimum_and_never_below(config: PlanConfig, generator: torch.Generator) -> None:
-    """Planner and optimal controller meet the same disturbances; what the planner pays is the optimum's exact cost
-    and the difference between the two, which hardly varies.
+    """Planner and optimal controller meet the same noise; the planner's cost is the optimum's exact cost plus the
+    difference between the two, which hardly varies.
 
-    The long planners look 10 steps ahead, where the exact plan costs .03 % more than the optimum; the short ones are
-    told what is to pay after their horizon.
+    The long planners look 10 steps ahead, where the exact plan costs .03 % more than the optimum; the short ones get
+    the value of the state after their horizon.
     """
     shocks = torch.randn(BURN_IN + LENGTH, EPISODES, 3, dtype=torch.float64, generator=generator)
     value = to_go if config.value else None

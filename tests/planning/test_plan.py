@@ -1,4 +1,4 @@
-"""What the core promises for every planner: the same plan in every batch, valid actions, an end in time."""
+"""Properties of all planners: the same plan in every batch, valid actions, an end in time."""
 
 import time
 from collections.abc import Callable
@@ -47,7 +47,7 @@ EVERY = pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 
 
 class Drift:
-    """z' = z + push + class - 1 + noise / 10, paid -(z' - goal)^2: computed number by number, without a product."""
+    """z' = z + push + class - 1 + noise / 10, with reward -(z' - goal)^2: element-wise, without matrix products."""
 
     action_layout = LAYOUT
 
@@ -95,7 +95,7 @@ def problems(number: int) -> State:
 
 
 def two_steps(config: PlanConfig, state: State, keys: list[int] | None) -> tuple[Plan, Plan, Tensor]:
-    """Return a plan, the one that is started from it, and where the generator stands then."""
+    """Return a plan, the next plan with a warm start from it, and the position of the generator."""
     generator = torch.Generator().manual_seed(0)
     solve = partial(plan, Drift(), objective=RETURN, config=config, generator=generator, keys=keys, guide=guide)
     first = solve(state)
@@ -105,7 +105,7 @@ def two_steps(config: PlanConfig, state: State, keys: list[int] | None) -> tuple
 @EVERY
 @pytest.mark.parametrize("keyed", [False, True], ids=["common", "keyed"])
 def test_a_plan_is_the_same_alone_and_among_others(config: PlanConfig, keyed: bool) -> None:
-    """To the bit: this world is computed by element."""
+    """Bit for bit, because this world computes each element separately."""
     assert isinstance(Drift(), Stochastic)
     every = problems(100)
     all_first, all_second, all_after = two_steps(config, every, list(range(100)) if keyed else None)
@@ -146,7 +146,7 @@ def test_a_world_model_plans_alike_in_every_batch_to_rounding_error(
 
 @EVERY
 def test_nothing_counts_after_a_terminal_first_step(config: PlanConfig) -> None:
-    """Whatever comes later, the first action goes to the goal at once; it is 0.4 and -0.4 away."""
+    """Whatever comes later, the first action goes to the goal at once; the goals are 0.4 and -0.4 away."""
     state = LatentState(torch.zeros(1, 2), torch.tensor([[0.4, -0.4]]))
     budget = (
         {"iterations": 60, "restarts": 16}
@@ -159,7 +159,7 @@ def test_nothing_counts_after_a_terminal_first_step(config: PlanConfig) -> None:
     assert torch.isfinite(found.actions).all() and torch.isfinite(found.value).all()
     landed = found.actions[0, 0, :2] + found.actions[0, 0, 4] - found.actions[0, 0, 2]
     off = (landed - state.latent[0]).abs()
-    assert float(off.max()) < 0.35  # single dreams are off by .1 of noise; the best of uniform plans is no better
+    assert float(off.max()) < 0.35  # a single dream has noise .1; the best of uniform plans is no better
     assert float(found.value) > -(0.35**2) * 2
 
 
@@ -181,13 +181,13 @@ def test_a_model_that_breaks_down_still_gives_valid_actions(config: PlanConfig, 
 def test_the_best_plan_so_far_is_returned_when_time_is_over(
     config: PlanConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By a clock that moves on by 10 ms with each look, a round takes 10 ms, and so does what lies between two."""
+    """A fake clock advances by 10 ms at each reading, so that a round takes 10 ms, and so does the time between two."""
     now = iter(range(10_000))
     monkeypatch.setattr(time, "perf_counter", lambda: 0.01 * next(now))
     world, limited = Drift(), replace(config, iterations=50, max_ms=65.0)
     found = plan(world, problems(2), RETURN, limited, torch.Generator().manual_seed(0), guide=guide)
-    extra = {GuidedConfig: 3, GradientConfig: 1}.get(type(config), 0)  # roll-outs of the guide, the last look
-    kept_free = 1 if isinstance(config, GradientConfig) else 0  # for the last look
+    extra = {GuidedConfig: 3, GradientConfig: 1}.get(type(config), 0)  # roll-outs of the guide, the last evaluation
+    kept_free = 1 if isinstance(config, GradientConfig) else 0  # for the last evaluation
     assert world.seen == 3 - kept_free + extra  # begun at 10, 30 and 50 ms
     assert valid(found.actions)
     hurried, world = replace(limited, max_ms=1e-3), Drift()
@@ -227,7 +227,7 @@ def stand_still(state: State, draws: Draws) -> Tensor:
 
 
 class Cliff:
-    """The faster, the more is paid: 1 + a for a step x' = x + a; who is beyond 1 has fallen."""
+    """The reward rises with speed: 1 + a for a step x' = x + a; beyond 1 the episode ends."""
 
     action_layout = ActionLayout(1)
 
@@ -249,14 +249,14 @@ def test_a_planner_that_ignores_termination_runs_over_the_cliff(name: str) -> No
         planned = plan(model, start, objective, replace(config, iterations=6), generator, guide=stand_still)
         dream = model.imagine(start, planned.actions)
         earned[heeds] = float(discounted_return(dream, 1.0)[0])
-    # The best four steps earn 6: to the edge in three, and a leap at last. At full speed the second step is the last.
+    # The best four steps earn 6: three steps to the edge, then a leap. At full speed the second step is the last one.
     assert earned[True] > 5.0
     assert earned[False] < 4.5
 
 
 @EVERY
 def test_an_action_is_held_for_several_steps(config: PlanConfig) -> None:
-    """Five steps in three moves, the last of which has one step left."""
+    """Five steps in three moves, the last of which lasts one step."""
     held = replace(config, horizon=5, repeat=2)
     model, start = Drift(), problems(3)
     solve = partial(plan, model, start, RETURN, held, guide=guide, keys=range(3))
@@ -273,7 +273,7 @@ def test_an_action_is_held_for_several_steps(config: PlanConfig) -> None:
 
 
 def test_what_is_left_of_a_plan_whose_actions_are_held() -> None:
-    """The plan 1 1 2 2 3 3 goes on, after a step, as 1 2 3 at the beginnings of 1 2 2 3 3 and what comes after."""
+    """After a step, 1 2 2 3 3 is left of the plan 1 1 2 2 3 3: new moves begin at its entries 1, 3 and 5: 1 2 3."""
     config = CEMConfig(horizon=6, repeat=2)
     draws, like = Draws(1, torch.zeros(1)), torch.zeros(1, 1)
     before = Plan(torch.tensor([1.0, 1.0, 2.0, 2.0, 3.0, 3.0]).view(1, 6, 1) / 4, torch.zeros(1))

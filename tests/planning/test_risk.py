@@ -1,4 +1,4 @@
-"""A plan is judged by what is not sure about it: by default not at all, and then by spread, disagreement and trust."""
+"""Plans with `risk`: by default it changes nothing; otherwise spread, disagreement and trust count."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,7 +63,7 @@ RISKS = {
 
 
 class Drift:
-    """z' = z + push (1 + class) + noise / 5, paid -(z' - goal)^2, less sure the further from 0: all by element."""
+    """z' = z + push (1 + class) + noise / 5, with reward -(z' - goal)^2, less certain far from 0: element-wise."""
 
     action_layout = LAYOUT
 
@@ -97,7 +97,7 @@ class Drift:
 
 
 class Sure:
-    """Stays where it is, and does not know its disagreement."""
+    """A world that never changes and knows no disagreement."""
 
     action_layout = LAYOUT
 
@@ -124,7 +124,7 @@ def solve(config: PlanConfig, state: State, model: Any = None, keys: list[int] |
 def test_by_default_nothing_is_judged_otherwise_nor_asked_of_the_model(
     config: PlanConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To the bit: against what `returns` was before there was any risk."""
+    """Bit for bit the same as `returns` gave before `risk` existed."""
 
     def before(self: Problems, candidates: Tensor) -> Tensor:
         dream = self.imagine(self.repeated(candidates.shape[1]), candidates.flatten(0, 1))
@@ -143,7 +143,7 @@ def test_by_default_nothing_is_judged_otherwise_nor_asked_of_the_model(
 @EVERY
 @pytest.mark.parametrize("kind", ["alone", "ensemble"])
 def test_a_risky_plan_is_the_same_alone_and_among_others(config: PlanConfig, kind: str) -> None:
-    """To the bit, for every risk, with a stream for all or with one each; and it is another plan."""
+    """Bit for bit, for every risk, with one stream for all problems or one each; and `risk` changes the plan."""
     model = Drift() if kind == "alone" else SimulatorEnsemble([Drift(push) for push in (0.8, 1.0, 1.3)])
     every, blind = starts(20), solve(config, starts(20), model)
     for name, risk in RISKS.items():
@@ -160,7 +160,7 @@ def test_a_risky_plan_is_the_same_alone_and_among_others(config: PlanConfig, kin
 def test_mean_less_deviations_and_quantiles_of_returns_by_hand() -> None:
     returns = torch.tensor([[1.0, 5.0, 3.0, 7.0], [2.0, 2.0, 2.0, 2.0]])
     assert together(returns, RiskConfig(samples=4)).tolist() == [4.0, 2.0]
-    deviation = (20 / 3) ** 0.5  # of 4 numbers, by n - 1
+    deviation = (20 / 3) ** 0.5  # of 4 numbers, divided by n - 1
     for k in (1.0, 2.5, -1.0):
         found = together(returns, RiskConfig(samples=4, deviations=k))
         assert found.tolist() == pytest.approx([4 - k * deviation, 2.0])
@@ -185,7 +185,7 @@ def test_gradients_flow_and_are_numbers_where_all_dreams_are_alike() -> None:
         x = torch.tensor([[1.0, 2.0, 4.0], [3.0, 3.0, 3.0]], requires_grad=True)
         (slope,) = torch.autograd.grad(together(x, risk).sum(), x)
         assert torch.isfinite(slope).all()
-        assert slope.sum(dim=1).tolist() == pytest.approx([1.0, 1.0])  # more for every dream is as much more for all
+        assert slope.sum(dim=1).tolist() == pytest.approx([1.0, 1.0])  # adding to every dream adds as much to all
         assert bool((slope[0] != slope[0, 0]).any())
     x = torch.tensor([1.0, 2.0, 5.0], requires_grad=True)
     for ours, theirs in ((spread(x, 0), x.std()), (together(x, RiskConfig(quantile=0.3)), x.quantile(0.3))):
@@ -194,7 +194,7 @@ def test_gradients_flow_and_are_numbers_where_all_dreams_are_alike() -> None:
 
 @pytest.mark.parametrize("bad", [torch.nan, -torch.inf])
 def test_a_dream_that_is_not_a_number_is_the_worst_dream(bad: float) -> None:
-    """And its candidate the worst candidate, but to a quantile that does not look at its worst dream."""
+    """And its candidate is the worst candidate, except for a quantile that ignores its worst dream."""
     model, candidates = Drift(), torch.zeros(2, 3, 2, 3)
     candidates[:, 1, 0, 0] = 0.5
 
@@ -215,7 +215,7 @@ def test_a_dream_that_is_not_a_number_is_the_worst_dream(bad: float) -> None:
 
 
 class Known(Drift):
-    """Earns 1, 2 and 5 whatever one does, on the way to where less and less is known."""
+    """Earns 1, 2 and 5 for any actions, while uncertainty rises."""
 
     def __init__(self, states: tuple[float, ...], ends: tuple[float, ...]) -> None:
         super().__init__()
@@ -230,7 +230,7 @@ EARNED = (1.0, 2.0, 5.0)
 
 
 def test_what_disagreement_costs_by_hand() -> None:
-    """Discounted and ended like a reward, whatever the objective looks at."""
+    """Discounted and ended like a reward, for any objective."""
     model = Known((0.5, 1.5, 7.0), (0.5, 0.0, 1.0))
     for weight in (3.0, -2.0):
         config = ShootingConfig(horizon=3, candidates=1, discount=0.9, risk=RiskConfig(disagreement=weight))
@@ -241,13 +241,13 @@ def test_what_disagreement_costs_by_hand() -> None:
 
 
 def test_the_value_of_the_last_state_that_is_trusted_counts() -> None:
-    """And the third step costs 1 for each time that its disagreement, 7, is above 0.5."""
+    """And the third step costs 1 per unit by which its disagreement, 7, exceeds 0.5."""
     config = ShootingConfig(horizon=3, candidates=1, discount=0.9, risk=RiskConfig(trust=0.5))
     objective = partial(RETURN, value=lambda state: 10 * state.memory[:, 0])
     found = solve(config, starts(1), Known((0.1, 0.2, 7.0), (1.0, 1.0, 1.0)), objective=objective)
     assert float(found.value) == pytest.approx(1 + 0.9 * 2 + 0.81 * 10 * 0.2 - 7 / 0.5)
     ended = solve(config, starts(1), Known((0.1, 0.2, 7.0), (1.0, 0.0, 1.0)), objective=objective)
-    assert float(ended.value) == pytest.approx(1 + 0.9 * 2)  # nothing comes after the end: nothing to doubt
+    assert float(ended.value) == pytest.approx(1 + 0.9 * 2)  # nothing after the end is uncertain
 
 
 ADDED = torch.tensor([[1.0, 2.0, 3.0], [1.0, 0.0, 2.0], [4.0, 9.0, 9.0]])
@@ -259,15 +259,15 @@ def worth(added: Tensor, doubt: Tensor = DOUBT, ends: Tensor | None = None, prob
 
 
 def test_what_is_not_trusted_is_charged_with_the_lowest_that_is() -> None:
-    """The third leaves after a step: in steps 2 and 3 the others earn at least 0 and 2, and are 3 apart at most."""
+    """The third leaves after a step: in steps 2 and 3 the others earn at least 0 and 2, and differ by at most 3."""
     assert worth(ADDED).tolist() == pytest.approx([6.0, 3.0, 4 + (0 - 3 * 2) + (2 - 3)])
     dead = torch.ones(3, 3)
-    dead[2, 0] = 0.25  # it has probably ended by then, and is charged for the rest of the probability
+    dead[2, 0] = 0.25  # it has probably ended by then, and pays for the rest of the probability
     assert worth(ADDED, ends=dead).tolist() == pytest.approx([6.0, 3.0, 4 - 0.25 * 7])
     alike = torch.full((3, 3), -1.0)
-    assert worth(alike).tolist() == pytest.approx([-3.0, -3.0, -1 - 3 - 2])  # all alike: 1 apart will do
+    assert worth(alike).tolist() == pytest.approx([-3.0, -3.0, -1 - 3 - 2])  # all alike: a difference of 1 is assumed
     nothing = worth(ADDED, doubt=torch.tensor([[1.0], [2.0], [0.6]]).expand(3, 3))
-    assert nothing.argsort().tolist() == [1, 0, 2]  # none is trusted: by how little they are known
+    assert nothing.argsort().tolist() == [1, 0, 2]  # none is trusted: ordered by their disagreement
     unknown = worth(ADDED, doubt=DOUBT.masked_fill(DOUBT == 1, torch.nan))
     assert unknown[:2].tolist() == [6.0, 3.0] and not bool(unknown[2] >= -1e30)
 
@@ -289,7 +289,7 @@ def test_trust_does_not_depend_on_the_sign_of_rewards(seed: int, shift: float, s
     for half in (slice(0, 8), slice(8, 16)):
         stays, leaves = found[half][known[half]], found[half][at_once[half]]
         if len(stays) and len(leaves):
-            assert float(leaves.max()) < float(stays.min())  # with nothing earned before, below all that stay
+            assert float(leaves.max()) < float(stays.min())  # without earlier rewards, below all that stay
 
 
 @pytest.mark.parametrize(

@@ -55,7 +55,7 @@ class Linear:
 
 
 def walker(moves: list[list[float]]) -> Linear:
-    """Return a world in which every entry of the action vector moves by its row of `moves`."""
+    """Return a world in which each entry of the action vector moves the state by its row of `moves`."""
     b = torch.tensor(moves).T
     return Linear(torch.eye(len(b)), b, torch.eye(len(b)))
 
@@ -78,7 +78,7 @@ PLANNERS: dict[str, PlanConfig] = {
 }
 EVERY = pytest.mark.parametrize("config", PLANNERS.values(), ids=list(PLANNERS))
 BOTH = pytest.mark.parametrize("config", [CONFIG, SHARP], ids=["cem", "mppi"])
-# World, layout, goals of two problems, and the plans that are best for them.
+# World, layout, goals of two problems, and the best plans for them.
 PROBLEMS: dict[str, tuple[list[list[float]], ActionLayout, list[list[float]], list[list[list[float]]]]] = {
     "continuous": (
         [[1.0, 0.0], [0.0, 1.0]],
@@ -113,7 +113,7 @@ def solve(name: str, config: PlanConfig = CONFIG, seed: int = 0, **arguments: An
     start = world.start(torch.zeros(2, len(goals[0])), torch.tensor(goals))
     generator = torch.Generator().manual_seed(seed)
 
-    def guide(state: State, draws: Draws) -> Tensor:  # one that knows nothing
+    def guide(state: State, draws: Draws) -> Tensor:  # a guide without knowledge
         wide = Proposal.wide(layout, draws.batch, 1, 1.0, torch.device("cpu"))
         return wide.sample(state.size // draws.batch, draws).flatten(0, 2)
 
@@ -195,7 +195,7 @@ def test_without_variance_nothing_but_the_first_mean_is_tried() -> None:
 @BOTH
 @pytest.mark.parametrize("poison", [torch.nan, -torch.inf, -1e30])
 def test_a_return_that_is_nan_counts_as_the_worst(config: PlanConfig, poison: float) -> None:
-    """Everything above 0 in the first coordinate is poisoned: the best that is left is 0."""
+    """All returns with a first coordinate above 0 are poisoned: the best remaining one is at 0."""
 
     def poisoned(dream: Dream) -> Tensor:
         return objective()(dream).masked_fill((dream.states.memory[..., 0] > 0).any(dim=1), poison)
@@ -229,10 +229,10 @@ def test_one_broken_problem_does_not_disturb_its_neighbour(config: PlanConfig) -
 def test_a_warm_start_spends_few_samples_where_a_cold_one_fails() -> None:
     narrow = CEMConfig(horizon=3, candidates=8, elites=2, iterations=1, std=0.01, discount=1.0)
     best = torch.tensor(PROBLEMS["continuous"][3])
-    before = torch.cat([torch.full((2, 1, 2), 0.9), best[:, :2]], dim=1)  # its first step has been taken
+    before = torch.cat([torch.full((2, 1, 2), 0.9), best[:, :2]], dim=1)  # its first step is in the past
     warm = solve("continuous", narrow, previous=Plan(before, torch.zeros(2)), keep=torch.tensor([1.0, 0.0]))
     assert torch.allclose(warm.actions[0, :2], best[0, :2], atol=0.05)
-    assert bool((warm.actions[1].abs() < 0.05).all())  # reset: an episode began there
+    assert bool((warm.actions[1].abs() < 0.05).all())  # reset: an episode began here
     kept = solve("continuous", narrow, previous=Plan(before, torch.zeros(2)))
     assert torch.allclose(kept.actions[:, :2], best[:, :2], atol=0.05)
 
@@ -265,7 +265,7 @@ def test_impossible_numbers_are_refused(numbers: dict[str, int]) -> None:
 
 
 def test_mppi_weighs_its_elites_by_how_far_they_are_below_the_best() -> None:
-    """One iteration, all candidates elites: the plan is the softmax-weighted mean of what was sampled."""
+    """One iteration in which all candidates are elites: the plan is the softmax-weighted mean of all samples."""
     sampled: list[Tensor] = []
 
     class Recorder(Linear):

@@ -1,4 +1,4 @@
-"""What does not fit together is refused by a sentence that says what was given and what is right."""
+"""Wrong shapes raise one-sentence errors that say what was given and what is right."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 class Walk:
-    """x' = x + a, paid -x'^2."""
+    """x' = x + a, with reward -x'^2."""
 
     action_layout = ActionLayout(1)
 

@@ -1,4 +1,4 @@
-"""The tree search against mctx, and on problems whose optimum is known."""
+"""The tree search compared with mctx, and on problems with a known optimum."""
 
 import math
 from collections.abc import Callable
@@ -33,7 +33,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def at(position: Tensor) -> State:
-    """Return states that are a number each."""
+    """Return states that hold one number each."""
     return VectorState(position.float().unsqueeze(-1))
 
 
@@ -71,8 +71,8 @@ def optimum(world: Table, states: int, horizon: int) -> Tensor:
 
 # --- Against mctx ---
 
-# What DeepMind's mctx 0.0.71 (gumbel_muzero_policy, jax 0.10.2) says of the world below, with the same Gumbel noise:
-# simulations, depth, visits of the root's actions, the action that is chosen, and its value.
+# Results of DeepMind's mctx 0.0.71 (gumbel_muzero_policy, jax 0.10.2) in the world below, with the same Gumbel noise:
+# simulations, depth, visits of the root's actions, the chosen action, and its value.
 MCTX = [
     (
         *(40, 4, [[17, 2, 2, 17, 2], [2, 17, 2, 2, 17], [17, 17, 2, 2, 2], [2, 17, 2, 2, 17]], [0, 1, 1, 1]),
@@ -90,7 +90,7 @@ MCTX = [
 
 
 class Known:
-    """A guide that knows the logits of mctx's world."""
+    """A guide with the logits of mctx's world."""
 
     def __call__(self, state: State, draws: Draws) -> Tensor:
         raise NotImplementedError
@@ -107,7 +107,7 @@ def search(
     noise: Tensor | None = None,
     **named: Any,
 ) -> tuple[_Trees, Plan]:
-    """Plan, with given Gumbel noise if there is any, and return the trees that were grown for it, too."""
+    """Plan, optionally with given Gumbel noise; also return the trees that were grown."""
     seen: list[_Trees] = []
 
     class Spy(_Trees):
@@ -145,7 +145,7 @@ def test_it_visits_what_mctx_visits(
 
 
 def lock(digits: int, length: int) -> Table:
-    """Return a lock: the next digit of its code costs .05, the last one pays 1, and any other pays .2 and ends it."""
+    """Return a lock: the code's next digit costs .05, the last digit earns 1, any other digit earns .2 and ends it."""
 
     def step(s: Tensor, a: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         right = a == (2 * s + 1) % digits
@@ -165,8 +165,8 @@ LOCKS: dict[str, PlanConfig] = {
 
 @pytest.mark.parametrize("config", LOCKS.values(), ids=list(LOCKS))
 def test_the_lock_is_opened_though_the_first_digit_of_its_code_is_the_worst(config: PlanConfig) -> None:
-    """The optimum is by dynamic programming. (With the scale that suits a learnt value, a tree whose leaves promise
-    nothing would follow what pays at once.)"""
+    """The optimum comes from dynamic programming. (With the scale for learned values, a tree whose leaves have value 0
+    would follow immediate rewards.)"""
     world = lock(3, 3)
     best = optimum(world, 3, 3)
     assert float(best[0]) == pytest.approx(0.9) and float(optimum(world, 3, 1)[0]) == pytest.approx(0.2)
@@ -179,7 +179,7 @@ def test_the_lock_is_opened_though_the_first_digit_of_its_code_is_the_worst(conf
 
 
 def test_a_value_shows_the_way_through_a_long_lock() -> None:
-    """Of 4^10 combinations, 100 simulations with the exact value find the one, two steps at a time."""
+    """Among 4^10 combinations, 100 simulations with the exact value find the right one, two steps at a time."""
     world = lock(4, 10)
     best = optimum(world, 10, 10)
     objective = partial(discounted_return, discount=1.0, value=lambda state: best[state.features[:, 0].long()])
@@ -194,7 +194,7 @@ def test_a_value_shows_the_way_through_a_long_lock() -> None:
 
 
 def bandit(arms: Tensor, ends: bool = False) -> Table:
-    """Return a world in which action a in state s pays `arms[s, a]` and changes nothing."""
+    """Return a world in which action a in state s earns `arms[s, a]` and changes nothing."""
     return Table(arms.shape[1], lambda s, a: (s, arms[s, a], torch.full_like(arms[s, a], float(not ends))))
 
 
@@ -209,7 +209,7 @@ def test_the_improved_policy_of_a_bandit_prefers_the_best_arm(simulations: int, 
 
 
 def test_two_simulations_improve_on_the_prior(generator: torch.Generator) -> None:
-    """On average over the noise, of a policy that already knows something; as the paper proves."""
+    """On average over the noise, for a policy that is already informative, as the paper proves."""
     number = 2000
     arms = torch.tensor([[0.0, 1.0, 0.5, -1.0, 0.2]])
     policy = torch.tensor([0.1, 0.2, 0.4, 0.1, 0.2])
@@ -234,7 +234,7 @@ def test_the_root_is_searched_by_sequential_halving() -> None:
     trees, found = search(bandit(arms), config, at(torch.zeros(1)))
     visits = trees.visits[0, 0]
     assert sorted(visits.tolist(), reverse=True) == [49] * 2 + [21] * 2 + [9] * 4 + [3] * 8 + [0] * 4
-    considered = (visits > 0).nonzero()[:, 0]  # drawn, as the prior is uniform: not the first of them all
+    considered = (visits > 0).nonzero()[:, 0]  # drawn at random, because the prior is uniform: not the first ones
     assert torch.equal(visits[considered], visits[considered].sort(descending=True).values)
     assert int(found.actions[0, 0].argmax()) == int(considered[0])
     other = search(bandit(arms), replace(config, gumbel=1.0, iterations=16), at(torch.zeros(1)))[0].visits[0, 0]

@@ -1,4 +1,4 @@
-"""What the core promises for every planner, of the tree search: the same plan in every batch, an end in time."""
+"""Properties of all planners, for the tree search: the same plan in every batch, an end in time."""
 
 import math
 import time
@@ -18,7 +18,7 @@ RETURN = partial(discounted_return, discount=0.9)
 
 
 class Drift:
-    """z' = z + move + 2 jump + noise / 10, paid -(z' - goal)^2: computed number by number, without a product."""
+    """z' = z + move + 2 jump + noise / 10, with reward -(z' - goal)^2: element-wise, without matrix products."""
 
     action_layout = ActionLayout(0, (3, 2))
 
@@ -52,7 +52,7 @@ class Drift:
         raise NotImplementedError
 
     def logits(self, state: State) -> Tensor:
-        """Prefer what leads to the goal."""
+        """Prefer actions that lead to the goal."""
         off = state.latent - state.memory
         return torch.cat([-off, 0 * off, off, -off, off], dim=1) * 0.1
 
@@ -72,7 +72,7 @@ CONFIG = TreeConfig(horizon=4, iterations=24, considered=4)
 @pytest.mark.parametrize("guided", [False, True], ids=["uniform", "guided"])
 @pytest.mark.parametrize("keyed", [False, True], ids=["common", "keyed"])
 def test_a_plan_is_the_same_alone_and_among_others(keyed: bool, guided: bool) -> None:
-    """To the bit: this world is computed by element. Also for the problems next to which other trees are deeper."""
+    """Bit for bit, because this world computes each element separately; also if other trees of the batch are deeper."""
     assert isinstance(Drift(), Stochastic)
     every, results = problems(100), {}
     for some in (slice(0, 100), slice(0, 1), slice(99, 100), slice(3, 19)):
@@ -102,7 +102,7 @@ def test_the_same_seed_gives_the_same_bits() -> None:
 
 
 def test_a_random_world_is_steered_to_its_goal() -> None:
-    """Two steps to the left at once, or a jump to the right: all goals are within .6 of what can be reached."""
+    """Two steps to the left, or a jump to the right: all goals are within .6 of a reachable position."""
     goals = torch.tensor([[-2.2], [-1.0], [0.1], [2.0], [3.0]])
     start = LatentState(torch.zeros(5, 1), goals)
     config = TreeConfig(horizon=2, iterations=100, gumbel=0.0)
@@ -127,7 +127,7 @@ def test_returns_that_are_all_broken_still_give_a_valid_plan(value: float) -> No
 
 @pytest.mark.parametrize("poison", [torch.nan, -torch.inf])
 def test_a_return_that_is_not_a_number_counts_as_the_worst(poison: float) -> None:
-    """Arms beside a broken one are chosen, though they are all as good as each other or far below 0."""
+    """Actions other than a broken one are chosen, whether their returns are all equal or far below 0."""
     arms = torch.tensor([[poison, -7.0, poison], [poison, poison, 1e9], [-1e-9, poison, poison], [-2.0, -1.0, poison]])
     found = plan(bandit(arms), at(torch.arange(4)), SUM, TreeConfig(horizon=2, iterations=30, gumbel=0.0), seeded())
     assert found.actions[:, 0].argmax(dim=1).tolist() == [1, 2, 0, 1]
@@ -162,7 +162,7 @@ def test_degenerate_numbers_still_give_a_whole_plan(layout: ActionLayout, config
 
 
 def test_the_best_plan_so_far_is_returned_when_time_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a clock that moves on by 10 ms with each look, a simulation takes 10 ms, and so does what lies between two."""
+    """A fake clock advances by 10 ms at each reading: a simulation takes 10 ms, and so does the time between two."""
     now = iter(range(10_000))
     monkeypatch.setattr(time, "perf_counter", lambda: 0.01 * next(now))
     for limit, simulations in ((65.0, 3), (1e-3, 1)):

@@ -1,4 +1,4 @@
-"""The amortised posterior is its family at what a perceptron reads off memory and embedding."""
+"""The amortised posterior is its family, with parameters that a perceptron predicts from memory and embedding."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The flow posterior: a density that integrates to one, an inverse that inverts, shapes that no Gaussian has."""
+"""The flow posterior: its density integrates to one, its inverse inverts, and its shapes exceed a Gaussian's."""
 
 import pytest
 import torch
@@ -49,14 +49,14 @@ def test_an_untrained_flow_is_a_narrow_diagonal_gaussian() -> None:
 
 
 def banana(z: Tensor) -> Tensor:
-    """Log-density of a curved ridge (normalised): z_1 ~ N(0, 1), z_2 ~ N(z_1^2 - 1, 0.3^2)."""
+    """Return the log-density of a curved ridge (normalised): z_1 ~ N(0, 1), z_2 ~ N(z_1^2 - 1, 0.3^2)."""
     first = torch.distributions.Normal(0.0, 1.0).log_prob(z[..., 0])
     return first + torch.distributions.Normal(z[..., 0] ** 2 - 1, 0.3).log_prob(z[..., 1])
 
 
 @pytest.mark.parametrize(("transforms", "worst", "best"), [(0, 2.0, 0.8), (4, 0.15, -0.02)])
 def test_it_bends_where_a_gaussian_cannot(transforms: int, worst: float, best: float) -> None:
-    """KL(q || banana): a diagonal Gaussian cannot come near, couplings can."""
+    """KL(q || banana): large for a diagonal Gaussian, small with couplings."""
     torch.manual_seed(0)
     family, generator = FlowFamily(2, 1, 32, transforms), torch.Generator().manual_seed(0)
     adam = torch.optim.Adam(family.parameters(), lr=1e-2)

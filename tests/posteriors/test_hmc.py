@@ -1,4 +1,4 @@
-"""HMC draws from what it is told to: moments of Gaussians, and the exact posterior of a linear VAE."""
+"""HMC draws from the right density: moments of Gaussians, and the exact posterior of a linear VAE."""
 
 import math
 
@@ -24,7 +24,7 @@ def agrees(draws: Tensor, expected: Tensor) -> None:
     means = draws.mean(0)
     error = means.std(0) / math.sqrt(len(means))
     assert bool(((means.mean(0) - expected).abs() < 4 * error).all())
-    assert float(error.max()) < 0.06  # the comparison must mean something
+    assert float(error.max()) < 0.06  # otherwise the comparison proves nothing
 
 
 def test_mean_and_covariance_of_a_correlated_gaussian(generator: torch.Generator) -> None:
@@ -99,7 +99,7 @@ def test_leapfrog_is_reversible_and_of_second_order(generator: torch.Generator) 
 def test_dual_averaging_solves_for_the_target() -> None:
     state = DualAveraging.begin(torch.ones(1))
     for _ in range(500):
-        state = state.update(torch.exp(-state.log_step.exp()), 0.6)  # accepts with exp(-eps)
+        state = state.update(torch.exp(-state.log_step.exp()), 0.6)  # the acceptance rate is exp(-eps)
     assert float(state.averaged.exp()) == pytest.approx(-math.log(0.6), rel=0.02)
 
 

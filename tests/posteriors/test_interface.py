@@ -1,4 +1,4 @@
-"""What every posterior promises, whatever its family."""
+"""Properties of all posteriors."""
 
 from collections.abc import Callable
 

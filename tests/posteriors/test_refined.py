@@ -1,4 +1,4 @@
-"""Refining q for each example: it reaches the exact bound where q can be exact, and never makes things worse."""
+"""Refining q for each example: it reaches the exact bound if q can be exact, and never makes it worse."""
 
 import pytest
 import torch
@@ -34,7 +34,7 @@ def exact(vae: VAE, x: Tensor) -> Tensor:
 
 
 def elbo(vae: VAE, family: LatentFamily, parameters: Tensor, x: Tensor) -> Tensor:
-    """Return the bound on fresh noise, the same for whatever is compared."""
+    """Return the ELBO with fresh noise, the same in all comparisons."""
     noise = torch.randn(4000, len(x), LATENT, dtype=x.dtype, generator=torch.Generator().manual_seed(99))
     parameters = parameters.expand(4000, *parameters.shape)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def elbo(vae: VAE, family: LatentFamily, parameters: Tensor, x: Tensor) -> Tenso
 
 
 def shifted(vae: VAE, x: Tensor) -> Tensor:
-    """Return the exact parameters, but for means that are 0.5 too large."""
+    """Return the exact parameters, with means that are 0.5 too large."""
     weight, sigma = vae.likelihood.trunk[0][0].weight.detach(), vae.likelihood.sigma.detach()[0]
     variance = 1 / (weight.square().sum(0) / sigma**2 + 1)
     mean = (x - vae.likelihood.trunk[0][0].bias.detach()) @ weight * variance / sigma**2
@@ -53,12 +53,12 @@ def shifted(vae: VAE, x: Tensor) -> Tensor:
 
 def test_svi_reaches_the_exact_bound_from_scratch(linear: VAE, x: Tensor, generator: torch.Generator) -> None:
     family = linear.posterior.family
-    like = torch.full((EXAMPLES, 2 * LATENT), torch.nan, dtype=x.dtype)  # its numbers do not matter
+    like = torch.full((EXAMPLES, 2 * LATENT), torch.nan, dtype=x.dtype)  # its values do not matter
     refined = svi(lambda z: linear.log_joint(x, z), family, like, generator=generator)
     found = elbo(linear, family, refined.parameters, x)
     assert bool((exact(linear, x) - elbo(linear, family, torch.zeros_like(like), x) > 0.05).all())
     assert torch.allclose(found, exact(linear, x), rtol=0, atol=1e-3)
-    assert torch.allclose(refined.bound, exact(linear, x), rtol=0, atol=1e-2)  # on few samples
+    assert torch.allclose(refined.bound, exact(linear, x), rtol=0, atol=1e-2)  # with few samples
 
 
 def test_a_full_covariance_is_exact_where_a_diagonal_cannot_be(x: Tensor, generator: torch.Generator) -> None:
@@ -97,7 +97,7 @@ def test_it_is_never_worse_than_the_encoder(
     assert torch.equal(refined.parameters[kept], start[kept])
     fresh = elbo(linear, family, refined.parameters, x) - elbo(linear, family, start, x)
     assert float(fresh.mean()) >= 0
-    if learning_rate < 1:  # of what large steps find, a finite sample may be a bad judge for one example
+    if learning_rate < 1:  # after large steps, few samples may choose wrongly for an example
         assert float(fresh.min()) >= 0
         assert steps == 0 or float(fresh.mean()) > 0.01
 

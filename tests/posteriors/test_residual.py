@@ -1,4 +1,4 @@
-"""The residual posterior is the prior, corrected level after level."""
+"""The residual posterior is the prior, corrected level by level."""
 
 import copy
 
@@ -22,7 +22,7 @@ def make(memory: int = 5) -> tuple[HierarchicalPrior, ResidualPosterior]:
 
 
 def silence(posterior: ResidualPosterior) -> None:
-    """Let every correction be 0."""
+    """Make every correction 0."""
     for net in posterior.nets:
         for parameter in net.rest.parameters():
             parameter.data.zero_()
@@ -69,7 +69,7 @@ def test_a_correction_is_a_shift_of_the_mean_and_a_factor_of_the_deviation(gener
     torch.testing.assert_close((q.stddev / p.stddev).log(), log_factor.expand(7, 6))
     expected = 0.5 * (shift**2 / p.variance + (2 * log_factor).exp() - 2 * log_factor - 1).sum(-1)
     torch.testing.assert_close(prior.kl(q, z, h), expected)
-    # Where the mean of the prior moves, q moves along: the KL does not change.
+    # If the mean of the prior moves, q moves along, and the KL does not change.
     (gradient,) = torch.autograd.grad(prior.kl(q, z, h).sum(), prior.nets[-1].bias)
     torch.testing.assert_close(gradient[:2], torch.zeros(2), atol=1e-4, rtol=0)
     assert (gradient[2:].abs() > 0.1).all()

@@ -1,4 +1,4 @@
-"""The backward pass: what each row may read, and that it is a GRU."""
+"""The backward pass: which rows each row reads, and that it is a GRU."""
 
 from collections.abc import Callable
 
@@ -14,7 +14,7 @@ from worldvae.types import Batch
 
 
 def smoother() -> Smoother:
-    """Return one whose output does not start at zero."""
+    """Return a smoother whose output does not start at zero."""
     torch.manual_seed(0)
     module = Smoother(3, 2, 4).double()
     for parameter in module.parameters():
@@ -67,7 +67,7 @@ def test_a_row_reads_the_rows_of_its_own_episode_from_itself_on(firsts: list[boo
 def test_a_row_reads_the_actions_that_led_to_later_rows_of_its_episode(
     firsts: list[bool], changed: int, value: float
 ) -> None:
-    """The action at t led to row t + 1: where that row begins an episode, or is not there, it led to nothing."""
+    """The action at t led to row t + 1: if that row begins an episode or does not exist, the action is ignored."""
     length = len(firsts)
     changed %= length
     module, embedding, action, is_first = smoother(), rows(1, length), acts(1, length), torch.tensor([firsts])
@@ -83,7 +83,7 @@ def test_a_row_reads_the_actions_that_led_to_later_rows_of_its_episode(
 @given(lengths=st.lists(st.integers(1, 5), min_size=1, max_size=4), begins=st.booleans())
 @settings(max_examples=30, deadline=None)
 def test_packed_episodes_are_the_episodes_apart(lengths: list[int], begins: bool) -> None:
-    """Whether or not the first row of a slice begins an episode: nothing lies before it."""
+    """Whether or not the first row of a slice begins an episode, because nothing precedes it."""
     module = smoother()
     parts = [rows(2, length, seed) for seed, length in enumerate(lengths)]
     moves = [acts(2, length, seed) for seed, length in enumerate(lengths)]
@@ -156,7 +156,7 @@ def test_the_posterior_of_a_world_model_reads_the_later_actions_of_its_episode(
     second: int,
     t: int,
 ) -> None:
-    """Of its own episode, and only those that led to a row: not the last one of an episode or of the slice."""
+    """Only the actions of its own episode that led to a row: not the last one of an episode or of the slice."""
     model = make_model(context="smooth", memory="markov", perceptron="bypassed", vector=2, pixels=None)
     assert model.smoother is not None
     torch.nn.init.normal_(model.smoother.out.weight)

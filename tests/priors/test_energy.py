@@ -1,4 +1,4 @@
-"""The energy-based prior: its chain, its contrastive gradient, and what it says of its normaliser."""
+"""The energy-based prior: its chain, its contrastive gradient, and its estimates of the normaliser."""
 
 import math
 
@@ -18,7 +18,7 @@ def make(memory: int = 0, *, awake: bool = True, **settings: float) -> EnergyPri
 
 
 def log_normaliser_on_grid(prior: EnergyPrior, memory: Tensor) -> Tensor:
-    """Return log Z by quadrature, through which gradients pass."""
+    """Return log Z by quadrature, with gradients."""
     axis = torch.linspace(-6, 6, 121)
     z = torch.cartesian_prod(axis, axis)
     return prior.log_prob(z, memory.expand(len(z), -1)).logsumexp(0) + 2 * math.log(float(axis[1] - axis[0]))
@@ -40,7 +40,7 @@ def test_it_starts_as_its_gaussian_which_the_chain_leaves_as_it_is(memory: int, 
 
 
 class Tilt(EnergyPrior):
-    """E(z) = sum(slope z + curvature z^2 / 2), for which p is Gaussian too."""
+    """E(z) = sum(slope z + curvature z^2 / 2), for which p is also Gaussian."""
 
     slope, curvature = 0.8, 1.5
 
@@ -54,7 +54,7 @@ def test_a_quadratic_energy_has_the_gaussian_that_completes_the_square(generator
     a, c = Tilt.slope, Tilt.curvature
     with torch.no_grad():
         z = prior.step(torch.zeros(count, 0), prior.noise((count,), torch.device("cpu"), generator))
-    # The stride of the chain costs a share of the order of step_size of the variance.
+    # The chain's discretisation error is of the order of step_size, relative to the variance.
     variance = 1 / (1 + c)
     assert ((z.mean(0) + a * variance).abs() < 4 * (variance / count) ** 0.5).all()
     assert ((z.var(0) / variance - 1).abs() < 4 * (2 / count) ** 0.5 + 0.05).all()
@@ -78,7 +78,7 @@ def test_the_gradient_is_that_of_the_normalised_density(memory: int, generator: 
     exact = flat(log_normaliser_on_grid(prior, h) - prior.log_prob(z, h.expand(4000, -1)).mean())
     drawn = torch.stack([flat(prior.balanced_kl(q, z, h.expand(4000, -1))[0].mean()) for _ in range(12)])
     error = (drawn.mean(0) - exact).abs()
-    assert (error < 5 * drawn.std(0) / 12**0.5 + 0.01).all()  # 0.01: the stride of the chain, and q's own width
+    assert (error < 5 * drawn.std(0) / 12**0.5 + 0.01).all()  # 0.01: the chain's discretisation, and q's own width
     assert float(exact.abs().max()) > 0.2
 
 

@@ -1,4 +1,4 @@
-"""Heads agree where they have learned, and disagree where they have not."""
+"""Heads agree where they had data, and disagree elsewhere."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""What holds for every prior: shapes, reproducible draws, where gradients go, and that samples and density agree."""
+"""Properties of all priors: shapes, reproducible draws, paths of gradients, and agreement of samples and density."""
 
 import math
 from collections.abc import Callable
@@ -48,7 +48,7 @@ every_prior = pytest.mark.parametrize("name", MAKERS)
 
 
 def make(name: str, memory: int = 5, latent: int = 2) -> Prior:
-    """Make a prior whose parameters are all away from zero."""
+    """Make a prior whose parameters are all different from zero."""
     torch.manual_seed(0)
     prior = MAKERS[name](memory, latent)
     for parameter in prior.learnt():
@@ -57,7 +57,7 @@ def make(name: str, memory: int = 5, latent: int = 2) -> Prior:
 
 
 def posterior_at(*batch: int, latent: int = 2) -> tuple[Tensor, Tensor, Independent, Tensor]:
-    """Return leaves (mean, std), the q they make, and a sample of it that depends on them."""
+    """Return leaves (mean, std), the q with these parameters, and a sample of q that depends on them."""
     mean = torch.randn(*batch, latent).requires_grad_()
     std = (0.2 + torch.rand(*batch, latent)).requires_grad_()
     return mean, std, Independent(Normal(mean, std), 1), mean + std * torch.randn(*batch, latent)
@@ -119,7 +119,7 @@ def test_the_two_directions_are_equal_in_value_and_so_is_the_kl(name: str) -> No
     before = prior.state_dict()
     dynamics, representation = prior.balanced_kl(q, latent, h)
     torch.testing.assert_close(dynamics, representation)
-    prior.load_state_dict(before)  # also where its stream of random numbers stood
+    prior.load_state_dict(before)  # also the position of its stream of random numbers
     torch.testing.assert_close(prior.kl(q, latent, h), representation)
 
 
@@ -134,7 +134,7 @@ def test_gradients_pass_through_a_sample(name: str) -> None:
     for gradient in torch.autograd.grad((sample * torch.tensor([1.0, 2.0])).sum(), [memory, *prior.parameters()]):
         assert gradient.isfinite().all()
         assert float(gradient.abs().max()) > 0
-    with torch.no_grad():  # (torch has another formula of SiLU's gradient there, to rounding the same)
+    with torch.no_grad():  # (torch computes SiLU's gradient by another formula there, equal up to rounding)
         torch.testing.assert_close(prior.step(memory, noise), sample, rtol=1e-5, atol=1e-6)
 
 
@@ -151,7 +151,7 @@ def log_normaliser_on_grid(log_density: Tensor, area: float) -> float:
 
 @torch.no_grad()
 def log_density(prior: Prior, latent: Tensor, memory: Tensor) -> Tensor:
-    """Return the log-density that `step` samples from, if need be but for a constant."""
+    """Return the log-density from which `step` samples, up to a constant for some priors."""
     memory = memory.expand(len(latent), -1)
     if isinstance(prior, FlowMatchingPrior):
         return prior.exact_log_prob(latent, memory, steps=48)
@@ -190,7 +190,7 @@ LEARNERS: dict[str, Maker] = {
 @pytest.mark.gate
 @pytest.mark.parametrize("name", LEARNERS)
 def test_maximum_likelihood_beats_a_single_gaussian_on_two_blobs(name: str, generator: torch.Generator) -> None:
-    """True gain: the entropies differ by 0.83 nats."""
+    """The true gain: the entropies differ by 0.83 nats."""
     signs = torch.randint(0, 2, (2, 2000), generator=generator) * 2.0 - 1
     data = 0.3 * torch.randn(2, 2000, 2, generator=generator) + torch.stack([1.2 * signs, 0.6 * signs], -1)
     seen, unseen = data

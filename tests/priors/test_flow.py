@@ -1,4 +1,4 @@
-"""The flow inverts, begins as the identity, and has the density that its Jacobian says."""
+"""The flow can be inverted, is initially the identity, and has the density given by its Jacobian."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The latent diffusion against the analytic velocity of a Gaussian N(m, s0^2)."""
+"""The latent diffusion compared with the analytic velocity for a Gaussian N(m, s0^2)."""
 
 import itertools
 import math
@@ -53,7 +53,7 @@ def test_halving_the_stride_divides_the_error(solver: str, factor: float, genera
 
 
 def test_it_is_the_method_of_heun(generator: torch.Generator) -> None:
-    """Also in the last stride, where the velocity at the end is known to be 0."""
+    """Also in the last step, where the velocity at the end is known to be 0."""
     prior, noise, memory = analytic(), torch.randn(50, 2, generator=generator), torch.zeros(50, 0)
     u, stride = noise, math.pi / 2 / 3
     for angle in (3 * stride, 2 * stride, stride):
@@ -65,7 +65,7 @@ def test_it_is_the_method_of_heun(generator: torch.Generator) -> None:
 
 @pytest.mark.parametrize("solver", ["euler", "heun"])
 def test_moments_of_samples(solver: str, generator: torch.Generator) -> None:
-    """Within 4 standard errors plus the error of the strides, which is measured on the affine map itself."""
+    """Within 4 standard errors plus the solver's discretisation error, which is measured for the affine map itself."""
     count, prior = 20_000, Analytic(0, 2, 8, steps=16, solver=solver)
     noise = torch.randn(count, 2, generator=generator)
     z = prior.step(torch.zeros(count, 0), noise)
@@ -83,7 +83,7 @@ def test_likelihood_of_the_flow_is_that_of_the_gaussian(generator: torch.Generat
 
 
 def test_the_bound_is_tight_at_every_point_for_the_analytic_velocity(generator: torch.Generator) -> None:
-    """Mean of 40000 draws of the bound within 4 standard errors of log p(z), which are below 0.04 nats."""
+    """The mean of 40000 draws of the bound is within 4 standard errors, below 0.04 nats, of log p(z)."""
     count, prior = 40_000, analytic()
     for z in (torch.tensor([0.7, 0.7]), torch.tensor([0.0, 1.5])):
         drawn = prior.log_prob(z.expand(count, 2), torch.zeros(count, 0))
@@ -93,7 +93,7 @@ def test_the_bound_is_tight_at_every_point_for_the_analytic_velocity(generator: 
 
 
 def test_the_bound_of_a_worse_velocity_is_below_its_density_on_average(generator: torch.Generator) -> None:
-    """E_data[bound] = -cross-entropy bound is less than E_data[log p] by what the field is wrong."""
+    """On average over data, the bound is lower than log p by the squared error of the field."""
 
     class Wrong(Analytic):
         def field(self, latent: Tensor, angle: Tensor, memory: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ def test_components_start_apart() -> None:
 
 
 def test_a_fork_costs_a_mixture_no_more_than_the_coin(generator: torch.Generator) -> None:
-    """The density of two far Gaussians at a sample of one is half of that one's: KL = log 2."""
+    """At a sample of one of two distant Gaussians, the mixture's density is half of that Gaussian's: KL = log 2."""
     prior = MixturePrior(0, 1, 8, 2)
     prior.net.bias.data.copy_(torch.tensor([0.0, 0.0, -3.0, 0.0, 3.0, 0.0]))  # logits, then (mean, raw) of each
     gaussians = prior.components_at(torch.zeros(20, 0))[1]

@@ -1,4 +1,4 @@
-"""The prior is its family at what a perceptron reads off the memory."""
+"""The prior is its family, with parameters that a perceptron predicts from the memory."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The VampPrior is the posterior's own mixture, and holds the posterior by reference only."""
+"""The VampPrior is a mixture of its posterior, which it holds by reference only."""
 
 import copy
 import math
@@ -29,7 +29,7 @@ def test_with_the_data_as_pseudo_inputs_it_is_the_aggregated_posterior(generator
 
 def test_a_sample_is_one_of_q_at_one_pseudo_input(generator: torch.Generator) -> None:
     _, prior = make(5)
-    prior.weigh.bias.data.copy_(torch.arange(7.0))  # the last is the likeliest
+    prior.weigh.bias.data.copy_(torch.arange(7.0))  # the last one has the largest weight
     h = torch.randn(40, 5, generator=generator)
     noise = prior.noise((40,), h.device, generator)
     logits, q = prior.components_at(h)

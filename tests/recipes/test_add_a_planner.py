@@ -1,10 +1,10 @@
 """How to add a planner.
 
-1. Its numbers: a frozen dataclass that extends `PlanConfig` (or `SearchConfig`, if it samples candidates).
-2. What plans: a function of `Problems` and that config. `problems.returns(candidates)` imagines and judges them;
-   `problems.held(moves)` makes a plan of moves; bounds, noise, doubt and the clock are seen to there.
-3. `planning.register(name, config, search)`: then `wv.plan(..., BangBangConfig(horizon=8))`, an agent
-   `PlannerAgent(model, BangBangConfig())` and, with the config's defaults, `run.make_agent(name)`. (A section of the
+1. Its settings: a frozen dataclass that extends `PlanConfig` (or `SearchConfig`, if the planner samples candidates).
+2. The planner: a function of `Problems` and that config. `problems.returns(candidates)` imagines and evaluates
+   candidates, `problems.held(moves)` makes a plan from moves; both handle bounds, noise, risk and the time limit.
+3. `planning.register(name, config, search)`. Then use `wv.plan(..., BangBangConfig(horizon=8))`, the agent
+   `PlannerAgent(model, BangBangConfig())` or, with the config's defaults, `run.make_agent(name)`. (A section in the
    run's config takes two more lines: a field of `RunConfig`, and the name in `PLANNERS` above it.)
 """
 
@@ -26,7 +26,7 @@ from worldvae.planning.search import best_of
 
 @dataclass(frozen=True)
 class BangBangConfig(PlanConfig):
-    """Numbers of the planner: those that every planner has."""
+    """Settings of the planner: those that every planner has."""
 
     @property
     def breadth(self) -> int:
@@ -35,7 +35,7 @@ class BangBangConfig(PlanConfig):
 
 @torch.no_grad()
 def bang_bang(problems: Problems, config: BangBangConfig) -> Plan:
-    """Return the best plan that pushes as hard as it can one way, and from some moment on the other way."""
+    """Return the best plan that pushes with full force one way, and from some step on the other way."""
     moment = torch.arange(config.moves)
     one_way = torch.stack([torch.where(moment < switch, 1.0, -1.0) for switch in range(config.moves + 1)])
     both = torch.cat([one_way, -one_way])[None, :, :, None].expand(problems.draws.batch, -1, -1, problems.layout.size)
@@ -47,11 +47,11 @@ def bang_bang(problems: Problems, config: BangBangConfig) -> Plan:
 def registered() -> Iterator[None]:
     planning.register("bang_bang", BangBangConfig, bang_bang)
     yield
-    del PLANNERS["bang_bang"]  # other tests know nothing of it
+    del PLANNERS["bang_bang"]  # other tests do not expect it
 
 
 class Cart:
-    """Position and speed, pushed by the action; paid for being at rest in the middle."""
+    """Position and speed, pushed by the action; rewarded for being at rest in the middle."""
 
     action_layout = wv.ActionLayout(continuous=1)
 

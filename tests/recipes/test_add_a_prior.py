@@ -1,10 +1,10 @@
 """How to add a prior p(z | h).
 
-1. Subclass `Prior`: `forward` (the distribution at h), `step` (noise -> z), `mode`. KL and log_prob follow from them; a
-   prior without a density of its own writes `log_prob` and says by `kind` what that number is.
-2. Register what makes it from the sizes around it, and what it can be built with: one entry of `PRIORS`.
-3. Train: `model.prior=laplace`. (A prior with numbers of its own has a frozen dataclass beside its class, and a field
-   of the prior's name in `WorldModelConfig`; what makes it is given that section as its second argument.)
+1. Subclass `Prior`: `forward` (the distribution given h), `step` (noise -> z), `mode`. KL and log_prob follow from
+   them; a prior without a density implements `log_prob`, and `kind` says what kind of number it returns.
+2. Register a function that builds it from the sizes around it, and what it fits: one entry of `PRIORS`.
+3. Train: `model.prior=laplace`. (A prior with its own settings has a frozen dataclass above its class, and a field of
+   the prior's name in `WorldModelConfig`; the function that builds it gets that section as its second argument.)
 """
 
 from pathlib import Path
@@ -26,7 +26,7 @@ TASK = {"env": {"id": "worldvae/Tiny-v0", "obs": "state"}}
 
 
 class LaplacePrior(Prior):
-    """p(z | h) = Laplace(m(h), s(h)): a latent that mostly stays where it is expected, and at times jumps."""
+    """p(z | h) = Laplace(m(h), s(h)): a latent that mostly stays where it is expected, and sometimes jumps."""
 
     def __init__(self, memory: int, latent: int, hidden: int) -> None:
         super().__init__(latent)
@@ -47,7 +47,7 @@ class LaplacePrior(Prior):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     made = Part(lambda sizes, _: LaplacePrior(sizes.memory, sizes.latent, sizes.hidden), OVER_VECTORS)
-    monkeypatch.setitem(PRIORS, "laplace", made)  # in a program of yours: PRIORS["laplace"] = made
+    monkeypatch.setitem(PRIORS, "laplace", made)  # in your own program: PRIORS["laplace"] = made
 
 
 def test_it_is_trained_and_comes_back(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How to add an environment.
 
 1. Write a Gymnasium environment: `observation_space`, `action_space`, `reset`, `step` (and `render`, for pixels).
-2. `gym.register(id, entry_point)`, in a module of yours.
+2. `gym.register(id, entry_point)`, in your own module.
 3. `worldvae check-env my_module:My/Corridor-v0` says whether it can be learned.
 4. `worldvae train my_module:My/Corridor-v0`, or, in Python,
    `wv.Trainer.begin(configure({"env": {"id": ...}}, []), folder)`.
@@ -23,7 +23,7 @@ SMALL = (Path(__file__).parents[1] / "small_run.txt").read_text().split()
 
 
 class Corridor(gym.Env):
-    """Nine fields in a row; who comes to the last one is paid, and has arrived."""
+    """Nine fields in a row; reaching the last one is rewarded and ends the episode."""
 
     def __init__(self, render_mode: str | None = None) -> None:
         self.observation_space = gym.spaces.Box(0.0, 1.0, (1,), np.float32)
@@ -47,7 +47,7 @@ class Corridor(gym.Env):
 @pytest.fixture(autouse=True)
 def registered(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(gym.registry, ID, gym.envs.registration.EnvSpec(ID, Corridor, max_episode_steps=30))
-    # in a module of yours: gym.register(ID, Corridor, max_episode_steps=30)
+    # in your own module: gym.register(ID, Corridor, max_episode_steps=30)
 
 
 def test_it_is_checked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Runs that are made longer: what may change, and how the step size goes on."""
+"""Runs that are made longer: which settings may change, and how step sizes continue."""
 
 from pathlib import Path
 
@@ -114,7 +114,7 @@ def test_a_setting_that_stays_is_no_change(written: Path) -> None:
 def test_what_lies_behind_the_run_is_refused(override: str, written: Path) -> None:
     with pytest.raises(UserError, match="is less than the 30 that the run"):
         resumed_config(written, [override], steps=30, updates=30)
-    assert resumed_config(written, ["train.log_every=3"], steps=10**9, updates=10**9)  # nobody spoke of it
+    assert resumed_config(written, ["train.log_every=3"], steps=10**9, updates=10**9)  # only overrides are checked
 
 
 def test_only_a_new_schedule_lets_step_sizes_rise_and_only_once(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The comparison of priors on digits, end to end and by answers that are known."""
+"""The comparison of priors on digits: end to end, and with known answers."""
 
 import json
 import math
@@ -58,7 +58,7 @@ def test_every_prior_makes_a_row(short: Callable[..., list[DigitsRow]], tmp_path
         found = row.measured
         assert found is not None
         assert found.kind == ("estimate" if row.prior == "flow_matching" else "lower_bound")
-        assert found.elbo < found.bound < 0  # log-probabilities, and more samples say more
+        assert found.elbo < found.bound < 0  # log-probabilities; and more samples give a higher bound
         assert found.rate > 0 and 0 <= found.active <= found.latent == LATENT
         assert found.epoch in (1, 2) and found.parameters > found.prior_parameters
         assert found.nats.shape == (9,) and found.samples.shape == (16, 8, 8)
@@ -117,7 +117,7 @@ def test_what_can_start_from_the_standard_prior_does(few: Digits, name: str) -> 
 
 
 def constant_posterior(mean: float) -> VAE:
-    """Return a VAE whose posterior is N(mean, I) whatever it sees."""
+    """Return a VAE whose posterior is N(mean, I) for every input."""
     vae = make_vae("standard", 0, torch.zeros(1, 8, 8))
     with torch.no_grad():
         vae.posterior.net.project.weight.zero_()
@@ -170,7 +170,7 @@ def test_a_learnt_gaussian_prior_is_an_affine_change_of_latents(few: Digits) -> 
     moved = VAE(learnt.encoder, Moved(learnt.posterior, shift, scale), prior, learnt.likelihood)
     x = few.test.double()
     ours, theirs = (vae.bound(x, 8, torch.Generator().manual_seed(0)).nats for vae in (plain, moved))
-    assert torch.allclose(ours, theirs, rtol=0, atol=1e-4)  # the prior's parameters are read in float32
+    assert torch.allclose(ours, theirs, rtol=0, atol=1e-4)  # the prior's parameters are computed in float32
 
 
 def test_the_density_of_an_untrained_flow_is_standard_and_of_another_that_of_many_strides(few: Digits) -> None:
@@ -198,7 +198,7 @@ def test_training_goes_back_to_the_best_look(few: Digits, monkeypatch: pytest.Mo
         return torch.tensor([next(looks)]), torch.zeros(1)
 
     monkeypatch.setattr(digits, "_elbo", look)
-    assert train(vae, few, replace(SHORT, epochs=5, look=2), 0) == 4  # it looks after 2, 4 and 5
+    assert train(vae, few, replace(SHORT, epochs=5, look=2), 0) == 4  # it evaluates after epochs 2, 4 and 5
     assert all(torch.equal(value, weights[1][key]) for key, value in vae.state_dict().items())
     assert any(not torch.equal(value, weights[2][key]) for key, value in vae.state_dict().items())
 
@@ -218,7 +218,7 @@ def test_a_gain_is_that_of_the_same_digits_under_the_same_seeds(
     ]
     standard, vamp = standings(rows)
     assert standard.gain is None
-    assert vamp.gain == pytest.approx(1.0, abs=1e-4)  # seed 1 has nothing to be held against
+    assert vamp.gain == pytest.approx(1.0, abs=1e-4)  # seed 1 has no result to compare with
     assert vamp.gain_error == pytest.approx(float(steps.std()) / 3, abs=1e-4)
     assert vamp.runs == 2 and vamp.failures == ["seed 2: why"]
     assert vamp.bound == pytest.approx(plain.bound - 24.5) and vamp.lowest == pytest.approx(plain.bound - 50)

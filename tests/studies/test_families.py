@@ -1,4 +1,4 @@
-"""`worldvae study families`: families on one task, held against one another."""
+"""`worldvae study families`: families compared on one task."""
 
 import json
 import math
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 @pytest.fixture(scope="module")
 def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compared") / "tiny"
-    # A categorical z leaves the family dreamer what it is, and does not fit a flow.
+    # A categorical z is what the family dreamer has anyway, and does not fit a flow.
     overrides = [*SMALL, "model.latent=categorical", "train.steps=200"]
     assert call("study", "families", "tiny", *overrides, *ARGUMENTS, "--out", str(out), "--json") == 0
     return out
@@ -92,7 +92,7 @@ def test_a_comparison_is_not_mixed_with_another(out: Path, capsys: pytest.Captur
 
 
 def folder_of(out: Path, seconds: list[float], checkpoint: bool = True) -> Path:
-    """Make what a killed training leaves: a checkpoint at step 100, lines at 50, 100, ..., and half a line."""
+    """Make the files of a killed training: a checkpoint at step 100, lines at 50, 100, ..., and half a line."""
     folder = out / "rssm"
     (folder / "checkpoints" / "step_00000100").mkdir(parents=True) if checkpoint else folder.mkdir(parents=True)
     lines = [json.dumps({"step": 50 * (i + 1), "time": second}) for i, second in enumerate(seconds)]
@@ -107,7 +107,7 @@ def test_what_was_trained_since_the_checkpoint_does_not_count(tmp_path: Path) ->
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Commands that would have been run; none is."""
+    """Collect the commands instead of running them."""
     seen: list[list[str]] = []
 
     class Process(subprocess.Popen[bytes]):
@@ -128,7 +128,7 @@ def test_an_interrupted_training_goes_on_for_what_is_left(tmp_path: Path, comman
     assert trainings.run(["rssm"], tell=lambda _: None) == {"rssm": None}
     assert commands == [["--minutes", "8.0", "--resume", str(folder)]]
     assert trainings.run(["rssm"], tell=lambda _: None) == {"rssm": None}
-    assert len(commands) == 1  # it has had its time
+    assert len(commands) == 1  # it has been trained for its full time
 
 
 def test_what_saved_nothing_begins_anew(tmp_path: Path, commands: list[list[str]]) -> None:

@@ -1,4 +1,4 @@
-"""A learned model at the helm of the linear-quadratic world: what it pays is measured right."""
+"""Control of the linear-quadratic world with a learned model: its cost is measured correctly."""
 
 import json
 from copy import deepcopy
@@ -29,7 +29,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 class TrueModel(SequentialVAE):
-    """The world itself behind the two verbs of a controller: the Kalman filter, and what is to be expected."""
+    """The true world with a controller's two verbs: the Kalman filter, and the expected future."""
 
     def __init__(self) -> None:
         super().__init__(ObservationLayout(vector=1), ActionLayout(continuous=1), PARTS)
@@ -68,7 +68,7 @@ class TrueModel(SequentialVAE):
 
 
 def test_the_world_itself_as_a_model_pays_the_optimum() -> None:
-    """Units, rows, actions, who pays for what: with one of them wrong it would pay more than the bar allows."""
+    """Units, rows, actions, the owner of each cost: if one of them were wrong, the cost would exceed the bar."""
     found = control(TrueModel(), "stiff", "cem", episodes=8, burn_in=20, steps=10)
     assert found.optimum == pytest.approx(0.0531763, abs=1e-7)
     assert abs(found.ratio - 1) < 0.15 and found.error < 0.05 * found.optimum
@@ -100,8 +100,8 @@ def test_rewards_arrive_with_the_state_that_an_action_led_to(generator: torch.Ge
     assert rows.observation.vector is not None
     assert bool((rows.reward[:, 0] == 0).all()) and bool((rows.reward[:, 1:] < 0).all())
     calm, wild = rows.action.abs().amax((1, 2)).sort().values[[0, -1]].tolist()
-    assert 0.09 < calm < 0.15 and 0.85 < wild < 1  # a share of the reach of its own for each episode
-    # What is seen is the state's first entry and noise of .05: what the state cost cannot be below its square.
+    assert 0.09 < calm < 0.15 and 0.85 < wild < 1  # each episode has its own share of the range
+    # The observation is the state's first entry plus noise of .05: the cost of the state is at least its square.
     unpaid = -rows.reward[:, 1:] - 0.01 * (REACH * rows.action[:, :-1, 0]).square()
     assert bool((unpaid > -1e-5).all())
     squares = F.relu(rows.observation.vector[:, 1:, 0].square() - unpaid)

@@ -1,4 +1,4 @@
-"""A learned model may come near the exact log-likelihood of its world, and never above it."""
+"""A learned model may approach the exact log-likelihood of its world, and never exceeds it."""
 
 import json
 
@@ -47,7 +47,7 @@ def true_filter(world: str, gain: Tensor, covariance: Tensor) -> SequentialVAE:
 
 @pytest.mark.parametrize("name", ["mild", "stiff"])
 def test_the_bound_of_a_model_with_the_worlds_own_p_is_the_exact_bound(name: str, generator: torch.Generator) -> None:
-    """Units, rows, actions and the first state: all of them are in this number, for which `exact` has a formula."""
+    """Units, rows, actions and the first state: this number depends on all of them, and `exact` has its formula."""
     world, number, length = WORLDS[name], 64, 12
     gain, _, covariance = update(world, world.Q)
     observations, actions = random_episodes(world, number, length, REACH, generator)
@@ -62,7 +62,7 @@ def test_the_bound_of_a_model_with_the_worlds_own_p_is_the_exact_bound(name: str
 
 
 def test_the_exact_posterior_reads_the_actions_that_follow(generator: torch.Generator) -> None:
-    """Why the smoother is given them: q(z_t | z_{t-1}, x_{t:T}) alone is another one for other actions."""
+    """Why the smoother reads actions: q(z_t | z_{t-1}, x_{t:T}) differs for other actions."""
     observations, actions = random_episodes(MILD, 1, 6, REACH, generator)
     other = actions.clone()
     other[:, 3] += 1
@@ -76,7 +76,7 @@ def test_a_result_adds_up_and_is_repeatable() -> None:
     assert first.exact == other.exact  # the held-out episodes are the same for all seeds
     assert first.bound.mean == pytest.approx(first.reconstruction.mean - first.kl.mean)
     assert first.gap.mean == pytest.approx(first.exact.mean - first.bound.mean)
-    assert first.gap.mean > 10  # nothing is learned by two updates
+    assert first.gap.mean > 10  # two updates learn nothing
     assert (first.exact.kind, first.bound.kind) == ("exact", "lower_bound")
     assert json.loads(json.dumps(first.as_json()))["gap"]["mean"] == first.gap.mean
     assert table([first, other]).count("\n") == 3 and f"{first.gap.mean:.2f}" in table([first, other])

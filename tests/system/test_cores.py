@@ -1,4 +1,4 @@
-"""How many cores may be used: affinity, and the quota of a container by either version of cgroups."""
+"""The number of usable cores: affinity, and a container's quota with either version of cgroups."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ NONE = float("inf")
 
 @pytest.fixture
 def groups(tmp_path: Path) -> tuple[Path, Path]:
-    """Return the root of the cgroups and the file that says which of them the process is in."""
+    """Return the root of the cgroups, and the file that names the cgroup of the process."""
     (tmp_path / "root").mkdir()
     return tmp_path / "root", tmp_path / "own"
 

@@ -1,4 +1,4 @@
-"""A run directory has one writer at a time, and whoever is refused has touched nothing."""
+"""A run directory has one writer at a time, and a refused writer changes nothing."""
 
 import multiprocessing
 import os
@@ -34,7 +34,7 @@ def test_a_forked_process_does_not_hold_it(tmp_path: Path) -> None:
     try:
         assert ours.recv() == "alive"
         with pytest.raises(UserError):
-            Lock(tmp_path)  # still ours, although the child has closed what it inherited
+            Lock(tmp_path)  # still held here, although the child has closed its inherited descriptor
         lock.close()
         Lock(tmp_path).close()
     finally:

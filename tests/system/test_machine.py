@@ -1,4 +1,4 @@
-"""The line that says what figures were measured on."""
+"""The line that describes the machine on which numbers were measured."""
 
 import platform
 from pathlib import Path

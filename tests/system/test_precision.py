@@ -1,4 +1,4 @@
-"""The choice between float32 and bfloat16: by measurement, once, kept by the run, and the same for whoever imagines."""
+"""The choice between float32 and bfloat16: measured once, stored with the run, and used by everything that imagines."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -68,14 +68,14 @@ def test_the_fastest_turn_of_each_counts(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def work(narrow: bool) -> None:
         clock.calls += 1
-        late = 0.01 if clock.calls in (3, 6) else 0.0  # something else was going on
+        late = 0.01 if clock.calls in (3, 6) else 0.0  # something else was running
         clock.now += late + (0.006 if narrow else 0.003)
 
     assert precision._bfloat16_share([work]) == pytest.approx(2.0)
 
 
 def test_it_can_be_measured_anywhere(no_memory_of_it: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Within inference, beside another default type, and on a system with a coarse clock."""
+    """In inference mode, with another default type, and on a system with a coarse clock."""
     monkeypatch.setattr(precision, "SECONDS", 0.001)
     monkeypatch.setattr(precision, "FINE", 0.0)
     try:
@@ -128,7 +128,7 @@ def test_whoever_imagines_does_so_in_the_models_precision(
 
     alone = plan()
     assert set(seen) == {chosen == "bfloat16"}
-    with model.autocast():  # as an agent that learns does
+    with model.autocast():  # like an agent that learns
         assert torch.equal(plan(), alone)
 
 

@@ -1,4 +1,4 @@
-"""Behaviour learnt in a process of its own: what it learns, when that arrives, and what happens if it dies."""
+"""Behaviour learned in a separate process: what it learns, when results arrive, and what happens if it dies."""
 
 import copy
 import os
@@ -56,12 +56,12 @@ def test_it_learns_what_is_learnt_inline_one_update_later(model: SequentialVAE, 
     for number in range(3):
         before, states = weights(reference), starts(model)
         late = beside.update(states, 0.1 * number)
-        assert same(before, weights(beside.actor_critic))  # of the update before, no sooner and no later
+        assert same(before, weights(beside.actor_critic))  # of the previous update, no earlier and no later
         assert bool(late) == (number > 0)
         metrics = inline.update(states, 0.1 * number)
         with torch.no_grad():
             for parameter in model.parameters():
-                parameter.add_(0.01)  # the world model learns on meanwhile, which the dreams under way do not see
+                parameter.add_(0.01)  # the world model changes meanwhile, which dreams in progress do not notice
     found = beside.finish()
     assert same(weights(reference), weights(beside.actor_critic)) and not same(before, weights(reference))
     assert {name: float(value) for name, value in metrics.items()} == pytest.approx(
@@ -112,9 +112,9 @@ def test_it_leaves_a_core_to_the_other(beside: Beside, model: SequentialVAE, mon
 
 
 def test_after_a_failure_it_can_still_be_saved(model: SequentialVAE, beside: Beside) -> None:
-    """What it learnt from is not asked for a second time: that would wait for ever."""
+    """The pending result is not requested a second time: that would wait for ever."""
     before = beside.state_dict()
-    beside._child.send("update", "no number")  # as any bug in it
+    beside._child.send("update", "no number")  # like any bug in it
     beside._under_way = True
     with pytest.raises(RuntimeError, match="the process that learns behaviour failed"):
         beside.finish()

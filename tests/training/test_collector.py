@@ -1,4 +1,4 @@
-"""What an agent carries over between two decisions survives a checkpoint."""
+"""What an agent carries between two decisions survives a checkpoint."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ STATES = [
 def test_a_carry_is_packed_and_unpacked(elites: torch.Tensor | None, state: State) -> None:
     carry = Carry(torch.rand(2, 1), state, Plan(torch.rand(2, 3, 1), torch.rand(2), elites))
     packed = _pack(carry)
-    assert packed is not None and None not in packed["plan"].values()  # a checkpoint holds tensors
+    assert packed is not None and None not in packed["plan"].values()  # checkpoints hold tensors only
     found = _unpack(packed, type(state))
     assert found is not None and type(found.state) is type(state) and isinstance(found.plan, Plan)
     assert found.tensors().keys() == carry.tensors().keys()

@@ -1,4 +1,4 @@
-"""Ctrl-C: the first one asks for an end, the second one is an end, and afterwards all is as it was before."""
+"""Ctrl-C: the first one requests the end, the second one ends at once; afterwards the old handlers are restored."""
 
 import signal
 from concurrent.futures import ThreadPoolExecutor

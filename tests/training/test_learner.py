@@ -1,4 +1,4 @@
-"""The learner overfits a small batch, and goes on bit for bit where it stopped."""
+"""The learner overfits a small batch, and resumes bit for bit."""
 
 import copy
 import math
@@ -20,9 +20,9 @@ Rows = Callable[..., Batch]
 
 @pytest.mark.parametrize(("memory", "latent"), [("gru", "gaussian"), ("block_gru", "categorical")])
 def test_it_overfits_one_small_batch(make_model: Maker, make_batch: Rows, memory: str, latent: str) -> None:
-    """150 updates explain half of the frames' noise; before, each row costs the squared error of the mean frame.
+    """150 updates explain half of the frames' noise; before that, each row costs the squared error of the mean frame.
 
-    A patch of noise has 16 independent pixels, and the decoder paints no more of them than it has channels.
+    A patch of noise has 16 independent pixels, and the decoder can output at most as many as it has channels.
     """
     model = make_model((1, 8, 12), memory=memory, latent=latent, depth=16, awake=False)
     rows = make_batch(model, 2, 4)

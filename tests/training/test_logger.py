@@ -18,7 +18,7 @@ def lines(folder: Path) -> list[dict[str, Any]]:
 
 
 def events(folder: Path) -> list[Any]:
-    """All summary values in order, as (step, value)."""
+    """Return all summary values in order, as (step, value)."""
     from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
 
     found = []
@@ -30,7 +30,7 @@ def events(folder: Path) -> list[Any]:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """The seconds that a logger sees."""
+    """Return the time that a logger reads, in a list to change it."""
     now = [1000.0]
     monkeypatch.setattr("worldvae.training.logger.time", SimpleNamespace(monotonic=lambda: now[0], time=time.time))
     return now
@@ -91,7 +91,7 @@ def test_resuming_drops_what_came_after(tmp_path, clock) -> None:
     resumed.scalars(25, {"x": 25})
     resumed.close()
     assert [line["step"] for line in lines(tmp_path)] == [10, 20, 25]
-    assert lines(tmp_path)[-1]["time"] == 2007.5  # seconds go on
+    assert lines(tmp_path)[-1]["time"] == 2007.5  # seconds continue
 
 
 def test_tensorboard_forgets_what_came_after(tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""The state of a training: a new run is one that goes on from the zero state, and what changed settings do to it."""
+"""The state of a training: a new run is resumed from the zero state; the effects of changed settings on the state."""
 
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def test_the_zero_state_survives_a_checkpoint() -> None:
 
 
 def test_the_model_is_calibrated_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also where no update is ever due, and where the run was interrupted."""
+    """Also if no update is ever due, and if the run was interrupted."""
     trainer = Trainer.begin(config("train.pretrain=0", "train.ratio=0", "train.steps=140"), tmp_path / "run")
     asked: list[int] = []
 
@@ -82,7 +82,7 @@ def optimiser(rate: float) -> dict[str, Any]:
 
 
 def test_what_changed_settings_do_to_the_state() -> None:
-    """Each changes what belongs to it, and nothing else."""
+    """Each setting changes its own part of the state, and nothing else."""
     before = TrainState(
         **{
             **TrainState.zero(config(), torch.device("cpu")).to_checkpoint(),

@@ -1,4 +1,4 @@
-"""What a training survives: any exception, numbers that are not finite, other threads, and others of its kind."""
+"""A training survives any exception, numbers that are not finite, other threads, and other trainings."""
 
 import multiprocessing
 from concurrent.futures import ThreadPoolExecutor
@@ -123,7 +123,7 @@ def files(folder: Path) -> dict[Path, bytes]:
 
 
 def test_who_is_refused_has_touched_nothing(tmp_path: Path) -> None:
-    """Before the first checkpoint as well as after it, and whether the winner is still at work or not."""
+    """Before and after the first checkpoint, and whether or not the other training still runs."""
     first = Trainer.begin(config("train.steps=40"), tmp_path / "run")
     before = files(tmp_path)
     assert tmp_path / "run" / "config.yaml" in before
@@ -142,7 +142,7 @@ def test_who_is_refused_has_touched_nothing(tmp_path: Path) -> None:
 
 
 class Stuck(gym.Env[Any, Any]):
-    """Fails at the first reset, when everything else of a run has been made."""
+    """Fails at the first reset, when everything else of a run has been created."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -163,7 +163,7 @@ def test_an_environment_that_cannot_be_reset_leaves_the_folder_free(tmp_path: Pa
 
 
 def test_of_several_processes_one_trains(tmp_path: Path) -> None:
-    """Started at the same moment with the same folder: the others are refused, and the winner's run can be opened."""
+    """Started at the same moment with the same folder: all others are refused, and the winner's run can be opened."""
     context = multiprocessing.get_context("fork")
     outcomes, barrier = context.Queue(), context.Barrier(3)
 

@@ -1,4 +1,4 @@
-"""Training end to end on the built-in world: what is written, resuming bit for bit, what survives a failure."""
+"""Training end to end in the built-in world: the files it writes, bit-for-bit resuming, and failures it survives."""
 
 import json
 import signal
@@ -29,7 +29,7 @@ def config(*overrides: str, id: str = "worldvae/Tiny-v0") -> RunConfig:
 
 
 def stop_after(trainer: Trainer, steps: int) -> None:
-    """Let the trainer's loop end as Ctrl-C does, once it has taken so many environment steps."""
+    """Let the trainer's loop end as after Ctrl-C, once it has taken this number of environment steps."""
     finish = trainer.collector.finish
 
     def counted() -> Any:
@@ -80,7 +80,7 @@ def test_an_interrupted_run_goes_on_bit_for_bit(tmp_path: Path, behaviour: str, 
 
 
 def test_a_world_is_learned_by_persistent_random_play_alone(tmp_path: Path) -> None:
-    """Interrupted or not; no behaviour is learnt beside it."""
+    """Interrupted or not; no behaviour is learned."""
     alone = config("train.explore=random", "train.persistence=0.8", "train.behaviour=none", "train.steps=260")
     whole = Trainer.begin(alone, tmp_path / "whole")
     before = {name: value.clone() for name, value in whole.run.actor_critic.state_dict().items()}
@@ -159,7 +159,7 @@ def test_what_a_run_leaves_behind(tmp_path: Path) -> None:
     assert any("train/return" in line for line in lines)
     events = EventAccumulator(str(tmp_path / "run"), size_guidance={"images": 0}).Reload()
     gif = events.Images("dream/open_loop")[-1].encoded_image_string
-    assert gif.startswith(b"GIF89a") and gif.count(b"\x21\xf9\x04") > 5  # graphic control: one a frame
+    assert gif.startswith(b"GIF89a") and gif.count(b"\x21\xf9\x04") > 5  # graphic control: one per frame
     assert "dream/reconstruction" in events.Tags()["images"]
     assert not list((tmp_path / "run").rglob("*.pkl")) and not list((tmp_path / "run").rglob("*.pt"))
     run = wv.load(tmp_path / "run")
@@ -197,7 +197,7 @@ def test_rows_in_the_replay_are_those_of_the_environment(tmp_path: Path) -> None
 
 
 class Failing(gym.Env[Any, Any]):
-    """A counter that raises in its 70th step, or shows what is no number."""
+    """A counter that raises in its 70th step, or returns an observation that is not a number."""
 
     observation_space = spaces.Box(-1.0, 1.0, (2,), np.float32)
     action_space = spaces.Discrete(2)
@@ -239,7 +239,7 @@ def test_a_failing_environment_loses_nothing(tmp_path: Path, how: str, word: str
 
 
 class Drifting(Failing):
-    """Not deterministic: it counts on across episodes and processes."""
+    """Not deterministic: it keeps counting across episodes and processes."""
 
     def step(self, action: Any) -> Any:
         Failing.played += 1

@@ -1,1 +1,1 @@
-"""How fast this machine is, and how much of it is used."""
+"""Benchmarks: how fast this machine is, and which share of its speed the library uses."""

@@ -1,4 +1,4 @@
-"""What the machine can do at best: matrix products, convolutions and copies, measured on the spot."""
+"""Peak rates of the machine: matrix products, convolutions and copies, measured when they are needed."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from worldvae.system.cores import usable_cores
 from worldvae.system.machine import processor
 
 REPETITIONS = 5
-"""Times that a work has to fit into its budget."""
+"""Number of repetitions that must fit into the budget."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Limits:
     Attributes:
         matmul: operations per second of a large matrix product, by dtype ("float32", "bfloat16").
         conv: the same for a convolution of a frame encoder, forward and backward.
-        copy: bytes per second that are copied within the main memory, each counted once.
+        copy: bytes copied per second within main memory; each byte counts once.
     """
 
     matmul: dict[str, float]
@@ -30,7 +30,7 @@ class Limits:
 
 
 def measure_limits(device: torch.device, budget: float = 1.0) -> Limits:
-    """Measure the rates that everything else is held against, for about `budget` seconds each."""
+    """Measure the peak rates to which everything else is compared, for about `budget` seconds each."""
     dtypes = (torch.float32, torch.bfloat16)
     matmul = {_name(dtype): _matmul(dtype, device, budget) for dtype in dtypes}
     conv = {_name(dtype): _conv(dtype, device, budget) for dtype in dtypes}
@@ -38,16 +38,16 @@ def measure_limits(device: torch.device, budget: float = 1.0) -> Limits:
 
 
 def unrest(before: Limits, after: Limits) -> float:
-    """Return the largest factor by which a rate of computing differs: 1 on a machine with nothing else to do.
+    """Return the largest factor by which a computing rate differs: 1 on an otherwise idle machine.
 
-    (Copies are left out: they are as fast as the state of the caches lets them be.)
+    (Copies are left out: their speed depends on the state of the caches.)
     """
     pairs = [(before.matmul, after.matmul), (before.conv, after.conv)]
     return max(max(a[name] / b[name], b[name] / a[name]) for a, b in pairs for name in a)
 
 
 def machine(device: torch.device) -> dict[str, object]:
-    """Say what machine this is."""
+    """Return a description of this machine."""
     return {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "cpu": processor(),
@@ -62,7 +62,7 @@ def _name(dtype: torch.dtype) -> str:
 
 
 def _matmul(dtype: torch.dtype, device: torch.device, budget: float) -> float:
-    """Square products: the largest that the budget allows."""
+    """Time square products: the largest that the budget allows."""
 
     def product(size: int) -> Work:
         a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
@@ -73,7 +73,7 @@ def _matmul(dtype: torch.dtype, device: torch.device, budget: float) -> float:
 
 
 def _conv(dtype: torch.dtype, device: torch.device, budget: float) -> float:
-    """32 to 64 channels, kernel 4, stride 2, on up to 512 maps of 32 x 32 in channels-last memory."""
+    """Time 32 to 64 channels, kernel 4, stride 2, on up to 512 maps of 32 x 32 in channels-last memory."""
     layout = torch.channels_last
 
     def step(maps: int) -> Work:
@@ -90,7 +90,7 @@ def _rate(work_of: Callable[[int], Work], sizes: Sequence[int], device: torch.de
 
     A processor without instructions for a type may be a hundred times slower in it than in another.
     """
-    for size in sizes:  # of which each has up to eight times the operations of the one before
+    for size in sizes:  # each has up to eight times the operations of its predecessor
         work = work_of(size)
         work()
         if 8 * REPETITIONS * once(work, device) > budget:

@@ -1,4 +1,4 @@
-"""What `worldvae bench` measures: each a median over repetitions, of the very code that trains, plans and acts."""
+"""The figures of `worldvae bench`: medians over repetitions of the code that trains, plans and acts."""
 
 import resource
 import sys
@@ -35,11 +35,11 @@ class Measure:
     """One figure.
 
     Attributes:
-        name: its place in the JSON object, "section.key".
-        words: what was measured, a sentence.
+        name: its key in the JSON object, "section.key".
+        words: description of what was measured.
         value: the figure.
-        unit: of the figure.
-        share: of what the machine can do at best in its measured limits; None where none of them applies.
+        unit: unit of the figure.
+        share: share of the machine's measured peak rate; None if no peak rate applies.
     """
 
     name: str
@@ -62,11 +62,11 @@ def imagination(run: Run, states: State, generator: torch.Generator) -> Work:
 
 
 class Bench:
-    """A model, an actor-critic, a replay and an environment of one config, filled with random play.
+    """A model, an actor-critic, a replay with random episodes and an environment of one config.
 
     Args:
-        config: of the run that is measured; its `train.batch` and `train.length` shape an update.
-        folder: where its replay may lie.
+        config: config of the run; its `train.batch` and `train.length` determine the size of an update.
+        folder: folder for its replay.
         budget: seconds per figure.
     """
 
@@ -92,7 +92,7 @@ class Bench:
         self.states = self.update()
 
     def close(self) -> None:
-        """Close the environment, and end what was started."""
+        """Close the environment, and end the processes that were started."""
         self.behaviour.close()
         self.pool.close()
 
@@ -102,7 +102,7 @@ class Bench:
         return states
 
     def full_update(self) -> None:
-        """Make one update of the world model and one of the actor-critic, in the way of a training."""
+        """Make one update of the world model and one of the actor-critic, as in training."""
         with threads_beside(self.behaviour):
             self.behaviour.update(self.update().flatten(), 0.0)
 
@@ -111,7 +111,7 @@ class Bench:
         self.run.actor_critic.update(self.update().flatten(), self.generator)
 
     def parameters(self) -> dict[str, int]:
-        """Return how many numbers each part learns."""
+        """Return the number of parameters of each part."""
         parts: dict[str, WorldModel | torch.nn.Module] = {
             "world model": self.run.model,
             "actor": self.run.actor_critic.actor,
@@ -120,15 +120,15 @@ class Bench:
         return {name: sum(p.numel() for p in part.parameters()) for name, part in parts.items()}
 
     def chosen(self) -> dict[str, str]:
-        """Return what was decided for this machine: the arithmetic, and where behaviour learns."""
+        """Return the choices made for this machine: the precision, and in which process behaviour learns."""
         return {"precision": self.run.model.precision, "behaviour": self.behaviour.kind}
 
     def trace(self, path: Path) -> None:
-        """Write a trace of one full update, for the trace viewer of a browser."""
+        """Write a trace of one full update, for a browser's trace viewer."""
         self.plain_update()
         if self.device.type == "cpu":
-            # The profiler's records would lie between the tensors of the update and make the heap grow, page by page,
-            # in the very update that is measured. So it grows now.
+            # The profiler's records would be allocated between the tensors of the update and make the heap grow, page
+            # by page, during the measured update. So it grows now.
             torch.ones(int(self._peak()) // 4)
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if self.device.type == "cuda" else [])]
         with torch.profiler.profile(activities=activities) as profiler:
@@ -148,7 +148,7 @@ class Bench:
         return median_seconds(work, self.device, self.budget)
 
     def _peak_rate(self, limits: Limits) -> float:
-        """Return the best rate of the arithmetic that the model computes in."""
+        """Return the peak rate for the precision that the model computes in."""
         return limits.matmul[self.run.model.precision]
 
     def _training(self, limits: Limits) -> Iterator[Measure]:
@@ -159,7 +159,7 @@ class Bench:
             ("", f"one update of the world model on {shape}", self.update),
             ("full_", f"the same, and one of the actor-critic on {dreams} dreams", self.full_update),
         ):
-            # (Operations in a process of its own cannot be counted from here.)
+            # (The operations of another process cannot be counted here.)
             seconds, operations = self._seconds(work), flops(self.plain_update if key else work)
             share = operations / seconds / self._peak_rate(limits)
             yield Measure(f"train.{key}ms_per_update", words, 1e3 * seconds, "ms", share)
@@ -182,7 +182,7 @@ class Bench:
         for name, config in configs.items():
             try:
                 agent = PlannerAgent(run.model, config, run.actor_critic.value, actor=run.actor_critic.actor)
-            except ValueError:  # a tree search, and the actions are not discrete
+            except ValueError:  # a tree search needs discrete actions
                 continue
             work = torch.no_grad()(partial(agent.decide, start, keep, None, self.generator, False))
             seconds = self._seconds(work)
@@ -223,5 +223,5 @@ class Bench:
     def _peak(self) -> float:
         if self.device.type == "cuda":
             return float(torch.cuda.max_memory_allocated(self.device))
-        unit = 1 if sys.platform == "darwin" else 1024  # kilobytes but on macOS
+        unit = 1 if sys.platform == "darwin" else 1024  # kilobytes, except on macOS
         return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)

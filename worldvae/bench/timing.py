@@ -1,4 +1,4 @@
-"""Medians of repetitions after a warm-up, and the floating-point operations of one."""
+"""Median durations after a warm-up, and the number of floating-point operations."""
 
 import statistics
 import time
@@ -12,9 +12,9 @@ Work = Callable[[], Any]
 
 
 def median_seconds(work: Work, device: torch.device, budget: float = 3.0) -> float:
-    """Return the median duration of `work` in seconds: after a warm-up, 3 to 200 repetitions, or `budget` seconds.
+    """Return the median duration of `work` in seconds: after a warm-up, 3 to 200 calls, or `budget` seconds.
 
-    Where `work` runs on an accelerator, each repetition ends when the device has done it.
+    On an accelerator each repetition ends when the device has finished it.
     """
     work()
     work()
@@ -35,7 +35,7 @@ def once(work: Work, device: torch.device) -> float:
 
 
 def flops(work: Work) -> int:
-    """Return the floating-point operations of matrix products and convolutions in one call, counted as they happen."""
+    """Return the floating-point operations of matrix products and convolutions in one call, counted as they run."""
     with FlopCounterMode(display=False) as counter:
         work()
     return int(counter.get_total_flops())

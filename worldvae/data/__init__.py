@@ -1,1 +1,1 @@
-"""What was experienced."""
+"""Storage of experience."""

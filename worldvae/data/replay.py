@@ -1,9 +1,9 @@
 """Replay: a memory-mapped ring of experience, bounded in bytes, from which slices of episodes are drawn.
 
-One lane per environment; a lane is a ring of rows, in which the episodes of that environment follow one another. The
-position of a row counts from the beginning of its lane and never comes back: the row at position p lies in slot
-`p % lane_rows`. When a ring comes round, its oldest row is forgotten; an episode that has lost its beginning stays
-with its newest part. (Forgetting whole episodes instead would leave a single row where an episode fills its lane.)
+Each environment has a lane: a ring of rows that holds the episodes of that environment one after another. The position
+of a row counts from the beginning of its lane and is never reused: the row at position p lies in slot `p % lane_rows`.
+A new row overwrites the oldest one once the ring is full; an episode that has lost its beginning stays with its newest
+part. (Forgetting whole episodes instead would leave a single row when one episode fills its lane.)
 """
 
 import math
@@ -23,19 +23,19 @@ from worldvae.errors import UserError
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout
 
 MIN_SLICE = 8
-"""Rows that a slice has at least, where its episode and the sequence have room for them."""
+"""Smallest number of rows in a slice, if its episode and the sequence have room for them."""
 
 MIN_LANE_ROWS = 2 * MIN_SLICE
 
-_RUNNING = 2**62  # `stop` of the rows of an episode that goes on
-_RESERVED_BYTES = 2**24  # of disk that a lane reserves at a time
+_RUNNING = 2**62  # `stop` of the rows of an episode that has not ended
+_RESERVED_BYTES = 2**24  # disk space that a lane reserves at a time
 
 
 @dataclass(frozen=True)
 class Episode:
     """Where an episode is stored: rows `start..stop` (positions) of `lane`.
 
-    `whole` says that its first row is still there, `closed` that another episode has begun after it.
+    `whole`: its first row is still stored. `closed`: another episode has begun after it.
     """
 
     lane: int
@@ -66,31 +66,31 @@ def _columns(observation: ObservationLayout, action: ActionLayout) -> dict[str, 
         "action": _Column(torch.float32, (action.size,)),
         "reward": _Column(torch.float32),
         "termination": _Column(torch.bool),
-        "begin": _Column(torch.int64),  # position at which the row's episode begins
-        "stop": _Column(torch.int64),  # position after its last row, or _RUNNING
-        "serial": _Column(torch.int64),  # the row's own position: tells whether a slot was overwritten
+        "begin": _Column(torch.int64),  # position of the first row of the row's episode
+        "stop": _Column(torch.int64),  # position after the episode's last row, or _RUNNING
+        "serial": _Column(torch.int64),  # the row's own position: shows whether a slot was overwritten
     }
 
 
 def _fields(batch: Batch) -> dict[str, Tensor]:
-    """What of a batch is stored as it is; `is_first` follows from where episodes begin."""
+    """Return the fields of a batch that are stored unchanged; `is_first` follows from where episodes begin."""
     observation = {"pixels": batch.observation.pixels, "vector": batch.observation.vector}
     fields = {name: value for name, value in observation.items() if value is not None}
     return fields | {"action": batch.action, "reward": batch.reward, "termination": batch.termination}
 
 
 class Replay:
-    """Rows of experience on disk, and batches of slices from them.
+    """Rows of experience on disk, and batches of slices drawn from them.
 
     Args:
-        folder: Where the files lie. Files of the right size are taken over, and the rows in them forgotten.
+        folder: Folder of the files. Files of the right size are reused, and their rows forgotten.
         observation_layout: Shapes of the observations; pixels are stored as uint8.
         action_layout: Shape of the action vector.
         lanes: Number of environments that write.
-        capacity_bytes: Bytes that the files may have together, and never exceed. Disk is taken as rows arrive.
+        capacity_bytes: Bytes that all files together never exceed. Disk space is taken as rows arrive.
 
     Raises:
-        UserError: Too few bytes for anything useful, no permission to write, or a disk without that much room.
+        UserError: The capacity is too small, the folder cannot be read or written, or the disk lacks that much space.
     """
 
     def __init__(
@@ -131,11 +131,11 @@ class Replay:
         """Append one row to each of `lanes` (all different); `rows` has one leading axis, of the same length.
 
         A row is a time step in the row convention of `worldvae.types`, so that an episode of T steps is T + 1 rows
-        (the action of the last one is zeros). A row with `is_first` closes the episode before it. Float frames
-        (0..1) are rounded to bytes.
+        (the last action is zeros). A row with `is_first` closes the episode before it. Float frames (0..1) are rounded
+        to bytes.
 
         Raises:
-            UserError: The disk is full, or a number is not finite in float32; nothing is stored then.
+            UserError: The disk is full, or a number is not finite in float32; then nothing is stored.
         """
         for name, value in _fields(rows).items():
             if value.dtype != torch.uint8 and not bool(value.float().isfinite().all()):
@@ -149,7 +149,7 @@ class Replay:
         first, closing = rows.is_first | empty, rows.is_first & ~empty
         previous = self._rows["begin"][self._slot(lane, now - 1)]
         values = {
-            "serial": now,  # written first: after a crash inside this loop the old row is known to be gone
+            "serial": now,  # written first: after a crash in this loop, it shows that the old row is gone
             "begin": torch.where(first, now, previous),
             "stop": torch.full_like(now, _RUNNING),
         }
@@ -170,32 +170,32 @@ class Replay:
     # Reading
 
     def sample(self, batch: int, length: int, generator: torch.Generator, out: Batch | None = None) -> Batch:
-        """Draw sequences `[batch, length]`, each packed with slices one after another; nothing is padded.
+        """Draw sequences `[batch, length]`, each filled with slices one after another; there is no padding.
 
-        A slice lies within one episode, and its first row, alone in the slice, has `is_first`: previous state and
-        action are reset there. Reward and termination of that row are the true ones, in the middle of an episode too.
+        A slice lies within one episode. Only its first row has `is_first`: previous state and action are reset there.
+        Reward and termination of that row are the stored ones, even in the middle of an episode.
 
-        The first slice begins at a row drawn uniformly, or so much earlier that it has
-        `min(length, MIN_SLICE, its episode)` rows. Where it ends before the sequence does, the next episode of the
-        same lane follows, so that a beginning is seen as often as any other row; at the newest row of a lane, another
-        row is drawn. Episodes in progress take part from two rows on.
+        The first slice begins at a row drawn uniformly, or earlier if needed to contain
+        `min(length, MIN_SLICE, its episode)` rows. If it ends before the sequence does, the next episode of the same
+        lane follows, so that first rows are drawn as often as other rows; after the newest row of a lane, another row
+        is drawn. Episodes in progress take part once they have two rows.
 
         Args:
             batch: Number of sequences.
             length: Rows of a sequence.
             generator: Source of randomness, on the CPU.
-            out: A batch that an earlier call returned: it is overwritten and returned, which saves the allocation.
+            out: A batch from an earlier call, which is overwritten and returned to save the allocation.
         """
         assert self.ready(1), "the replay has nothing to sample"
         index, is_first = self._pack(batch, length, generator)
         return self._gather(index, is_first, self._empty(batch, length) if out is None else out)
 
     def ready(self, length: int) -> bool:
-        """Whether there are `length` rows to sample from, so that a sequence need not repeat itself."""
+        """Whether at least `length` rows can be sampled, so that a sequence need not repeat itself."""
         return int((self._limit() - self._oldest).sum()) >= length
 
     def episodes(self) -> list[Episode]:
-        """What is stored: lane after lane, oldest first."""
+        """Return the stored episodes: lane by lane, oldest first."""
         found = []
         for lane, (oldest, written) in enumerate(zip(self._oldest.tolist(), self._written.tolist(), strict=True)):
             position = torch.arange(oldest, written)
@@ -216,7 +216,7 @@ class Replay:
     # Resuming
 
     def state_dict(self) -> dict[str, Any]:
-        """What `open` needs beside the folder, ready for JSON. Call `flush` first."""
+        """Return what `open` needs besides the folder, ready for JSON. Call `flush` first."""
         return {
             "observation": asdict(self.observation_layout),
             "action": asdict(self.action_layout),
@@ -228,7 +228,7 @@ class Replay:
 
     @classmethod
     def open(cls, folder: Path, state: dict[str, Any]) -> "Replay":
-        """Return the replay as it was at `state_dict`; rows that were overwritten since then are forgotten.
+        """Return the replay as it was at `state_dict`; rows that were overwritten since are forgotten.
 
         Raises:
             UserError: The folder does not hold the files of that replay.
@@ -241,7 +241,7 @@ class Replay:
         slots = state["capacity_bytes"] // (state["lanes"] * sum(column.row_bytes for column in columns.values()))
         for name, column in columns.items():
             file, size = folder / f"{name}.bin", state["lanes"] * slots * column.row_bytes
-            if not file.is_file() or file.stat().st_size != size:  # never made anew: its rows would silently be zeros
+            if not file.is_file() or file.stat().st_size != size:  # do not create it: its rows would silently be zeros
                 wrong = f"has a {name}.bin that is not of {size} bytes" if file.is_file() else f"lacks {name}.bin"
                 raise UserError(f"the replay in {folder} {wrong}: restore that file, or train without resuming.")
         replay = cls(folder, observation_layout, action_layout, state["lanes"], state["capacity_bytes"])
@@ -254,12 +254,12 @@ class Replay:
 
     @property
     def num_episodes(self) -> int:
-        """Number of episodes of which rows are stored."""
+        """Number of episodes that have stored rows."""
         return len(self.episodes())
 
     @property
     def bytes(self) -> int:
-        """Bytes of the rows that are stored."""
+        """Bytes of the stored rows."""
         return len(self) * self.row_bytes
 
     def __repr__(self) -> str:
@@ -274,7 +274,7 @@ class Replay:
         return lane * self.lane_rows + position % self.lane_rows
 
     def _limit(self) -> Int64[Tensor, " lanes"]:
-        """Position after the last row of each lane that may be drawn: all but the lone first row of an episode."""
+        """Return, per lane, the position after the last row that may be drawn: all but an episode's only row so far."""
         begin = self._rows["begin"][self._slot(torch.arange(self.lanes), self._written - 1)]
         lone = torch.maximum(begin, self._oldest) == self._written - 1
         return self._written - lone.long()
@@ -282,7 +282,7 @@ class Replay:
     def _draw(
         self, number: int, limit: Int64[Tensor, " lanes"], generator: torch.Generator
     ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
-        """Lane and position of rows drawn uniformly."""
+        """Return lane and position of rows drawn uniformly."""
         ends = (limit - self._oldest).cumsum(0)
         drawn = torch.randint(int(ends[-1]), (number,), generator=generator)
         lane = torch.searchsorted(ends, drawn, right=True)
@@ -291,24 +291,24 @@ class Replay:
     def _cut(
         self, lane: Int64[Tensor, " batch"], position: Int64[Tensor, " batch"], need: Int64[Tensor, " batch"]
     ) -> tuple[Int64[Tensor, " batch"], Int64[Tensor, " batch"]]:
-        """Start and length of the slices for the `need` rows still missing, at or just before `position`."""
+        """Return start and length of slices for the `need` rows still missing, at or just before `position`."""
         row = self._slot(lane, position)
         begin = torch.maximum(self._rows["begin"][row], self._oldest[lane])
         stop = torch.minimum(self._rows["stop"][row], self._written[lane])
         start = torch.minimum(position, stop - torch.minimum(need, stop - begin).clamp(max=MIN_SLICE))
         take = torch.minimum(need, stop - start)
-        # A rest that is too short for a good slice is filled from this episode, as far as it reaches back ...
+        # A remainder too short for a good slice is filled from this episode, as far as it reaches back ...
         rest = need - take
         back = torch.minimum(rest, start - begin) * (rest < MIN_SLICE)
         start, take = start - back, take + back
-        # ... and a rest of a single row, which would teach no transition, becomes two.
+        # ... and a remainder of one row, which contains no transition, becomes two rows.
         lone = ((need - take == 1) & (take > 2)).long()
         return start + lone, take - lone
 
     def _pack(
         self, batch: int, length: int, generator: torch.Generator
     ) -> tuple[Int64[Tensor, "batch length"], Bool[Tensor, "batch length"]]:
-        """Slots of the rows of each sequence, and where its slices begin."""
+        """Return the slots of the rows of each sequence, and where its slices begin."""
         index = torch.zeros(batch, length, dtype=torch.int64)
         is_first = torch.zeros(batch, length, dtype=torch.bool)
         filled = torch.zeros(batch, dtype=torch.int64)
@@ -358,7 +358,7 @@ class Replay:
         for name in missing:
             paths[name].unlink(missing_ok=True)
             with paths[name].open("wb") as file:
-                file.truncate(self._size(name))  # a sparse file: takes no disk yet
+                file.truncate(self._size(name))  # a sparse file: it takes no disk space yet
 
     def _map(self, name: str) -> np.memmap[Any, Any]:
         column = self._spec[name]
@@ -367,14 +367,14 @@ class Replay:
         return np.memmap(self.folder / f"{name}.bin", dtype=dtype, mode="r+", shape=shape)
 
     def _reserve(self, lane: int) -> None:
-        """Take disk for the next rows of a lane: a full disk is an error here, a bus error when a page is written."""
+        """Reserve disk for the next rows of a lane: a full disk then raises here, and not as a bus error at a write."""
         start = self._reserved[lane]
         stop = min(start + max(1, _RESERVED_BYTES // self.row_bytes), self.lane_rows)
         for name, column in self._spec.items():
             offset, size = (lane * self.lane_rows + start) * column.row_bytes, (stop - start) * column.row_bytes
             try:
                 with (self.folder / f"{name}.bin").open("r+b") as file:
-                    if hasattr(os, "posix_fallocate"):  # not on macOS and Windows
+                    if hasattr(os, "posix_fallocate"):  # missing on macOS and Windows
                         os.posix_fallocate(file.fileno(), offset, size)
             except OSError as error:
                 raise UserError(
@@ -383,7 +383,7 @@ class Replay:
         self._reserved[lane] = stop
 
     def _set_stop(self, lane: int, begin: int, end: int, stop: int) -> None:
-        """Set `stop` for the rows of a lane from `begin` (or its oldest) to `end`."""
+        """Set `stop` for the rows of a lane from `begin` (or its oldest row) to `end`."""
         position = torch.arange(max(begin, int(self._oldest[lane])), end)
         self._rows["stop"][self._slot(torch.tensor(lane), position)] = stop
 
@@ -393,6 +393,6 @@ class Replay:
         self._written[lane] = written
         self._oldest[lane] = oldest if len(gone) == 0 else int(gone[-1]) + 1
         self._reserved[lane] = min(written, self.lane_rows)
-        if written > int(self._oldest[lane]):  # the newest episode may have gone on after the checkpoint
+        if written > int(self._oldest[lane]):  # the newest episode may have continued after the checkpoint
             begin = int(self._rows["begin"][self._slot(torch.tensor(lane), torch.tensor(written - 1))])
             self._set_stop(lane, begin, written, _RUNNING)

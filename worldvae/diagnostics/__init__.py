@@ -1,4 +1,4 @@
-"""What a trained model can be asked: is z used, does the prior know it, are its predictions honest?"""
+"""Diagnostics of a trained model: is z used, does the prior match the posterior, are predictions calibrated?"""
 
 from worldvae.diagnostics.calibration import Calibration, calibration
 from worldvae.diagnostics.collapse import Collapse, active_units, collapse, kl_per_dimension

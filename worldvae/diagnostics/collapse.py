@@ -1,4 +1,4 @@
-"""Which latents are used, and whether the posterior has collapsed onto the prior."""
+"""Which latents carry information, and whether the posterior has collapsed onto the prior."""
 
 from dataclasses import dataclass
 
@@ -10,13 +10,13 @@ from torch.distributions import kl_divergence as torch_kl
 from worldvae.distributions import FlatOneHot
 
 ACTIVE = 1e-2
-"""Variance over the data of a latent's posterior mean above which it counts as active."""
+"""A latent is active if its posterior mean has a variance over the data above this."""
 
 
 def kl_per_dimension(q: Distribution, p: Distribution) -> Float[Tensor, "*batch unit"] | None:
     """Return KL(q || p) of every unit of z in nats: of each dimension of a Gaussian, of each group of a categorical.
 
-    None where the two do not both factorise over units of the same kind: then only their sum has a meaning.
+    The result is None unless both factorise over units of the same kind: otherwise only the total KL is defined.
     """
     if isinstance(q, FlatOneHot) and isinstance(p, FlatOneHot):
         return torch_kl(q.base.base_dist, p.base.base_dist)
@@ -34,13 +34,13 @@ def active_units(means: Float[Tensor, "row unit"], threshold: float = ACTIVE) ->
 
 @dataclass(frozen=True)
 class Collapse:
-    """What `collapse` found.
+    """The result of `collapse`.
 
     Attributes:
-        verdict: "healthy", "partly collapsed" (less than half of the units are active) or "collapsed" (none is, or all
-            of z holds less than a tenth of a nat).
+        verdict: "healthy", "partly collapsed" (fewer than half of the units are active) or "collapsed" (no unit is
+            active, or the KL of the whole z is below a tenth of a nat).
         active: share of the units that are active.
-        kl: nats per row that the posterior holds against the prior.
+        kl: KL of posterior and prior in nats per row.
     """
 
     verdict: str
@@ -49,7 +49,7 @@ class Collapse:
 
 
 def collapse(means: Float[Tensor, "row unit"], kl: Float[Tensor, " row"]) -> Collapse:
-    """Say whether the posterior has collapsed, from its means and its KL to the prior.
+    """Decide whether the posterior has collapsed, from its means and its KL to the prior.
 
     Reference: Lucas et al. 2019, "Don't Blame the ELBO! A Linear VAE Perspective on Posterior Collapse".
     """

@@ -1,4 +1,4 @@
-"""All diagnostics of a world model, on episodes it did not learn from."""
+"""All diagnostics of a world model, on episodes that it was not trained on."""
 
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -23,21 +23,21 @@ from worldvae.system.json_file import plain
 from worldvae.types import Batch, State
 
 CELLS = 8
-"""Frames are predicted as the means of 8 x 8 cells: of single pixels nearly all are background, and calibrated."""
+"""Frames are compared as means of 8 x 8 cells: almost all single pixels are background, and trivially calibrated."""
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is spent on asking what better inference would gain.
+    """How much computation is spent on measuring the gain of better inference.
 
     Attributes:
-        slices: of episodes, of which the three gaps are told.
-        length: rows of each.
-        steps: of each search for better answers to them.
-        samples: of every slice for every bound.
-        rows: single rows for which the ways of inference are compared.
-        refinements: gradient steps of the semi-amortised ways; from scratch ten times the most.
-        draws: of HMC.
+        slices: number of slices of episodes for which the three gaps are measured.
+        length: rows of each slice.
+        steps: gradient steps of each search for better parameters of q.
+        samples: samples per slice for every bound.
+        rows: number of single rows for which the methods of inference are compared.
+        refinements: gradient steps of the semi-amortised methods; inference from scratch takes ten times the largest.
+        draws: draws of HMC.
     """
 
     slices: int = 8
@@ -51,21 +51,21 @@ class Effort:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was found; nats per row, of the kind `prior_kind` where the prior's density enters.
+    """The results of `diagnose`; nats per row, of the kind `prior_kind` if they depend on the prior's density.
 
     Attributes:
-        prior_kind: what the prior's log-density is.
+        prior_kind: kind of number that the prior's log-density is.
         collapse: whether z is used at all.
-        kl_per_unit: of every unit of z, largest first; None where the posterior or the prior does not factorise.
-        kl_over_time: at every row of an episode, averaged over episodes: the surprise.
-        surprise: the same of every episode, `[episode, row]`, NaN behind its end.
-        hole: MMD^2 and log-ratio (kind: estimate) of inferred against imagined z, memories aside.
-        conditional_hole: log-ratio of inferred against imagined next z, each with the memory both were given.
-        calibration: of predictions at every horizon, over standardised vectors or cells of frames; None where no
-            episode is long enough.
-        probe: R^2 of each entry of what is known of the true state, read linearly off h and z; None where nothing is.
-        gaps: what the bound lacks by approximation, by amortisation and by conditioning.
-        inference: one pass of the encoder against iterative inference.
+        kl_per_unit: KL of every unit of z, largest first; None if the posterior or the prior does not factorise.
+        kl_over_time: KL in every row of an episode, averaged over episodes: the surprise.
+        surprise: KL in every row of each episode, `[episode, row]`, NaN after its end.
+        hole: MMD^2 and log-ratio (kind: estimate) of inferred and imagined z, regardless of memories.
+        conditional_hole: log-ratio of the inferred and the imagined next z, each together with the memory.
+        calibration: calibration of predictions at every horizon, for standardised vectors or cells of frames; None if
+            no episode is long enough.
+        probe: R^2 of a linear regression of each known entry of the true state on h and z; None if none is known.
+        gaps: what the ELBO loses by approximation, by amortisation and by conditioning.
+        inference: one pass of the encoder compared with iterative inference.
         left_out: why `gaps` or `inference` is None.
     """
 
@@ -83,7 +83,7 @@ class Diagnosis:
     left_out: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain lists and numbers; what is not finite is None."""
+        """Return plain lists and numbers; numbers that are not finite become None."""
         out: dict[str, Any] = plain(asdict(self))
         return out
 
@@ -101,28 +101,28 @@ def diagnose(
     samples: int = 19,
     effort: Effort | None = None,
 ) -> Diagnosis:
-    """Ask a model everything.
+    """Compute all diagnostics of a model.
 
     Args:
         model: the world model.
         rows: episodes `[episode, time]` from their first row on.
         valid: which rows exist.
-        generator: of all draws, on the CPU.
-        truth: what is known of the true state of every row.
-        context: rows seen before a prediction.
+        generator: source of all draws, on the CPU.
+        truth: known entries of the true state of every row.
+        context: rows observed before a prediction.
         horizon: rows predicted.
-        samples: predictions of each.
-        effort: to be spent on `gaps` and `inference`, which take most of the time (None: they are left out).
+        samples: predictions per row.
+        effort: computation for `gaps` and `inference`, which take most of the time (None: skip them).
 
     Raises:
-        ValueError: If the model has no p(z | h) and q(z | h, e) to ask about, or there are fewer than 16 rows.
+        ValueError: If the model has no p(z | h) and q(z | h, e), or there are fewer than 16 rows.
     """
     if not isinstance(model, SequentialVAE):
         raise ValueError(f"a diagnosis is of p(z | h) and q(z | h, e), which a {type(model).__name__} does not have")
     if int(valid.sum()) < 16:
         raise ValueError(f"{int(valid.sum())} rows are too few to be asked anything: take more episodes")
     rows, valid = rows.to(model.device), valid.to(model.device)
-    rows = replace(rows, is_first=rows.is_first | ~valid)  # no smoother may look behind the end of an episode
+    rows = replace(rows, is_first=rows.is_first | ~valid)  # no smoother may read beyond the end of an episode
     draws = torch.Generator(model.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
     observed = model.observe(rows, generator=draws)
     states = observed.posterior
@@ -160,7 +160,7 @@ def _inference(
     generator: torch.Generator,
     draws: torch.Generator,
 ) -> tuple[Gaps | None, list[Inference] | None, dict[str, str]]:
-    """Return what better inference would gain, and the reasons why that cannot be said."""
+    """Return the gaps and the comparison of inference, and the reasons if they are missing."""
     if effort is None:
         return None, None, dict.fromkeys(("gaps", "inference"), "not asked")
     left_out: dict[str, str] = {}
@@ -190,7 +190,7 @@ def _inference(
 def _means(q: Any, states: LatentState) -> Tensor:
     try:
         out: Tensor = q.mean
-    except NotImplementedError:  # of a flow
+    except NotImplementedError:  # flows do not compute their mean
         return states.latent
     return out
 

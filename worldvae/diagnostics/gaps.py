@@ -1,4 +1,4 @@
-"""What the bound of a trained model lacks, and why: the approximation, the amortisation and the conditioning gap."""
+"""Why a trained model's ELBO is below log p(x): the approximation, the amortisation and the conditioning gap."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ from worldvae.types import Kind
 
 @dataclass(frozen=True)
 class Level:
-    """A bound of log p(x), in nats per row.
+    """A bound on log p(x), in nats per row.
 
     Attributes:
         nats: mean over slices and samples.
-        error: standard error of it that comes of the samples, and not of the choice of slices.
-        kind: of the mean over the noise.
+        error: its standard error due to the samples, not to the choice of slices.
+        kind: kind of number that the mean over the noise is.
     """
 
     nats: float
@@ -31,24 +31,24 @@ class Level:
 
 @dataclass(frozen=True)
 class Gaps:
-    """Bounds of log p(x | state before, actions) of slices, without rewards, and what lies between them.
+    """Bounds on log p(x | state before, actions) of slices, without rewards, and the differences between them.
 
     Attributes:
-        filters: the ELBO of filters. "encoder": the model as it is. "myopic": offsets that serve their own row alone.
-            "fitted": offsets d = m d_myopic + c, with vectors m and c fitted to the whole bound of other slices. Where
-            the encoder is shown what comes later (`model.context=smooth`) there is "encoder" only.
-        ahead: the ELBO of the best offsets that were found for the whole bound of each slice itself.
-        importance: the importance-weighted bound of log p(x) with that q and all samples of a slice.
-        amortisation: best filter - encoder; of a smoother ahead - encoder. No more than the gap to the best there is.
-        conditioning: ahead - best filter, what looking ahead gains; 0 of a smoother. Too low by what the search for
-            offsets has left, too high by what the best filter there is has over those of `filters`.
-        approximation: importance - ahead. No more than log p(x) - ahead, which counts what the family lacks, the way in
-            which q depends on the sampled memory, and what the search has left.
-        kind: of the three gaps.
-        slices: how many.
-        rows: of each.
-        samples: of each, for every bound.
-        decoder_calls: latents decoded for every row, in all.
+        filters: ELBOs of filters. "encoder": the model itself. "myopic": offsets d_myopic that optimise the term of
+            their own row only. "fitted": offsets d = m d_myopic + c, with vectors m and c fitted to the whole ELBO of
+            other slices. If the encoder reads later rows (`model.context=smooth`), there is only "encoder".
+        ahead: ELBO of the best offsets found for the whole ELBO of each slice.
+        importance: importance-weighted bound on log p(x) with that q and all samples of a slice.
+        amortisation: best filter - encoder; for a smoother: ahead - encoder. At most the gap to the best q.
+        conditioning: ahead - best filter, the gain of looking ahead; 0 for a smoother. Too low by the remaining error
+            of the search for offsets, too high by the distance of the best possible filter from those in `filters`.
+        approximation: importance - ahead. At most log p(x) - ahead, which includes the limits of the family, the way
+            in which q depends on the sampled memory, and the remaining error of the search.
+        kind: kind of number that the three gaps are.
+        slices: number of slices.
+        rows: rows per slice.
+        samples: samples per slice for every bound.
+        decoder_calls: total number of latents decoded per row.
     """
 
     filters: dict[str, Level]
@@ -74,29 +74,29 @@ def gaps(
     draws: int = 2,
     samples: int = 64,
 ) -> Gaps:
-    """Split what the bound of a model lacks on slices of episodes that it did not learn from.
+    """Split the gap between a model's ELBO and log p(x), on slices of episodes that it was not trained on.
 
-    All answers are q_t = family(parameters(h_t, e_t) + d_t): the encoder's, moved by an offset for every row, so that q
-    depends on the sampled memory as it did, and d = 0 is the model.
+    Every q here is q_t = family(parameters(h_t, e_t) + d_t): the encoder's q, moved by an offset for every row, so that
+    it still depends on the sampled memory, and d = 0 is the model.
 
-    The best filter is not the one that answers every row as well as it can be answered: p(z_t | h_t, x_t) is best for
-    row t, and worse for those that follow than a q that allows for what may come (`exact.MILD`: 31.3 nats below log p,
-    the best gains are 18.4 below). And offsets that suit the rows that did come look ahead. So the filter is fitted to
-    the whole bound on one half of the slices and judged on the other, each way round; besides h and e it reads what the
-    row asks for by itself, d_myopic.
+    The best filter is not the one with the best answer for every row: p(z_t | h_t, x_t) is best for row t, but worse
+    for the following rows than a q that allows for several futures (`exact.MILD`: it is 31.3 nats below log p, the best
+    gains are 18.4 below). And offsets fitted to the rows that followed look ahead. Therefore the filter is fitted to
+    the whole ELBO on one half of the slices and evaluated on the other half, and vice versa; besides h and e it reads
+    the best offset for the row by itself, d_myopic.
 
     Args:
         model: the world model; it is not changed.
-        slices: two or more.
-        generator: of all draws, on the model's device.
-        steps: of Adam, for each of the three searches.
-        learning_rate: of their first step; it falls linearly to zero.
-        draws: samples of a slice in every step.
-        samples: of a slice for every bound, the same for all bounds.
+        slices: two or more slices.
+        generator: source of all draws, on the model's device.
+        steps: steps of Adam, for each of the three searches.
+        learning_rate: initial step size; it falls linearly to zero.
+        draws: samples per slice in every step.
+        samples: samples per slice for every bound, the same for all bounds.
 
     Raises:
-        ValueError: If the posterior has no parameters to be moved, the prior's density is not exact, or there is only
-            one slice.
+        ValueError: If the posterior has no parameters that could be moved, the prior's density is not exact, or there
+            is only one slice.
 
     Reference: Cremer et al. 2018, "Inference Suboptimality in Variational Autoencoders", section 3; Bayer et al. 2021,
     "Mind the Gap when Conditioning Amortised Inference in Sequential Latent-Variable Models", section 3.
@@ -112,7 +112,7 @@ def gaps(
     measured = {name: asked.measure(d, noise) for name, d in offsets.items()}
     best = max(measured, key=lambda name: float(measured[name][0].mean()))
     found = asked.measure(search.best(offsets[best]), noise)
-    ahead, weights = max(found, measured[best], key=lambda both: float(both[0].mean()))  # where nothing was gained
+    ahead, weights = max(found, measured[best], key=lambda both: float(both[0].mean()))  # if the search gained nothing
 
     filters = {name: _level(bound / asked.length) for name, (bound, _) in measured.items()}
     top, importance = _level(ahead / asked.length), _importance(weights, asked.length)
@@ -142,7 +142,7 @@ def _importance(weights: Float[Tensor, "sample slice"], rows: int) -> Level:
 
 
 class _Search:
-    """Adam on offsets; it scales every number by itself, so that rows and slices do not disturb one another."""
+    """Adam on offsets; it scales every number separately, so that rows and slices do not influence one another."""
 
     def __init__(
         self, asked: MovedBound, generator: torch.Generator, steps: int, learning_rate: float, draws: int
@@ -151,13 +151,13 @@ class _Search:
         self.steps, self.learning_rate, self.draws = steps, learning_rate, draws
 
     def best(self, start: Float[Tensor, "slice time parameter"], *, myopic: bool = False) -> Tensor:
-        """Return offsets for the whole bound, or for every row's own term."""
+        """Return offsets that optimise the whole ELBO or, if `myopic`, every row's own term."""
         offsets = start.clone()
         self._ascend([offsets], lambda: offsets, myopic)
         return offsets
 
     def filter(self, myopic: Float[Tensor, "slice time parameter"]) -> Tensor:
-        """Return m d_myopic + c, with the m and c that suit the slices of the other half."""
+        """Return m d_myopic + c, with m and c fitted to the slices of the other half."""
         half = torch.arange(self.asked.number, device=self.asked.device) % 2
         factor = myopic.new_full((2, 1, myopic.shape[-1]), 0.5)
         constant = torch.zeros_like(factor)
@@ -169,7 +169,7 @@ class _Search:
         return moved(half)
 
     def _ascend(self, numbers: list[Tensor], offsets: Callable[[], Tensor], myopic: bool) -> None:
-        """Change numbers, in place, towards offsets of a higher bound."""
+        """Change `numbers`, in place, to raise the ELBO."""
         adam = torch.optim.Adam([x.requires_grad_() for x in numbers], lr=self.learning_rate, betas=(0.9, 0.99))
         decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, 0.0, self.steps)
         for _ in range(self.steps):

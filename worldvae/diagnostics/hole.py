@@ -1,4 +1,4 @@
-"""Whether what is inferred and what is imagined are distributed alike."""
+"""The prior hole: whether inferred and imagined latents have the same distribution."""
 
 import math
 
@@ -11,9 +11,9 @@ from torch.nn import functional as F
 def mmd(
     x: Float[Tensor, "m feature"], y: Float[Tensor, "n feature"], scales: tuple[float, ...] = (0.5, 1.0, 2.0)
 ) -> Float[Tensor, ""]:
-    """Return the squared maximum mean discrepancy of two samples (unbiased: it may fall below 0 where they agree).
+    """Return the squared maximum mean discrepancy of two samples (unbiased: below 0 at times, if they agree).
 
-    The kernel is a sum of Gaussians whose widths are the median distance of the pooled sample times `scales`.
+    The kernel is a sum of Gaussians whose widths are `scales` times the median distance in the pooled sample.
 
     Reference: Gretton et al. 2012, "A Kernel Two-Sample Test", equation 3.
     """
@@ -37,12 +37,12 @@ def log_ratio(
     updates: int = 300,
     hidden: int = 64,
 ) -> float:
-    """Return KL(x || y) in nats as far as a classifier of the two sees it (kind: estimate).
+    """Return an estimate of KL(x || y) in nats from a classifier that separates the two samples (kind: estimate).
 
-    A classifier's logit T estimates log x(z)/y(z); on the halves of the samples that it was not trained on, the
-    Donsker-Varadhan bound mean_x T - log mean_y exp T is below the KL but for the error of a finite sample. It is 0
-    where nothing tells the two apart. Of an aggregated posterior x and a prior y it is the size of the prior's hole;
-    with the memory among the features, that of a conditional prior.
+    The classifier's logit T estimates log x(z)/y(z). On the halves of the samples that it was not trained on, the
+    Donsker-Varadhan bound mean_x T - log mean_y exp T is below the KL, up to the error of finite samples. It is 0 if
+    the classifier cannot separate the samples. For an aggregated posterior x and a prior y it measures the size of the
+    prior's hole; with the memory among the features, that of a conditional prior.
 
     Reference: Sugiyama et al. 2012, "Density Ratio Estimation in Machine Learning", chapter 4; Rosca et al. 2018,
     "Distribution Matching in Variational Inference"; Belghazi et al. 2018, "MINE", for the bound.
@@ -53,7 +53,7 @@ def log_ratio(
     (x, x_held), (y, y_held) = (part.chunk(2) for part in ((x - mean) / std, (y - mean) / std))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(int(torch.randint(2**31, (), generator=generator)))
-        # Without norms: a log-ratio grows without bound where only one of the two goes.
+        # No norms: a log-ratio grows without bound where only one of the samples has mass.
         widths = [(x.shape[1], hidden), (hidden, hidden)]
         layers = [part for width in widths for part in (nn.Linear(*width), nn.SiLU())]
         net = nn.Sequential(*layers, nn.Linear(hidden, 1)).to(x.device)
@@ -68,7 +68,7 @@ def log_ratio(
             with torch.no_grad():
                 on_x, on_y = net(x_held), net(y_held)
             held = float(_loss(on_x, on_y))
-            if held < best:  # the classifier is stopped where it generalises best
+            if held < best:  # stop the classifier where it generalises best
                 best = held
                 ratio = float(on_x.mean() - on_y.logsumexp(0) + math.log(len(on_y)))
     return ratio

@@ -1,4 +1,4 @@
-"""Amortised against iterative inference: what one forward pass costs in nats, and what it saves in time."""
+"""Amortised and iterative inference compared: what a single forward pass loses in nats, and saves in time."""
 
 import time
 from collections.abc import Callable
@@ -19,16 +19,16 @@ LEAPFROG = 10
 
 @dataclass(frozen=True)
 class Inference:
-    """How one way of inferring z did, averaged over rows.
+    """The result of one method of inferring z, averaged over rows.
 
     Attributes:
-        name: of the way.
+        name: name of the method.
         bound: log p(x | h) >= E_q[log p(x, z | h) - log q(z)] in nats.
-        kind: of the bound.
-        gap: what is missing to the importance-weighted estimate of log p(x | h) from the best q of all.
-        milliseconds: per row, on this machine, of the inference alone.
-        encoder_calls: frames encoded for each row.
-        decoder_calls: latents decoded for each row.
+        kind: kind of number that the bound is.
+        gap: its distance to the importance-weighted estimate of log p(x | h) with the best q of all methods.
+        milliseconds: time of the inference per row, on this machine.
+        encoder_calls: number of frames encoded per row.
+        decoder_calls: number of latents decoded per row.
     """
 
     name: str
@@ -52,23 +52,25 @@ def compare_inference(
     draws: int = 100,
     samples: int = 256,
 ) -> list[Inference]:
-    """Infer z from single frames x_t given h_t in several ways: in one pass, refined, from scratch, and by HMC.
+    """Infer z from single frames x_t given h_t by several methods: in one pass, refined, from scratch, and by HMC.
 
-    The memory is that of filtering, the same for all; reward and continuation are left aside, for no q is shown them.
+    The memory comes from filtering and is the same for all; reward and continuation are ignored, because q does not
+    read them.
 
     Args:
         model: the world model, whose posterior must be amortised.
-        rows: episodes `[episode, time]` that exist to their last row.
-        generator: of all draws, on the model's device.
+        rows: episodes `[episode, time]` all of whose rows exist.
+        generator: source of all draws, on the model's device.
         state: posterior of the row before the first one (default: zero).
         action: action taken in that row (default: zero).
-        number: rows that are compared, picked at random.
-        steps: gradient steps of the semi-amortised posteriors; from scratch ten times the most.
-        draws: HMC steps after as many of warm-up, with 10 leapfrog steps each; several times the length of the latent.
-        samples: of z for every bound.
+        number: number of rows that are compared, chosen at random.
+        steps: gradient steps of the semi-amortised posteriors; inference from scratch takes ten times the largest.
+        draws: HMC steps after as many warm-up steps, with 10 leapfrog steps each; several times the length of the
+            latent.
+        samples: samples of z for every bound.
 
     Raises:
-        ValueError: If the posterior has no parameters that could be refined, or is not a Gaussian.
+        ValueError: If the posterior has no parameters that could be refined, or is not Gaussian.
 
     Reference: Cremer et al. 2018, "Inference Suboptimality in Variational Autoencoders", section 3.
     """
@@ -151,7 +153,7 @@ def _ways(
         return family, found.parameters, found.decoder_calls
 
     def oracle() -> tuple[LatentFamily, Tensor, int]:
-        # In the coordinates of q, where the posterior is about as wide in every direction as in every other.
+        # In q's coordinates the posterior has about the same width in every direction.
         q = family(start)
         mean, std = q.mean, q.stddev
         chains = hmc(
@@ -176,8 +178,8 @@ def _ways(
 def _full_parameters(family: FullGaussianFamily, draws: Float[Tensor, "draw row latent"]) -> Tensor:
     """Return the parameters of the Gaussians with the mean and the covariance of the draws.
 
-    Few draws see correlations where there are none, which costs nats: all are shrunk, by as much as they look like
-    chance.
+    Few draws show correlations that do not exist, which costs nats: all correlations are shrunk, by the share of them
+    that chance explains.
 
     Reference: Schaefer & Strimmer 2005, "A Shrinkage Approach to Large-Scale Covariance Matrix Estimation", section 2.4
     (target D).
@@ -201,7 +203,7 @@ def _full_parameters(family: FullGaussianFamily, draws: Float[Tensor, "draw row 
 def _bounds(
     log_joint: Joint, family: LatentFamily, parameters: Tensor, samples: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, " row"], Float[Tensor, " row"]]:
-    """Return the ELBO and the importance-weighted bound, on fresh noise."""
+    """Return the ELBO and the importance-weighted bound, with fresh noise."""
     noise = family.noise((samples, len(parameters)), parameters.device, generator)
     repeated = parameters.expand(samples, *parameters.shape)
     latent = family.sample(repeated, noise)

@@ -11,7 +11,7 @@ from worldvae.errors import UserError
 
 
 def check_plotting() -> None:
-    """Raise UserError unless plots can be drawn."""
+    """Raise UserError if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         raise UserError("a page of plots needs matplotlib: pip install 'worldvae[plot]'.")
 
@@ -23,7 +23,7 @@ def draw_page(found: Diagnosis, path: Path, title: str) -> None:
         UserError: If matplotlib is not installed.
     """
     check_plotting()
-    from matplotlib.figure import Figure  # slow to import, and an extra
+    from matplotlib.figure import Figure  # slow to import, and optional
 
     figure = Figure(figsize=(17, 7), layout="constrained")
     figure.suptitle(title)
@@ -44,7 +44,7 @@ def draw_page(found: Diagnosis, path: Path, title: str) -> None:
     else:
         _predictions(axes[3], axes[4], found.calibration)
     _bars(axes[5], found.probe, "R\u00b2 of the environment's vector,\nread linearly off h and z", "")
-    axes[5].set_ylim(bottom=max(-1.0, axes[5].get_ylim()[0]))  # of what hardly varies, R^2 is hugely negative
+    axes[5].set_ylim(bottom=max(-1.0, axes[5].get_ylim()[0]))  # R^2 of an almost constant entry is hugely negative
     _gaps(axes[6], found)
     _ways(axes[7], found)
     figure.savefig(path, dpi=100)

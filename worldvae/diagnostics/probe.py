@@ -1,4 +1,4 @@
-"""How much of the true state can be read off the latent state by a line."""
+"""How well a linear map predicts the true state from the latent state."""
 
 import torch
 from jaxtyping import Float
@@ -8,14 +8,14 @@ from torch import Tensor
 def linear_probe(
     features: Float[Tensor, "row feature"], targets: Float[Tensor, "row target"], ridge: float = 1e-3
 ) -> Float[Tensor, " target"]:
-    """Return R^2 of each target on the second half of the rows, of a ridge regression on the first.
+    """Return R^2 of each target on the second half of the rows, for a ridge regression fitted to the first half.
 
-    1 where a linear map of the features gives the target, 0 where the mean does as well, below 0 where it misleads.
+    1 if a linear map of the features gives the target, 0 if it is no better than the mean, below 0 if it is worse.
     A target that does not vary has no R^2: NaN.
 
     Args:
-        features: what is read, in the order of time (neighbouring rows must not fall on both sides).
-        targets: what is looked for.
+        features: regressors, in the order of time (so that neighbouring rows fall on the same side).
+        targets: numbers to predict.
         ridge: penalty, in units of the number of rows and the features' variance.
 
     Reference: Alain & Bengio 2017, "Understanding Intermediate Layers Using Linear Classifier Probes".

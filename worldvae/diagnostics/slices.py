@@ -1,4 +1,4 @@
-"""The sequential bound of slices of episodes, as a function of offsets that are added to the encoder's answers."""
+"""The ELBO of slices of episodes, as a function of offsets that are added to the encoder's parameters of q."""
 
 from dataclasses import dataclass
 
@@ -12,16 +12,16 @@ from worldvae.posteriors import AmortisedPosterior
 from worldvae.types import Batch
 
 FRAMES = 640
-"""Latents decoded at once where no gradient is wanted."""
+"""Number of latents decoded at once if no gradient is needed."""
 
 
 @dataclass(frozen=True)
 class Slices:
-    """Rows of episodes, and the state from which each slice goes on.
+    """Rows of episodes, and the state before each slice.
 
     Attributes:
         rows: `[slice, time]`, all of which exist.
-        state: posterior of the row before the first one; zero where an episode begins.
+        state: posterior of the row before the first one; zero if the slice begins an episode.
         action: action taken in that row.
     """
 
@@ -39,16 +39,16 @@ def pick_slices(
     length: int,
     generator: torch.Generator,
 ) -> Slices:
-    """Return some of the slices that lie side by side in episodes `[episode, time]` which begin with their first row.
+    """Return random slices from the adjacent slices into which episodes `[episode, time]` can be cut.
 
     Args:
         model: the world model.
-        rows: the episodes.
+        rows: the episodes, from their first row on.
         valid: which rows exist.
-        observed: what the model made of them.
-        number: slices, at most.
-        length: rows of each; fewer where no episode is as long.
-        generator: picks them, on the CPU.
+        observed: the model's posterior of these rows.
+        number: largest number of slices.
+        length: rows per slice; fewer if no episode is that long.
+        generator: source of the choice, on the CPU.
     """
     length = min(length, int(valid.sum(1).max()))
     places = [
@@ -68,11 +68,11 @@ def pick_slices(
 class MovedBound:
     """sum_t log p(x_t | h_t, z_t) - KL(q_t || p(z_t | h_t)) with q_t = family(parameters(h_t, e_t) + d_t); no rewards.
 
-    The model is copied, without gradients, and in float32 throughout: a sum over pixels has no digits left in bfloat16.
+    The model is copied, without gradients, and in float32: bfloat16 has too few digits for a sum over pixels.
 
     Args:
-        model: whose posterior is an `AmortisedPosterior`.
-        slices: what is observed.
+        model: a model whose posterior is an `AmortisedPosterior`.
+        slices: the observations.
     """
 
     def __init__(self, model: SequentialVAE, slices: Slices) -> None:
@@ -101,7 +101,7 @@ class MovedBound:
         *,
         myopic: bool = False,
     ) -> tuple[LatentState, Float[Tensor, "sample slice time parameter"]]:
-        """Return states `[sample, slice, time]` and the parameters of q; `myopic` cuts the gradient from row to row."""
+        """Return states `[sample, slice, time]` and the parameters of q; `myopic` stops gradients between rows."""
         samples = len(noise)
 
         def repeated(x: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class MovedBound:
         *,
         myopic: bool = False,
     ) -> Float[Tensor, "sample slice time"]:
-        """Return the rows of the bound for every sample, with the KL in closed form where there is one."""
+        """Return the terms of the ELBO of every row and sample, with the KL in closed form if there is one."""
         states, parameters = self.infer(offsets, noise, myopic=myopic)
         q = self.posterior.distribution(parameters)
         return self.log_likelihood(states) - self.model.prior.kl(q, states.latent, states.memory)
@@ -141,7 +141,7 @@ class MovedBound:
     def measure(
         self, offsets: Float[Tensor, "slice time parameter"], noise: Float[Tensor, "sample slice time noise"]
     ) -> tuple[Float[Tensor, "sample slice"], Float[Tensor, "sample slice"]]:
-        """Return the bound of whole slices, and log p(x, z) - log q(z), whose means are the same."""
+        """Return the ELBO of whole slices, and log p(x, z) - log q(z), which have the same mean."""
         bounds, weights = [], []
         for draw in noise.split(max(1, FRAMES // (self.number * self.length))):
             states, parameters = self.infer(offsets, draw)

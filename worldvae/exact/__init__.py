@@ -1,4 +1,4 @@
-"""Exact answers for linear-Gaussian worlds: what a learned model, bound, filter or planner can be held against."""
+"""Exact results for linear-Gaussian worlds, with which learned models, bounds, filters and planners are compared."""
 
 from worldvae.exact.chain import (
     AffineChain,

@@ -1,8 +1,8 @@
-"""Sequential posteriors of a linear-Gaussian world, and their evidence lower bounds in closed form.
+"""Sequential posteriors of a linear-Gaussian world, and their ELBOs in closed form.
 
-The bound of any chain of affine Gaussians is known exactly. What the best chain of a family stays below the
-log-likelihood, because it may not read all that the exact posterior reads, is the *conditioning gap* of the family: no
-network and no training can close it.
+The ELBO of any chain of affine Gaussians can be computed exactly. If a family of chains may not read everything that
+the exact posterior reads, its best chain stays below the log-likelihood: this difference is the *conditioning gap* of
+the family, and no network and no training can close it.
 
 Reference: Bayer et al. 2021, "Mind the Gap when Conditioning Amortised Inference in Sequential Latent-Variable Models".
 """
@@ -21,12 +21,12 @@ from worldvae.exact.world import LinearGaussian
 
 @dataclass(frozen=True, eq=False)
 class AffineChain:
-    """q(z_t | z_{t-1}, x, u) = N(F_t z_{t-1} + b_t, S_t); what of x and u it reads is in b_t. F of the first row is 0.
+    """q(z_t | z_{t-1}, x, u) = N(F_t z_{t-1} + b_t, S_t); b_t depends on x and u. F is 0 in the first row.
 
     Attributes:
-        F: what is kept of the state before.
-        b: what the data say.
-        S: the covariance, which depends on neither.
+        F: factor on the previous state.
+        b: the part that depends on the data.
+        S: covariance, which depends on neither the state nor the data.
     """
 
     F: Float64[Tensor, "time latent latent"]
@@ -67,7 +67,7 @@ def bound(
 
 
 def _trace(metric: Tensor, matrix: Tensor) -> Tensor:
-    """tr(metric^-1 matrix)."""
+    """Return tr(metric^-1 matrix)."""
     out: Tensor = torch.linalg.solve(metric, matrix).diagonal(dim1=-2, dim2=-1).sum(-1)
     return out
 
@@ -77,7 +77,7 @@ def smoothing_chain(
     observations: Float64[Tensor, "batch time observation"],
     actions: Float64[Tensor, "batch time action"],
 ) -> AffineChain:
-    """Return the exact posterior, q(z_t | z_{t-1}, x_{t:T}): its bound is the log-likelihood.
+    """Return the exact posterior, q(z_t | z_{t-1}, x_{t:T}), whose ELBO is the log-likelihood.
 
     Backwards, p(x_{t:T} | z_t) is proportional to exp(-z' L_t z / 2 + z' n_t) with, from L = n = 0 after the end,
 
@@ -99,7 +99,7 @@ def smoothing_chain(
         transfers.append(reduce @ world.A if t else torch.zeros_like(world.A))
         offsets.append((drift[:, t] + score @ step) @ reduce.mT)
         covariances.append(_symmetric(reduce @ step))
-        # What row t and all after it say about A z_{t-1}, the push being known.
+        # What row t and all later rows say about A z_{t-1}, given the effect of the action.
         information = _symmetric(information @ reduce)
         score = score @ reduce - drift[:, t] @ information
     return AffineChain(torch.stack(transfers[::-1]), torch.stack(offsets[::-1], dim=1), torch.stack(covariances[::-1]))
@@ -114,7 +114,7 @@ def locally_optimal_chain(
     observations: Float64[Tensor, "batch time observation"],
     actions: Float64[Tensor, "batch time action"],
 ) -> AffineChain:
-    """Return p(z_t | z_{t-1}, x_t): the proposal of least weight variance, and the best filter that forgets all else.
+    """Return p(z_t | z_{t-1}, x_t): the proposal of least weight variance, and the best filter without memory.
 
     With K = Q C' (C Q C' + R)^-1: N(p + K (x_t - C p), (I - K C) Q), p = A z_{t-1} + B u_{t-1}.
 
@@ -143,8 +143,8 @@ def filtering_chain(
         actions: u.
         gains: K_t.
         covariances: S_t.
-        memory: h_t, a function of x_{1:t} (say `observer_means`); without it the filter is q(z_t | z_{t-1}, x_t).
-        trust: M_t, how far z_t is drawn to the memory.
+        memory: h_t, a function of x_{1:t} (for example `observer_means`); None: the filter is q(z_t | z_{t-1}, x_t).
+        trust: M_t, the weight of the memory.
     """
     keep = torch.eye(len(world.m0), dtype=gains.dtype, device=gains.device) - gains @ world.C
     offset = torch.einsum("tij,btj->bti", gains, observations)
@@ -162,7 +162,7 @@ def observer_means(
     actions: Float64[Tensor, "batch time action"],
     gains: Float64[Tensor, "time latent observation"],
 ) -> Float64[Tensor, "batch time latent"]:
-    """Return what a deterministic memory of all frames so far can hold: an observer with gains G_t.
+    """Return a deterministic memory of all frames so far: an observer with gains G_t.
 
     h_t = p + G_t (x_t - C p),    p = A h_{t-1} + B u_{t-1}.
     """
@@ -181,6 +181,6 @@ def marginal_chain(
     observations: Float64[Tensor, "batch time observation"],
     actions: Float64[Tensor, "batch time action"],
 ) -> AffineChain:
-    """Return the product of the exact marginals p(z_t | x_{1:T}): right at every row, and blind to what binds them."""
+    """Return the product of the exact marginals p(z_t | x_{1:T}): right in every row, but without their dependence."""
     known = kalman_smoother(world, observations, actions)
     return AffineChain(torch.zeros_like(known.covariance), known.mean, known.covariance)

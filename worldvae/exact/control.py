@@ -1,4 +1,4 @@
-"""The optimum of planning in a linear-Gaussian world: linear feedback on what the Kalman filter knows.
+"""Optimal control of a linear-Gaussian world: linear feedback on the mean of the Kalman filter.
 
 Reference: Åström 1970, "Introduction to Stochastic Control Theory", chapter 8; for the doubling algorithm, Chu et al.
 2004, "A structure-preserving doubling algorithm for periodic discrete-time algebraic Riccati equations".
@@ -13,7 +13,7 @@ from torch import Tensor
 from worldvae.exact.kalman import update
 from worldvae.exact.world import LinearGaussian
 
-DOUBLINGS = 30  # of the horizon: 2^30 steps
+DOUBLINGS = 30  # number of doublings of the horizon: 2^30 steps
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +31,7 @@ class QuadraticCost:
     def of(
         self, states: Float64[Tensor, "*batch latent"], actions: Float64[Tensor, "*batch action"]
     ) -> Float64[Tensor, "*batch"]:
-        """Return what states and the actions that led there cost."""
+        """Return the cost of states and of the actions that led to them."""
         paid: Tensor = ((states @ self.state) * states).sum(-1) + ((actions @ self.action) * actions).sum(-1)
         return paid
 
@@ -39,7 +39,7 @@ class QuadraticCost:
 COST = QuadraticCost(
     torch.diag(torch.tensor([1.0, 0.1], dtype=torch.float64)), torch.tensor([[0.01]], dtype=torch.float64)
 )
-"""What a step costs in the built-in linear-Gaussian worlds."""
+"""The cost of a step in the built-in linear-Gaussian worlds."""
 
 
 def riccati(
@@ -51,8 +51,7 @@ def riccati(
     """Return the stabilising P = W + A' P A - A' P B (U + B' P B)^-1 B' P A, by doubling the horizon.
 
     Raises:
-        ValueError: if the horizon can be doubled for ever without P settling: (A, B) cannot be stabilised, or W sees
-            too little.
+        ValueError: If P does not converge: (A, B) cannot be stabilised, or W leaves unstable directions without cost.
     """
     eye = torch.eye(len(A), dtype=A.dtype, device=A.device)
     a, g, h = A, B @ torch.linalg.solve(U, B.mT), W
@@ -69,7 +68,7 @@ def riccati(
 
 
 def lqr_gain(world: LinearGaussian, cost: QuadraticCost = COST) -> Float64[Tensor, "action latent"]:
-    """Return L of the optimal feedback u = -L z (on E[z | x_{1:t}] if z is not seen).
+    """Return L of the optimal feedback u = -L z (on E[z | x_{1:t}] if z is not observed).
 
     L = (U + B' P B)^-1 B' P A.
     """
@@ -81,21 +80,22 @@ def lqr_gain(world: LinearGaussian, cost: QuadraticCost = COST) -> Float64[Tenso
 def filter_gain(
     world: LinearGaussian,
 ) -> tuple[Float64[Tensor, "latent observation"], Float64[Tensor, "latent latent"], Float64[Tensor, "latent latent"]]:
-    """Return gain, predicted and filtered covariance that the Kalman filter settles at."""
+    """Return the stationary gain, predicted covariance and filtered covariance of the Kalman filter."""
     predicted = riccati(world.A.mT, world.C.mT, world.Q, world.R)
     gain, _, filtered = update(world, predicted)
     return gain, predicted, filtered
 
 
 def lqr_cost(world: LinearGaussian, cost: QuadraticCost = COST) -> Float64[Tensor, ""]:
-    """Return the least average cost of a step if the state is seen: tr(P Q)."""
+    """Return the least average cost of a step if the state is observed: tr(P Q)."""
     return (riccati(world.A, world.B, cost.state, cost.action) @ world.Q).trace()
 
 
 def lqg_cost(world: LinearGaussian, cost: QuadraticCost = COST) -> Float64[Tensor, ""]:
-    """Return the least average cost of a step if only x_{1:t} is seen: tr(P Q) + tr(S L' (U + B' P B) L).
+    """Return the least average cost of a step if only x_{1:t} is observed: tr(P Q) + tr(S L' (U + B' P B) L).
 
-    S is the filtered covariance: the action at x_t knows x_t. The second term is the price of not seeing the state.
+    S is the filtered covariance: the action at x_t may use x_t. The second term is the price of not observing the
+    state.
     """
     p, gain = riccati(world.A, world.B, cost.state, cost.action), lqr_gain(world, cost)
     _, _, filtered = filter_gain(world)

@@ -15,7 +15,7 @@ from worldvae.exact.world import LinearGaussian
 
 @dataclass(frozen=True, eq=False)
 class Filtered:
-    """What the Kalman filter knows at each row; covariances do not depend on the data and have no batch axis.
+    """The results of the Kalman filter in each row; covariances do not depend on the data and have no batch axis.
 
     Attributes:
         predicted_mean: mean of p(z_t | x_{1:t-1}).
@@ -47,7 +47,7 @@ def update(
     Float64[Tensor, "observation observation"],
     Float64[Tensor, "latent latent"],
 ]:
-    """Return gain K, covariance of x and covariance of z once x was seen, for z of the given covariance.
+    """Return the gain K, the covariance of x, and the covariance of z given x, for z with the given covariance.
 
     S = C P C' + R,    K = P C' S^-1,    P' = (I - K C) P (I - K C)' + K R K'  (Joseph's form, which stays symmetric)
     """

@@ -1,10 +1,10 @@
-"""The linear-Gaussian world: a state space model of which everything can be computed.
+"""The linear-Gaussian world: a state-space model with exact solutions.
 
     z_1 ~ N(m0, P0),    x_t = C z_t + N(0, R),    z_{t+1} = A z_t + B u_t + N(0, Q)
 
-Rows are those of the library: row t holds x_t and the action u_t taken at it, so that the last action of an episode
-leads to a state that is not shown. All of `worldvae.exact` computes in float64, because a difference of two bounds is
-often a thousand times smaller than either.
+Rows follow the library's convention: row t holds x_t and the action u_t taken at it, so that the last action of an
+episode leads to a state that is not observed. All of `worldvae.exact` computes in float64, because a difference of two
+bounds is often a thousand times smaller than either.
 """
 
 from collections.abc import Iterable
@@ -21,11 +21,11 @@ class LinearGaussian:
     """The matrices of a linear-Gaussian world.
 
     Attributes:
-        A: how the state goes on by itself.
-        B: what an action does to it.
-        C: what is seen of it.
-        Q: covariance of what disturbs the state at each step.
-        R: covariance of the noise on what is seen.
+        A: transition matrix of the state.
+        B: effect of an action on the state.
+        C: observation matrix.
+        Q: covariance of the noise on the state in each step.
+        R: covariance of the noise on the observation.
         P0: covariance of the first state.
         m0: mean of the first state.
     """
@@ -39,12 +39,12 @@ class LinearGaussian:
     m0: Float64[Tensor, " latent"]
 
     def drift(self, actions: Float64[Tensor, "batch time action"]) -> Float64[Tensor, "batch time latent"]:
-        """Return b_t of z_t = A z_{t-1} + b_t + noise: m0 in the first row, then what the action before did."""
+        """Return b_t of z_t = A z_{t-1} + b_t + noise: m0 in the first row, then the effect of the previous action."""
         first = self.m0.expand(actions.shape[0], 1, -1)
         return torch.cat([first, actions[:, :-1] @ self.B.mT], dim=1)
 
     def step_covariance(self, t: int) -> Float64[Tensor, "latent latent"]:
-        """Return the covariance of z_t given z_{t-1}, which for the first row (t = 0) is that of z_1."""
+        """Return the covariance of z_t given z_{t-1}; for the first row (t = 0), that of z_1."""
         return self.Q if t else self.P0
 
 
@@ -64,10 +64,10 @@ def _world(disturbance: tuple[float, float], noise: float) -> LinearGaussian:
 
 
 STIFF = _world((1e-4, 1e-2), 0.05)
-"""A damped oscillator whose position is hardly disturbed: a bound that does not look ahead loses many nats."""
+"""A damped oscillator whose position has almost no noise: a bound that does not look ahead loses many nats."""
 
 MILD = _world((0.05, 0.05), 0.1)
-"""The same oscillator, disturbed more and seen less well, where looking ahead matters less."""
+"""The same oscillator with more noise on state and observation, where looking ahead matters less."""
 
 
 def roll_out(
@@ -77,8 +77,8 @@ def roll_out(
 
     Args:
         world: the world to draw from.
-        actions: of every row.
-        generator: of all draws.
+        actions: actions of every row.
+        generator: source of all draws.
     """
 
     def normal(*shape: int) -> Tensor:
@@ -102,10 +102,10 @@ def random_episodes(
 
     Args:
         world: the world to draw from.
-        number: of episodes.
+        number: number of episodes.
         length: rows of an episode.
-        reach: the largest action.
-        generator: of all draws.
+        reach: largest magnitude of an action.
+        generator: source of all draws.
     """
     shape = (number, length, world.B.shape[1])
     actions = reach * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
@@ -115,13 +115,13 @@ def random_episodes(
 def reference_episodes(
     world: LinearGaussian, seeds: Iterable[int] = range(32), length: int = 50
 ) -> tuple[Float64[Tensor, "batch time observation"], Float64[Tensor, "batch time action"]]:
-    """Return the observations and actions on which the published exact numbers were computed, an episode per seed.
+    """Return the observations and actions for which the published exact numbers were computed, one episode per seed.
 
     The actions are u_t = sin(0.3 t), t = 0 .. length - 1.
 
     Args:
         world: the world to draw from.
-        seeds: a seed for each episode.
+        seeds: one seed per episode.
         length: rows of an episode.
     """
     a, c = world.A.numpy(), world.C.numpy()
@@ -130,7 +130,7 @@ def reference_episodes(
     zero = np.zeros(len(a))
     episodes = []
     for seed in seeds:
-        # The legacy generator, because the reference numbers were made with it.
+        # The legacy generator, because the published numbers were computed with it.
         draw = np.random.RandomState(seed).multivariate_normal
         state, rows = draw(world.m0.numpy(), world.P0.numpy()), []
         for push in pushes:

@@ -1,1 +1,1 @@
-"""Films of what happened and of what was dreamt."""
+"""Films that show real episodes beside dreams of them."""

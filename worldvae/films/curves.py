@@ -1,4 +1,4 @@
-"""Draws vectors over time as curves, for worlds without frames."""
+"""Films of vectors as curves over time, for worlds without frames."""
 
 import torch
 from jaxtyping import Float, UInt8
@@ -12,12 +12,12 @@ _TRUE, _SEEN, _DREAM = (110, 110, 110), (30, 150, 60), (210, 40, 40)
 def curves(
     truth: Float[Tensor, "time entry"], dream: Float[Tensor, "time entry"], context: int
 ) -> UInt8[Tensor, "time height width 3"]:
-    """Return a film in which the curves of the first entries grow: truth in grey, the model in green, then red.
+    """Return a film of growing curves of the first entries: truth in grey, the model in green, then in red.
 
     Args:
         truth: standardised vectors.
-        dream: what the model reconstructs (green) and dreams (red).
-        context: rows the model sees.
+        dream: the model's reconstructions (green) and dreams (red).
+        context: number of rows that the model observes.
     """
     time, entries = truth.shape[0], min(truth.shape[1], _MOST)
     both = torch.cat([truth, dream])[:, :entries]

@@ -1,4 +1,4 @@
-"""Films: frames to .gif, .webp, .mp4 or a contact sheet (.png), and what happened beside what was dreamt."""
+"""Films: frames to .gif, .webp, .mp4 or a contact sheet (.png), and what happened beside dreams of it."""
 
 import importlib
 import io
@@ -15,15 +15,15 @@ from worldvae.films.picture import read_channels
 
 SUFFIXES = (".gif", ".webp", ".mp4", ".png")
 
-_TILE = 128  # pixels that a tile is enlarged to, about
+_TILE = 128  # approximate height in pixels of an enlarged tile
 _BORDER, _GAP, _FONT = 3, 6, 13
-_PLAIN = 16  # colours of a GIF that are taken as they are
+_PLAIN = 16  # number of colours of a GIF that are not averaged
 _PAPER, _INK, _TRUE = (24, 24, 28), (232, 232, 236), (96, 96, 104)
 _WATCHING, _DREAMING = (64, 190, 110), (232, 72, 72)
 
 
 def film(path: Path, frames: UInt8[Tensor, "time height width 3"], fps: int = 15, columns: int = 8) -> Path:
-    """Write frames as the kind of film that the suffix of `path` names.
+    """Write frames in the format that the suffix of `path` names.
 
     Args:
         path: .gif, .webp (without loss), .mp4 (needs PyAV), or .png: a sheet of `columns` frames side by side.
@@ -32,7 +32,7 @@ def film(path: Path, frames: UInt8[Tensor, "time height width 3"], fps: int = 15
         columns: Frames on a sheet, evenly spread from the first to the last.
 
     Raises:
-        UserError: The suffix is another one, PyAV is needed and not installed, or there is no way to write there.
+        UserError: The suffix is another one, PyAV is needed and not installed, or the file cannot be written.
     """
     check_film_name(path)
     try:
@@ -44,7 +44,7 @@ def film(path: Path, frames: UInt8[Tensor, "time height width 3"], fps: int = 15
 
 
 def check_film_name(path: Path) -> None:
-    """Raise unless `film` can write a film of that name; for those who would rather know before the frames are made.
+    """Raise unless `film` can write a film of that name; call it before frames are computed.
 
     Raises:
         UserError: The suffix is none of `SUFFIXES`.
@@ -70,7 +70,7 @@ def _write_film(path: Path, frames: UInt8[Tensor, "time height width 3"], fps: i
 
 
 def gif_bytes(frames: UInt8[Tensor, "time height width 3"], fps: int = 15) -> bytes:
-    """Return frames as an animated GIF that repeats for ever; all share one palette, so that nothing flickers."""
+    """Return frames as an animated GIF in an endless loop; all frames share one palette, so that nothing flickers."""
     palette = Image.new("P", (1, 1))
     palette.putpalette(_palette(frames).numpy().tobytes())
     first, *rest = (
@@ -91,15 +91,15 @@ def side_by_side(
 ) -> UInt8[Tensor, "time filmheight filmwidth 3"]:
     """Compose a labelled film: a column for each episode, a row for what happened and for each dream of it.
 
-    The frames of dreams have a green border while the model sees what happens, and a red one when it dreams.
+    The frames of dreams have a green border while the model observes frames, and a red one while it dreams.
 
     Args:
-        rows: Frames by label, floats in 0..1 or bytes; the first are those that happened. `worldvae.films.picture` says
-            what is shown of their channels.
-        context: Number of frames that the model saw before the dream begins.
+        rows: Frames by label, floats in 0..1 or bytes; the first are those that happened. `worldvae.films.picture`
+            describes how their channels are shown.
+        context: Number of frames that the model observed before the dream begins.
         error: Add the absolute error below each dream, averaged over the channels of an image, from black over red to
             white.
-        scale: How often each pixel is repeated; by default so often that a frame is about 128 pixels high.
+        scale: Enlargement of each pixel; by default, frames become about 128 pixels high.
     """
     truth, *_ = units = [_unit(frames) for frames in rows.values()]
     reading = read_channels(truth)
@@ -136,10 +136,10 @@ def towards_goals(
     played: UInt8[Tensor, "batch time channel height width"],
     arrived: Bool[Tensor, "batch time"],
 ) -> UInt8[Tensor, "time filmheight filmwidth 3"]:
-    """Compose a film of what was played below the goals: a column for each goal, bordered green once it was reached.
+    """Compose a film of played episodes below their goals: a column per goal, with a green border once it is reached.
 
     Args:
-        goals: Frames. `worldvae.films.picture` says what is shown of their channels.
+        goals: Frames. `worldvae.films.picture` describes how their channels are shown.
         played: Frames before the first decision and after each.
         arrived: Whether the goal was reached by then.
     """
@@ -194,12 +194,12 @@ def _heat(value: Float[Tensor, "*frames height width"]) -> Float[Tensor, "*frame
 
 
 def _palette(frames: UInt8[Tensor, "time height width 3"]) -> UInt8[Tensor, "colours 3"]:
-    """At most 256 colours for all frames.
+    """Return at most 256 colours for all frames.
 
-    Colours are pooled in 32^3 boxes and stand for the mean of their box. Where more than 256 boxes are in use, the most
-    frequent (paper, borders, plain backgrounds) are taken as they are, and median cut finds colours for the others. It
-    sees each box 1 + log2(count) times, not `count` times, so that a line one pixel thin keeps its colour beside a
-    background of thousands.
+    Colours are counted in 32^3 boxes, and a box stands for the mean of its colours. If more than 256 boxes are in use,
+    the most frequent ones (paper, borders, plain backgrounds) keep their colours, and median cut chooses colours for
+    the others. It counts each box 1 + log2(count) times, not `count` times, so that a line one pixel thin keeps its
+    colour beside a background of thousands.
     """
     pixels = frames.reshape(-1, 3).cpu().long()
     box = (pixels[:, 0] >> 3 << 10) | (pixels[:, 1] >> 3 << 5) | (pixels[:, 2] >> 3)
@@ -224,7 +224,7 @@ def _mp4(path: Path, frames: UInt8[Tensor, "time height width 3"], fps: int) -> 
         ) from error
     _, height, width, _ = frames.shape
     even = torch.zeros(len(frames), 2 * math.ceil(height / 2), 2 * math.ceil(width / 2), 3, dtype=torch.uint8)
-    even[:, :height, :width] = frames.cpu()  # H.264 has colour for every other pixel only
+    even[:, :height, :width] = frames.cpu()  # H.264 stores colour for every other pixel only
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=fps, options={"crf": "16"})
         stream.width, stream.height, stream.pix_fmt = even.shape[2], even.shape[1], "yuv420p"

@@ -1,4 +1,4 @@
-"""Open-loop dreams: see a few frames of an episode, imagine the rest, and hold the two side by side."""
+"""Open-loop dreams: observe a few frames of an episode, imagine the rest, and compare it with what happened."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,17 +15,17 @@ from worldvae.types import Batch, State
 
 @dataclass(frozen=True)
 class OpenLoop:
-    """Dreams beside what really happened.
+    """Dreams and the real episodes.
 
     Attributes:
-        context: frames that were seen; the dream begins after them.
+        context: number of observed frames; the dream begins after them.
         truth: frames in 0..1 (or standardised vectors), `[episode, context + horizon, ...]`.
-        dream: reconstructions while the model sees, then what it imagines; same shape.
-        rewards: rewards that arrived during the dream, `[episode, horizon]`.
-        dreamt_rewards: those the model predicted.
-        valid: where the episode was still running.
+        dream: reconstructions of observed frames, then imagined ones; same shape.
+        rewards: real rewards during the dream, `[episode, horizon]`.
+        dreamt_rewards: predicted rewards.
+        valid: where the episode had not ended.
         pixels: whether truth and dream are frames.
-        rendered: the dream as `WorldModel.render` draws it, if that was asked for; same shape as `dream`.
+        rendered: the dream as drawn by `WorldModel.render`, if requested; same shape as `dream`.
     """
 
     context: int
@@ -39,20 +39,20 @@ class OpenLoop:
 
     @property
     def psnr(self) -> list[float]:
-        """PSNR in dB of the dream at every horizon: 10 log10(1 / MSE), the MSE being the mean over episodes.
+        """PSNR in dB of the dream at every horizon: 10 log10(1 / MSE), where MSE is the mean over episodes.
 
-        For vectors the MSE is in units of each entry's variance in the training data. NaN where every episode was over.
+        For vectors the MSE is in units of each entry's variance in the training data. NaN if every episode had ended.
         """
         return self._psnr(self.dream[:, self.context :])
 
     @property
     def psnr_render(self) -> list[float] | None:
-        """The same for the rendered dream. Sharp detail in a wrong place costs more than a blur: expect less of it."""
+        """PSNR of the rendered dream. Sharp detail in a wrong place costs more than blur: expect a lower value."""
         return None if self.rendered is None else self._psnr(self.rendered[:, self.context :])
 
     @property
     def psnr_copy_last(self) -> list[float]:
-        """The same for whoever repeats the last frame that was seen."""
+        """PSNR of a baseline that repeats the last observed frame."""
         last = self.truth[:, self.context - 1 : self.context]
         return self._psnr(last.expand_as(self.truth[:, self.context :]))
 
@@ -74,7 +74,7 @@ class OpenLoop:
         } | rendered
 
     def film(self, episodes: int = 4) -> UInt8[Tensor, "time height width 3"]:
-        """Return a film of the first episodes: truth, dream and error, bordered green then red."""
+        """Return a film of the first episodes: truth, dream and error, with a green, then a red border."""
         if self.pixels:
             rows = {"true": self.truth[:episodes], "dream": self.dream[:episodes]}
             if self.rendered is not None:
@@ -100,19 +100,18 @@ def open_loop(
     render: int = 0,
     seed: int = 0,
 ) -> OpenLoop:
-    """Dream the rest of episodes of which the first `context` rows are seen, with the actions that were really taken.
+    """Dream the rest of episodes after observing the first `context` rows, with the actions that were really taken.
 
-    Both the frames that are seen and the dream after them follow the mode of q and of the prior (what the model holds
-    most likely), not a draw from it.
+    Both the filter and the dream follow the mode of q and of the prior (the likeliest states), not draws.
 
     Args:
         model: the world model.
         rows: episodes `[episode, time]` from their first row on, at least context + horizon long.
-        lengths: decisions of each episode; row t exists for t <= length.
-        context: rows that are seen.
-        horizon: rows that are imagined.
-        render: strides in which the frames are rendered, too (0: not at all).
-        seed: of the noise they are rendered from.
+        lengths: number of decisions in each episode; row t exists for t <= length.
+        context: number of observed rows.
+        horizon: number of imagined rows.
+        render: denoising steps if frames are to be rendered, too (0: they are not).
+        seed: seed of the noise from which frames are rendered.
     """
     rows = rows[:, : context + horizon].to(model.device)
     seen = model.observe(rows[:, :context], mode=True).posterior

@@ -1,12 +1,12 @@
 """Frames of any number of channels as pictures in colour.
 
-A frame does not say what its channels are, so this is what they are taken for:
+A frame does not say what its channels mean, so they are interpreted by their number and their movement:
 
-- 1: grey. 2: two greys, of which the mean is shown. 3: red, green and blue.
-- 4, the last of which never changes: colours and an alpha channel, which is left out.
-- 4 or more that are a stack, newest image last: of it the newest image. A stack is known by its movement: from frame to
-  frame its channels move up by as many as are new, as 1, 2, 3, 4 is followed by 2, 3, 4, 5. Where their number and
-  that of the new ones are multiples of 3, images are in colour.
+- 1: grey. 2: two greys, whose mean is shown. 3: red, green and blue.
+- 4, the last of which never changes: colours and an alpha channel, which is not shown.
+- 4 or more that are a stack with the newest image last: the newest image. A stack is recognised by its movement: from
+  frame to frame its channels shift by the number of new ones, as 1, 2, 3, 4 is followed by 2, 3, 4, 5. If their number
+  and that of the new ones are multiples of 3, images are in colour.
 - any other 4: a picture in colour, and beside it the fourth channel (a depth, a second camera) in grey.
 - any other multiple of 3: several pictures in colour, in tiles. Any other number: every channel in grey, in tiles.
 """
@@ -21,7 +21,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Reading:
-    """What the channels of frames are taken for: all rows of a film are read in the same way.
+    """The interpretation of channels, which is the same for all rows of a film.
 
     Attributes:
         images: The channels of each image that is shown: red, green and blue, or one or two greys.
@@ -30,7 +30,7 @@ class Reading:
     images: tuple[tuple[int, ...], ...]
 
     def picture(self, frames: Float[Tensor, "*batch channel height width"]) -> Float[Tensor, "*batch tall wide 3"]:
-        """Return the images in colour; where there are several, in tiles, row by row."""
+        """Return the images in colour; several images are arranged in tiles, row by row."""
         return _tiled([_coloured(frames[..., list(image), :, :]) for image in self.images])
 
     def error(
@@ -45,7 +45,7 @@ class Reading:
 
 
 def read_channels(frames: Shaped[Tensor, "batch time channel height width"]) -> Reading:
-    """Return what the channels of frames are taken for; the module says how.
+    """Return the interpretation of the channels of frames, by the rules at the top of this module.
 
     Args:
         frames: What happened, episode by episode.
@@ -66,11 +66,11 @@ def read_channels(frames: Shaped[Tensor, "batch time channel height width"]) -> 
 
 
 def _step_of_stack(frames: Shaped[Tensor, "batch time channel height width"]) -> int:
-    """Return by how many channels a stack moves up from frame to frame; 0 if they are no stack, or stand still."""
+    """Return by how many channels a stack shifts from frame to frame; 0 if it is not a stack, or does not change."""
     before, after = frames[:, :-1], frames[:, 1:]
     for step in range(1, frames.shape[2]):
         still, up = before[:, :, :-step], before[:, :, step:]
-        moved = (after[:, :, :-step] != still).flatten(2).any(dim=2)  # the rest, repeated at an end, shows nothing
+        moved = (after[:, :, :-step] != still).flatten(2).any(dim=2)  # repeated frames, as after an end, say nothing
         if bool(moved.any()) and bool((after[:, :, :-step] == up)[moved].all()):
             return step
     return 0
@@ -82,7 +82,7 @@ def _coloured(image: Float[Tensor, "*batch channel height width"]) -> Float[Tens
 
 
 def _tiled(images: list[Float[Tensor, "*batch height width colour"]]) -> Float[Tensor, "*batch tall wide colour"]:
-    """Return images in rows, about as many as stand in a row; what is left of the last row is black."""
+    """Return images in rows, about as many rows as columns; unused places in the last row are black."""
     columns = math.ceil(math.sqrt(len(images)))
     images = images + [torch.zeros_like(images[0])] * (-len(images) % columns)
     rows = [torch.cat(images[i : i + columns], dim=-2) for i in range(0, len(images), columns)]

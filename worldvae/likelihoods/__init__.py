@@ -1,4 +1,4 @@
-"""Likelihoods p(x | h, z): a trunk and what its output means."""
+"""Likelihoods p(x | h, z): a network, and the distribution whose parameters it predicts."""
 
 from worldvae.likelihoods.bernoulli import BernoulliImageLikelihood, BernoulliLikelihood
 from worldvae.likelihoods.categorical import CategoricalLevels, CategoricalLikelihood

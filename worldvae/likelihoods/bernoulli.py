@@ -22,8 +22,8 @@ class BernoulliLikelihood(nn.Module):
 class BernoulliImageLikelihood(nn.Module):
     """p(x | features) = prod_i Bernoulli(x_i; sigmoid(trunk(features)_i)) for x of zeros and ones.
 
-    Grey values in 0..1 can be scored too, and usually are; that is the cross-entropy to them, but no likelihood: it
-    does not sum to 1 over the grey values (Loaiza-Ganem & Cunningham 2019, "The continuous Bernoulli").
+    Grey values in 0..1 can be scored, too, and usually are; that is their cross-entropy but no likelihood, because it
+    does not integrate to 1 over grey values (Loaiza-Ganem & Cunningham 2019, "The continuous Bernoulli").
 
     Args:
         trunk: network from features to logits, in the shape of x.

@@ -13,11 +13,11 @@ class CategoricalLevels(Distribution):
     """Independent categoricals over `level` values each, evenly spaced in 0..1.
 
     Args:
-        logits: unnormalised log-probabilities; the last axis is that of the levels.
-        event_dims: how many axes one x has, without the levels.
+        logits: unnormalised log-probabilities; levels are on the last axis.
+        event_dims: number of axes of one x, without the levels.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (the name torch asks for)
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (a name of torch's interface)
 
     def __init__(self, logits: Float[Tensor, "*shape level"], event_dims: int) -> None:
         self.logits, self.levels = logits, logits.shape[-1]
@@ -31,7 +31,7 @@ class CategoricalLevels(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The expectation, where level k counts as k / (levels - 1)."""
+        """The expectation of x, where level k has the value k / (levels - 1)."""
         return self.probs @ torch.linspace(0, 1, self.levels, dtype=self.logits.dtype, device=self.logits.device)
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
@@ -41,7 +41,7 @@ class CategoricalLevels(Distribution):
         return out.to(self.logits.dtype) / (self.levels - 1)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Log-probability in nats, summed over the event; `value` holds class indices, or (floats) levels in 0..1."""
+        """Log-probability in nats, summed over the event; `value` holds class indices, or floats in 0..1."""
         index = torch.round(value * (self.levels - 1)).long() if value.is_floating_point() else value.long()
         logs = F.log_softmax(self.logits, dim=-1)
         shape = torch.broadcast_shapes(index.shape, logs.shape[:-1])
@@ -51,7 +51,7 @@ class CategoricalLevels(Distribution):
 
 
 class CategoricalLikelihood(nn.Module):
-    """p(x | features) = prod_i softmax(trunk(features)_i)[x_i]: assumes nothing about the shape, and learns slowest.
+    """p(x | features) = prod_i softmax(trunk(features)_i)[x_i]: any distribution of an entry; it learns most slowly.
 
     Args:
         trunk: network from features to logits. For x of shape (channel, ...) its output is (classes channel, ...), the
@@ -80,5 +80,5 @@ class CategoricalLikelihood(nn.Module):
         return CategoricalLevels(out, dims)
 
     def extra_repr(self) -> str:
-        """Show the shape and the number of classes."""
+        """Return the settings that `print` shows."""
         return f"event_shape={self.event_shape}, classes={self.classes}"

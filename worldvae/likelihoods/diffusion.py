@@ -1,4 +1,4 @@
-"""A diffusion decoder: the fast mean of a Gaussian, and detail that is rendered on demand."""
+"""A diffusion decoder: the mean of a Gaussian in one pass, and detail that is rendered on demand."""
 
 import math
 from itertools import pairwise
@@ -16,41 +16,42 @@ from worldvae.networks import hasten
 from worldvae.priors.draws import Draws
 
 DETAIL_HASTE, DENOISER_HASTE = 10.0, 4.0
-"""How much faster than the other parameters of a model log s moves (it has far to go), and how much faster the denoiser
-learns: nothing else depends on it, and what it regresses is noisier than anything else. (`networks.hasten`)"""
+"""Learning rates of log s, which has far to go, and of the denoiser, as multiples of the other parameters'. Nothing
+else depends on the denoiser, and its regression targets are noisier than all others. (`networks.hasten`)"""
 
 NOISE_FLOOR = 0.01
-"""Standard deviation of the noise that is left in x unless another is asked for."""
+"""Default standard deviation of the noise that remains in x."""
 
 
 class DiffusionLikelihood(GaussianLikelihood):
-    """p(x | features): a mean m, and a diffusion of the residual u = (x - m) / s that is conditioned on m and features.
+    """p(x | features): a mean m, and a diffusion of the residual u = (x - m) / s conditioned on m and features.
 
-    u_a = cos(a) u + sin(a) e is the residual on its way to the noise e, and the best velocity of it is
-    v = E[cos(a) e - sin(a) u | u_a]. The bound of the diffusion that follows from any v (0 below the angle a0) is
+    u_a = cos(a) u + sin(a) e lies between the residual and the noise e, and its best velocity is
+    v = E[cos(a) e - sin(a) u | u_a]. For any v (0 below the angle a0), the bound of the resulting diffusion is
 
         -log p(x) <= -log N(x; m, s^2) + log(1 / sin a0) E_{a, e} [|v|^2 - 2 v . (cos(a) e - sin(a) u)]
 
     with log sin(a) uniform between log sin(a0) and 0: the unweighted regression of v. It is the bound of
-    `FlowMatchingPrior`, whose weight is left to the choice of a: equality at v = 0, where training starts, and, as a0
-    goes to 0, at the best v. tan(a0) = floor / s, for without noise at the end the density of a noiseless x goes to
-    infinity. s is fitted as that of the Gaussian N(m, s^2), so that u is of about unit size (EDM's preconditioning).
+    `FlowMatchingPrior` with the weight absorbed in the choice of a. It is exact for v = 0, where training starts, and
+    as a0 goes to 0, for the best v. tan(a0) = floor / s: without noise at the end, the density of a noiseless x would
+    go to infinity. s is fitted as the standard deviation of the Gaussian N(m, s^2), so that u has about unit size
+    (EDM's preconditioning).
 
     Args:
         trunk: network from features to means.
-        denoiser: (u_a, a, m, features) to v; `networks.Denoiser`.
+        denoiser: maps (u_a, a, m, features) to v; see `networks.Denoiser`.
         event_shape: (channel, height, width).
-        sigma, learned, offset: of the Gaussian whose log-density shapes the mean and the features, as in
-            `GaussianLikelihood`; sigma is also the first s.
-        floor: standard deviation of the noise that is left in x.
-        share: of the x in a batch on which the diffusion learns, at random; what it adds to the log-density of the
-            others is taken to be 0, and scaled up to make good for it.
-        detach: whether mean and features learn from N(x; m, sigma^2) alone, as beside a `GaussianLikelihood`: latents
-            then keep what they would keep there, and the diffusion paints what they leave open. Else the gradient is
-            that of the bound. The value of `log_prob` is a draw of the bound in both cases.
+        sigma, learned, offset: as in `GaussianLikelihood`, for the Gaussian whose log-density trains the mean and the
+            features; sigma is also the initial s.
+        floor: standard deviation of the noise that remains in x.
+        share: random share of the x in a batch on which the diffusion trains; its term of the log-density is scaled up
+            for these, and 0 for the others.
+        detach: whether mean and features are trained by N(x; m, sigma^2) alone, as in a `GaussianLikelihood`: latents
+            then keep the same information as there, and the diffusion adds what they leave open. Otherwise the
+            gradient is that of the bound. The value of `log_prob` is a draw of the bound in both cases.
 
     Raises:
-        ValueError: if floor is not above 0, or not below sigma; if share is not in (0, 1].
+        ValueError: If floor is not above 0, or not below sigma; if share is not in (0, 1].
 
     Reference: Kingma et al. 2021, "Variational Diffusion Models", section 4; Karras et al. 2022, "Elucidating the
     Design Space of Diffusion-Based Generative Models", section 5; Preechakul et al. 2022, "Diffusion Autoencoders".
@@ -84,7 +85,7 @@ class DiffusionLikelihood(GaussianLikelihood):
 
     @property
     def detail(self) -> Float[Tensor, ""]:
-        """Return s, never below the noise that is left."""
+        """Return s, which is at least the noise that remains."""
         return self.noise_floor + self.log_detail.exp()
 
     @property
@@ -92,7 +93,7 @@ class DiffusionLikelihood(GaussianLikelihood):
         """Return the angle a0 at which the diffusion ends."""
         return torch.atan(self.noise_floor / self.detail.detach())
 
-    def forward(self, features: Float[Tensor, "*batch features"]) -> "Rendering":  # type: ignore[override]  # of a Gaussian it has the mean
+    def forward(self, features: Float[Tensor, "*batch features"]) -> "Rendering":  # type: ignore[override]  # it shares only the mean with a Gaussian
         """Return p(x | features)."""
         return Rendering(self, super().forward(features), features)
 
@@ -113,9 +114,9 @@ class DiffusionLikelihood(GaussianLikelihood):
         mean: Float[Tensor, "batch *event"],
         features: Float[Tensor, "batch features"],
     ) -> Float[Tensor, " batch"]:
-        """Return an unbiased draw of the bound on -log p(x) beyond -log N(x; m, s^2), an angle and a noise for each x.
+        """Return an unbiased draw, per x, of how much the bound on -log p(x) exceeds -log N(x; m, s^2).
 
-        The angles fall into equal parts of log sin(a), in any order.
+        Each x has one angle and one noise; the angles are stratified over log sin(a), in random order.
         """
         generator = self.draws.generator(value.device)
         options: dict[str, Any] = {"device": value.device, "generator": generator}
@@ -143,11 +144,11 @@ class DiffusionLikelihood(GaussianLikelihood):
         *,
         heun: bool = True,
     ) -> Float[Tensor, "batch *event"]:
-        """Follow the velocity from the noise at pi/2 down, and return the residual that is left without noise.
+        """Integrate the velocity from the noise at pi/2 to 0, and return the residual without noise.
 
-        Every stride turns (u_a, v) by its angle, which is the flow of a residual that is known ("Euler": this is DDIM).
-        Heun's method adds half of what v at the end differs from that. The last stride, to the angle 0, has no end
-        where v is learnt: it leaves the residual as one sees it from there, cos(a) u_a - sin(a) v.
+        Each step rotates (u_a, v) by its angle, which is the exact flow for a known residual ("Euler": this is DDIM).
+        Heun's method adds half of the difference to v at the end of the step. The last step, to the angle 0, ends where
+        v was not trained: it returns the residual as predicted at its start, cos(a) u_a - sin(a) v.
         """
         least = float(self.least)
         angles = [max(math.pi / 2 * k / steps, least) for k in range(steps, 0, -1)]
@@ -166,29 +167,29 @@ class DiffusionLikelihood(GaussianLikelihood):
 
 
 class Rendering(Distribution):
-    """What a `DiffusionLikelihood` says of x: a `mean` at once, a bound of the density, samples in a few strides.
+    """The distribution of a `DiffusionLikelihood`: a fast `mean`, a bound on the density, samples in a few steps.
 
     Args:
-        likelihood: whose diffusion it is.
+        likelihood: the likelihood, which has the diffusion.
         gaussian: N(m, sigma^2).
-        features: on which it is conditioned.
+        features: conditioning features.
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (the name torch asks for)
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (a name of torch's interface)
 
     def __init__(
         self, likelihood: DiffusionLikelihood, gaussian: IsotropicGaussian, features: Float[Tensor, "*batch features"]
     ) -> None:
         self.likelihood, self.gaussian, self.features = likelihood, gaussian, features
         device = features.device.type
-        # What is asked of it later is computed in the precision in which the mean was.
+        # Everything computed later uses the precision in which the mean was computed.
         enabled = torch.is_autocast_enabled(device)
         self.autocast = torch.autocast(device, torch.get_autocast_dtype(device), enabled=enabled)
         super().__init__(gaussian.batch_shape, gaussian.event_shape, validate_args=False)
 
     @property
     def mean(self) -> Tensor:
-        """The mean of the Gaussian: one pass through the trunk, and what planners and dreams look at."""
+        """The mean of the Gaussian, one pass through the trunk; planners and dreams use it."""
         return self.gaussian.mean
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -203,17 +204,17 @@ class Rendering(Distribution):
                 return (_gaussian(squared, model.detail, shape) - model.excess(x, m, features)).view(batch)
             excess = model.excess(x, m.detach(), features.detach())
         bound = (_gaussian(squared.detach(), model.detail, shape) - excess).view(batch)
-        # The gradient is that of nats per number: Adam sees no difference, but all of a model's gradients are clipped
-        # together, and that of so many nats would leave nothing of the others.
+        # The gradient is that of nats per entry. Adam would not notice the scale, but the gradients of a model are
+        # clipped together, and the sum over all entries would leave almost nothing of the others.
         learnt = _gaussian(squared, self.gaussian.sigma, shape).view(batch) + bound / shape.numel()
         return bound.detach() + learnt - learnt.detach()
 
     @torch.no_grad()
     def render(self, noise: Float[Tensor, "*batch channel height width"], steps: int) -> Tensor:
-        """Return the sharp x to which `steps` strides of Heun's method carry standard normal noise.
+        """Return the sharp x that Heun's method reaches from standard normal noise in `steps` steps.
 
         Raises:
-            ValueError: if there is no stride.
+            ValueError: If there is no step.
         """
         if steps < 1:
             raise ValueError(f"steps={steps}: rendering takes at least 1")
@@ -224,7 +225,7 @@ class Rendering(Distribution):
         return torch.addcmul(m, self.likelihood.detail, u).view(*self.batch_shape, *shape)
 
     def sample(self, sample_shape: Shape = (), steps: int = 16) -> Tensor:
-        """Draw x by rendering, of noise from torch's default generator."""
+        """Draw x by rendering, with noise from torch's default generator."""
         draws = [self.render(torch.randn_like(self.mean), steps) for _ in range(math.prod(sample_shape))]
         return torch.stack(draws).view(*sample_shape, *self.mean.shape)
 

@@ -15,16 +15,16 @@ class GaussianLikelihood(nn.Module):
     Args:
         trunk: network from features to means.
         event_shape: shape of one x.
-        sigma: the standard deviation in units of `scale`; where it is learned, its first value.
-        learned: None keeps sigma fixed; "shared" learns one for all of x, "each" one for every entry of x.
-        offset: what an untrained trunk predicts (0.5 for frames in 0..1).
-        floor: lower bound of a learned sigma; without it a noiseless x drives the density to infinity.
+        sigma: the standard deviation in units of `scale`, or its initial value if it is learned.
+        learned: None: sigma is fixed; "shared": one sigma is learned for all of x; "each": one for every entry of x.
+        offset: prediction of an untrained trunk (0.5 for frames in 0..1).
+        floor: lower bound of a learned sigma; without it, a noiseless x makes the density diverge.
 
     Raises:
-        ValueError: if `sigma` is not positive, or is learned and not above `floor`.
+        ValueError: If `sigma` is not positive, or is learned and not above `floor`.
 
     Attributes:
-        offset, scale: buffers in the shape of x, which `Senses.calibrate` sets to statistics of the data.
+        offset, scale: buffers, broadcastable to x, which `Senses.calibrate` sets to statistics of the data.
 
     Reference: Rybkin et al. 2021, "Simple and Effective VAE Training with Calibrated Decoders" (learned sigma).
     """

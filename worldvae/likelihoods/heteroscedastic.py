@@ -1,4 +1,4 @@
-"""Gaussian likelihood whose standard deviation is a prediction, too."""
+"""Gaussian likelihood whose standard deviation is predicted, too."""
 
 import math
 
@@ -14,18 +14,18 @@ from worldvae.distributions import full_precision
 class HeteroscedasticLikelihood(nn.Module):
     """p(x | features) = N(offset + mean, diag(floor + softplus(raw + c))^2), where (mean, raw) = trunk(features).
 
-    Every entry of x has its own standard deviation, which depends on the features: noise that is not the same
-    everywhere. Where that is not needed, `GaussianLikelihood` is easier to train.
+    Every entry of x has its own standard deviation, which depends on the features; use it for noise that varies over x.
+    If it does not, `GaussianLikelihood` is easier to train.
 
     Args:
         trunk: network from features to twice the first axis of x: the means, then the raw deviations.
         event_shape: shape of one x.
-        sigma: the standard deviation of an untrained trunk (raw = 0).
-        offset: what an untrained trunk predicts; a buffer in the shape of x, which `Senses.calibrate` sets.
-        floor: lower bound of the deviation; without it a pixel that never changes drives the density to infinity.
+        sigma: the standard deviation for an untrained trunk (raw = 0).
+        offset: prediction of an untrained trunk; a buffer in the shape of x, which `Senses.calibrate` sets.
+        floor: lower bound of the deviation; without it, a pixel that never changes makes the density diverge.
 
     Raises:
-        ValueError: if `sigma` is not above `floor`.
+        ValueError: If `sigma` is not above `floor`.
 
     Reference: Nix & Weigend 1994, "Estimating the mean and variance of the target probability distribution".
     """
@@ -57,5 +57,5 @@ class HeteroscedasticLikelihood(nn.Module):
         return Independent(Normal(self.offset + mean, sigma, validate_args=False), dims, validate_args=False)
 
     def extra_repr(self) -> str:
-        """Show the shape and the bound."""
+        """Return the settings that `print` shows."""
         return f"event_shape={self.event_shape}, floor={self.floor}"

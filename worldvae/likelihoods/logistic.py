@@ -1,4 +1,4 @@
-"""Discretised logistic likelihood: exact probabilities of the levels of a byte."""
+"""Discretised logistic likelihood: exact probabilities of byte values."""
 
 import math
 
@@ -12,7 +12,7 @@ from worldvae.distributions import Shape, full_precision
 
 
 class DiscretisedLogistic(Distribution):
-    """A logistic variable in units of 0..1, rounded to one of `levels` values; the tails belong to the outermost ones.
+    """A logistic variable in units of 0..1, rounded to one of `levels` values; the outermost values include the tails.
 
     P(x) = sigmoid((x + h - loc) / scale) - sigmoid((x - h - loc) / scale),  h = 1 / (2 (levels - 1)),
     where x - h is minus infinity for x = 0, and x + h infinity for x = 1.
@@ -20,13 +20,13 @@ class DiscretisedLogistic(Distribution):
     Args:
         loc: centre of the logistic, in the shape of x.
         scale: its scale (the standard deviation is scale pi / sqrt 3).
-        event_dims: how many axes one x has.
+        event_dims: number of axes of one x.
         levels: values are k / (levels - 1).
 
     Reference: Salimans et al. 2017, "PixelCNN++", section 2.1 (one component).
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (the name torch asks for)
+    arg_constraints: dict[str, constraints.Constraint] = {}  # noqa: RUF012 (a name of torch's interface)
 
     def __init__(
         self, loc: Float[Tensor, "*shape"], scale: Float[Tensor, "*shape"], event_dims: int, levels: int = 256
@@ -37,9 +37,9 @@ class DiscretisedLogistic(Distribution):
 
     @property
     def mean(self) -> Tensor:
-        """The mean of the logistic clipped to 0..1: within half a level of the exact one, which costs all levels."""
+        """The mean of the logistic clipped to 0..1: within half a level of the exact mean, which costs all levels."""
         mean = self.scale * (F.softplus(self.loc / self.scale) - F.softplus((self.loc - 1) / self.scale))
-        return mean.clamp(0, 1)  # which rounding may leave
+        return mean.clamp(0, 1)  # rounding may leave 0..1
 
     def sample(self, sample_shape: Shape = ()) -> Tensor:
         """Draw levels, in 0..1."""
@@ -52,7 +52,7 @@ class DiscretisedLogistic(Distribution):
         half = 0.5 / (self.levels - 1)
         upper = (value + half - self.loc) / self.scale
         lower = (value - half - self.loc) / self.scale
-        # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)): a product, thus without cancellation.
+        # sigmoid(u) - sigmoid(l) = sigmoid(u) sigmoid(-l) (1 - exp(l - u)): a product, which avoids cancellation.
         inner = -torch.expm1(-2 * half / self.scale)
         below = torch.where(value <= half, 0, F.logsigmoid(-lower))
         above = torch.where(value >= 1 - half, 0, F.logsigmoid(upper))
@@ -66,13 +66,13 @@ class DiscretisedLogisticLikelihood(nn.Module):
     Args:
         trunk: network from features to twice the first axis of x: the centres, then the raw log-scales.
         event_shape: shape of one x, which holds levels in 0..1 (bytes divided by 255).
-        scale: that of an untrained trunk.
+        scale: scale for an untrained trunk.
         offset: the centre of an untrained trunk; a buffer in the shape of x, which `Senses.calibrate` sets.
         floor: lower bound of the scale; Salimans et al. take exp(-7) in units of -1..1.
         levels: number of values an entry can have.
 
     Raises:
-        ValueError: if `scale` is not above `floor`.
+        ValueError: If `scale` is not above `floor`.
 
     Reference: Salimans et al. 2017, "PixelCNN++", section 2.1 (one component).
     """
@@ -105,5 +105,5 @@ class DiscretisedLogisticLikelihood(nn.Module):
         return DiscretisedLogistic(self.offset + centre, scale, dims, self.levels)
 
     def extra_repr(self) -> str:
-        """Show the shape and the number of levels."""
+        """Return the settings that `print` shows."""
         return f"event_shape={self.event_shape}, levels={self.levels}"

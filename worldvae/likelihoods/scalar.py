@@ -1,4 +1,4 @@
-"""Gaussian likelihood of a scalar: what a smooth function of the state needs to be learned as one."""
+"""Gaussian likelihood of a scalar whose mean is a smooth function of the features."""
 
 import math
 
@@ -11,13 +11,13 @@ from torch.distributions import Normal
 class ScalarGaussianLikelihood(nn.Module):
     """p(r | features) = N(offset + scale * trunk(features), (scale * sigma)^2), with a learned sigma; used for rewards.
 
-    Its mean is the trunk's own output, and so as smooth as the trunk. A two-hot has to draw a parabola as the mean of
-    bins whose logarithms of probabilities the trunk puts out, and draws its vertex with corners. The price is the
-    scale: errors count by their squares, the largest rewards more than all others.
+    Its mean is the trunk's own output, and as smooth as the trunk. A two-hot distribution represents a parabola as the
+    mean over bins whose log-probabilities the trunk predicts, and its vertex gets corners. The price is scale: errors
+    are squared, so that the largest rewards count more than all others.
 
     Args:
         trunk: network from features to one number.
-        floor: lower bound of sigma; without it a noiseless r drives the density to infinity.
+        floor: lower bound of sigma; without it, a noiseless r makes the density diverge.
 
     Attributes:
         offset, scale: buffers, which `SequentialVAE.calibrate` sets to mean and standard deviation of the data.
@@ -31,7 +31,7 @@ class ScalarGaussianLikelihood(nn.Module):
         self.trunk, self.floor = trunk, floor
         self.register_buffer("offset", torch.zeros(()))
         self.register_buffer("scale", torch.ones(()))
-        self.log_sigma = nn.Parameter(torch.tensor(math.log(1.0 - floor)))  # sigma begins at 1: nothing is explained
+        self.log_sigma = nn.Parameter(torch.tensor(math.log(1.0 - floor)))  # initial sigma 1: nothing is explained
 
     def forward(self, features: Float[Tensor, "*batch features"]) -> Normal:
         """Return the distribution of the scalar."""

@@ -7,7 +7,7 @@ from worldvae.distributions import TwoHot
 
 
 class TwoHotLikelihood(nn.Module):
-    """p(r | features) as a categorical over symexp-spaced bins; used for rewards and values."""
+    """p(r | features) as a categorical distribution over symexp-spaced bins; used for rewards and values."""
 
     def __init__(self, trunk: nn.Module) -> None:
         super().__init__()

@@ -27,10 +27,10 @@ class BlockGRUMemory(Memory):
         self.from_latent = MLP(latent, hidden, 1)
         self.from_action = MLP(action, hidden, 1)
         self.cell = BlockGRUCell(2 * hidden, size)
-        self.move = nn.Linear(hidden, size, bias=False)  # the action's columns of the cell's input matrix
+        self.move = nn.Linear(hidden, size, bias=False)  # the columns of the cell's input matrix for the action
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch memory"]:
-        """Return what of a step does not wait for the state: the action's share of the cell's input."""
+        """Return the part of the cell's input that depends on the action only."""
         out: Tensor = self.move(self.from_action(action))
         return out
 

@@ -16,7 +16,7 @@ class GRUMemory(Memory):
         action: length of the action vector.
         size: length of h.
         hidden: width of the input layer.
-        kind: of that layer.
+        kind: kind of the input layer.
 
     Reference: Hafner et al. 2019, "Learning Latent Dynamics for Planning from Pixels", section 3.
     """
@@ -27,7 +27,7 @@ class GRUMemory(Memory):
         self.cell = GRUCell(hidden, size)
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:
-        """Return what of a step does not wait for the state: the action's share of the input layer."""
+        """Return the part of the input layer that depends on the action only."""
         out: Tensor = self.mix.project(action)
         return out
 

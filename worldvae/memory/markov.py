@@ -1,4 +1,4 @@
-"""No memory but the last latent and action."""
+"""A memory of the last latent and action only."""
 
 from dataclasses import dataclass
 
@@ -16,30 +16,30 @@ class MarkovConfig:
     """Settings of the memory `markov`.
 
     Attributes:
-        carry: whether h ends with the action itself, for rewards that charge it.
+        carry: whether h ends with the action itself, for rewards that depend on it (action costs).
     """
 
     carry: bool = False
 
 
 class MarkovMemory(Memory):
-    """h' = mlp[z, a] or [mlp[z, a], a], with a learnt mlp[z, a] at the beginning.
+    """h' = mlp[z, a] or [mlp[z, a], a]; at the beginning of an episode, a learned vector replaces mlp[z, a].
 
-    A state-space model, where all that lasts must pass through z. What a state carries (`LatentState.past`) is whether
-    there was a step before it. Without that the first state would have to be as sure as any that follows another: z = 0
-    and a = 0 say nothing that a later z and a could not say.
+    A state-space model: everything that lasts must pass through z. A state also carries whether a step came before it
+    (`LatentState.past`). Otherwise the prior of the first state could be no wider than that of a state after a step:
+    z = 0 and a = 0 may also occur later.
 
     Args:
         latent: length of z.
         action: length of the action vector.
         size: length of h.
         hidden: width of the hidden layer.
-        kind: of that layer.
-        carry: whether h ends with the action. What follows from an action is in h anyway, but not what it cost, unless
-            rewards teach that, too.
+        kind: kind of the hidden layer.
+        carry: whether h ends with the action. h predicts the effects of an action in any case, but not its cost,
+            unless rewards train h, too.
 
     Raises:
-        ValueError: if h is to carry the action and is no longer than it.
+        ValueError: If h is to carry the action and is not longer than the action.
 
     Reference: Karl et al. 2017, "Deep Variational Bayes Filters"; Hafner et al. 2019 (the SSM of figure 2b).
     """
@@ -62,14 +62,14 @@ class MarkovMemory(Memory):
         self.start = nn.Parameter(torch.zeros(size - self.carried))
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:
-        """Return the action's share of the first layer, and the action behind it if it is carried."""
+        """Return the part of the first layer that depends on the action only, followed by a carried action."""
         out: Tensor = self.mix.project(action)
-        return torch.cat([out, action], dim=-1) if self.carried else out  # (the action as exact as it is)
+        return torch.cat([out, action], dim=-1) if self.carried else out  # (keeps the action's precision)
 
     def advance(
         self, state: LatentState, projected: Float[Tensor, "batch hidden"]
     ) -> tuple[Float[Tensor, "batch memory"], Float[Tensor, "batch 1"]]:
-        """Return the next memory, and that there was a step; the last memory is not read."""
+        """Return the next memory, and that a step has happened; the previous memory is not read."""
         action = projected[:, projected.shape[1] - self.carried :]
         memory = self.mix(state.latent, projected[:, : projected.shape[1] - self.carried])
         start = self.start.to(memory.dtype)

@@ -1,4 +1,4 @@
-"""What every memory is: h' = f(h, z, a)."""
+"""The base class of memories: h' = f(h, z, a)."""
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ class Memory(nn.Module):
 
     Args:
         size: length of h, which the heads read.
-        past: length of what else a state carries for the next step (0: nothing).
+        past: length of further data that a state carries to the next step (0: none).
     """
 
     def __init__(self, size: int, past: int = 0) -> None:
@@ -19,15 +19,15 @@ class Memory(nn.Module):
         self.size, self.past_size = size, past
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch hidden"]:
-        """Return what of a step does not wait for the state, for all time steps at once."""
+        """Return the part of a step that depends on the action only, for all time steps at once."""
         raise NotImplementedError
 
     def advance(
         self, state: LatentState, projected: Float[Tensor, "batch hidden"]
     ) -> tuple[Float[Tensor, "batch memory"], Float[Tensor, "batch past"] | None]:
-        """Return the next memory and past, for `projected = project(action)`, in the type they were computed in.
+        """Return the next memory and past, given `projected = project(action)`, in the type they were computed in.
 
-        A state of zeros is the beginning of an episode.
+        A state of zeros marks the beginning of an episode.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""The state of a sequential VAE: a memory h, a latent z, and what else the memory carries from step to step."""
+"""The state of a sequential VAE: a memory h, a latent z, and further data that the memory carries between steps."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +12,7 @@ from worldvae.types import State
 
 @dataclass(frozen=True)
 class LatentState(State):
-    """h and z of one step (or of many: the leading axes are free), and what else the next step may need."""
+    """h and z of one step (or of many: leading axes are free), and further data for the next step."""
 
     memory: Float[Tensor, "*batch memory"]
     latent: Float[Tensor, "*batch latent"]
@@ -20,16 +20,16 @@ class LatentState(State):
 
     @cached_property
     def features(self) -> Float[Tensor, "*batch features"]:
-        """Memory and latent side by side (joined once, for all heads)."""
+        """Memory and latent concatenated (once, for all heads)."""
         return torch.cat([self.memory, self.latent], dim=-1)
 
     @classmethod
     def split(
         cls, features: Float[Tensor, "*batch features"], size: int, past: Float[Tensor, "*batch past"] | None = None
     ) -> "LatentState":
-        """Return the state that has these features, of which the first `size` are the memory: views, nothing copied."""
+        """Return the state with these features, the first `size` of which are the memory: views, without a copy."""
         state = cls(features[..., :size], features[..., size:], past)
-        state.__dict__["features"] = features  # where the property keeps what it has joined
+        state.__dict__["features"] = features  # where the property caches its result
         return state
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A memory that looks back at the last steps themselves."""
+"""A memory that attends to the last steps."""
 
 import math
 
@@ -13,16 +13,16 @@ from worldvae.networks import MLP, JointMLP, LayerNorm
 
 
 class WindowAttention(nn.Module):
-    """Attention of one new token to itself and the window before it, from cached keys and values.
+    """Attention of one new token to itself and to the window before it, with cached keys and values.
 
-    Each head learns a bias for every age, so that position is relative and a window may begin anywhere.
+    Each head learns a bias for every age, so that positions are relative and a window may begin anywhere.
 
     Args:
         size: length of a token; must be divisible by `heads`.
-        heads: attention heads.
-        window: steps that are looked back at, the present one included.
+        heads: number of attention heads.
+        window: number of steps in the window, including the present one.
 
-    Reference: Vaswani et al. 2017, "Attention Is All You Need"; Press et al. 2022 for biases by age (fixed there).
+    Reference: Vaswani et al. 2017, "Attention Is All You Need"; Press et al. 2022 for biases by age (fixed ones).
     """
 
     def __init__(self, size: int, heads: int, window: int) -> None:
@@ -60,18 +60,18 @@ class WindowAttention(nn.Module):
 class TransformerMemory(Memory):
     """h' = transformer of the last `window` pairs (z, a).
 
-    What a state carries from step to step (`LatentState.past`) is every layer's keys and values of the window, and
-    which steps of it have happened: one step costs one token, in dreams as in filtering. Every state of a dream keeps
-    its window, so that any of them can be gone on from; that takes ten times the memory of a recurrent dream and more.
-    (A planner that asks for the last state alone is spared that.)
+    A state carries the keys and values of the window in every layer, and which steps of the window have happened
+    (`LatentState.past`): a step processes one token, in dreams and in filtering. Every state of a dream keeps its
+    window, so that a dream can continue from any state; this takes at least ten times the memory of a recurrent dream.
+    (A planner that asks for the last state only avoids this.)
 
     Args:
         latent: length of z.
         action: length of the action vector.
         size: length of h and of a token; must be divisible by `heads`.
-        layers: attention layers.
-        heads: attention heads.
-        window: steps that are looked back at.
+        layers: number of attention layers.
+        heads: number of attention heads.
+        window: number of steps in the window.
 
     Raises:
         ValueError: If `size` is not divisible by `heads`.
@@ -89,15 +89,15 @@ class TransformerMemory(Memory):
         self.norm = LayerNorm(size, eps=1e-3)
 
     def project(self, action: Float[Tensor, "*batch action"]) -> Float[Tensor, "*batch size"]:
-        """Return the action's share of the token."""
+        """Return the part of the token that depends on the action only."""
         out: Tensor = self.token.project(action)
         return out
 
     def advance(
         self, state: LatentState, projected: Float[Tensor, "batch size"]
     ) -> tuple[Float[Tensor, "batch memory"], Float[Tensor, "batch past"]]:
-        """Return the next memory, and the window moved on by one step."""
-        past = state.past  # absent at the beginning of an episode, as well as zero
+        """Return the next memory, and the window shifted by one step."""
+        past = state.past  # absent or zero at the beginning of an episode
         if past is None:
             past = state.latent.new_zeros(state.latent.shape[0], self.past_size)
         happened, flat = past.split([self.older, self.past_size - self.older], dim=-1)

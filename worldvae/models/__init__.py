@@ -1,1 +1,1 @@
-"""World models: their parts, and what is made of them."""
+"""World models: the protocol they implement, the parts they are built from, and the models themselves."""

@@ -1,4 +1,4 @@
-"""Likelihoods of frames p(x | h, z) and the convolutions around them: `model.frames` and `model.trunk`."""
+"""The words of `model.frames` and `model.trunk`: the likelihood p(x | h, z) of frames and its convolutions."""
 
 import math
 from collections.abc import Callable
@@ -21,14 +21,14 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class FrameSizes:
-    """What a likelihood of frames is made for.
+    """The sizes that a likelihood of frames is built from.
 
     Attributes:
         pixels: (channel, height, width).
-        features: length of what it reads.
-        depth: channels of the widest maps.
-        sigma: standard deviation of frames in 0..1, or its first value.
-        learned: whether it is.
+        features: length of the feature vector that the decoder reads.
+        depth: channels of the widest feature maps.
+        sigma: standard deviation of frames in 0..1, or its initial value if it is learned.
+        learned: whether sigma is learned.
     """
 
     pixels: Shape
@@ -40,11 +40,11 @@ class FrameSizes:
 
 @dataclass(frozen=True)
 class FrameLikelihood:
-    """What a word of `model.frames` stands for.
+    """The likelihood that a word of `model.frames` selects.
 
     Attributes:
         make: builds p(x | h, z) on a trunk.
-        painted: numbers that its trunk paints for every number of a frame.
+        painted: channels that the trunk outputs per channel of a frame.
     """
 
     make: Callable[[nn.Module, FrameSizes], nn.Module]
@@ -74,7 +74,7 @@ def _diffusion(trunk: nn.Module, sizes: FrameSizes) -> DiffusionLikelihood:
         raise ValueError(f"{least} with frames=diffusion, which leaves so much noise in every frame")
     denoiser = Denoiser(sizes.features, sizes.pixels, max(32, 2 * sizes.depth))
     learned = "shared" if sizes.learned else None
-    # It learns on a quarter of the frames that are decoded: on all of them, an update would take twice as long.
+    # The denoiser trains on a quarter of the decoded frames: training on all of them doubles the time of an update.
     return DiffusionLikelihood(trunk, denoiser, sizes.pixels, sigma=sizes.sigma, learned=learned, share=0.25)
 
 
@@ -88,7 +88,7 @@ FRAMES: dict[str, FrameLikelihood] = {
 
 
 def frames_of(word: str, trunk: str, sizes: FrameSizes) -> tuple[ConvEncoder | StridedEncoder, nn.Module]:
-    """Return the convolutions from frames to embeddings, and p(x | h, z), for these words of the config."""
+    """Return the encoder from frames to embeddings, and p(x | h, z), for a word of `model.frames` and a `trunk`."""
     likelihood, (channels, height, width) = FRAMES[word], sizes.pixels
     painted = (channels * likelihood.painted, height, width)
     encoder: ConvEncoder | StridedEncoder

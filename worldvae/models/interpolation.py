@@ -1,4 +1,4 @@
-"""Curves between two latents: straight, on the sphere, or as short as the decoder sees it."""
+"""Curves between two latents: a straight line, an arc of a sphere, or the shortest curve in the decoder's metric."""
 
 from collections.abc import Callable
 
@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Surface = Callable[[Float[Tensor, "*batch latent"]], Float[Tensor, "..."]]
-"""A decoder: the latent space is measured by what it makes of it."""
+"""A decoder; distances between its outputs measure distances in the latent space."""
 
 
 def lerp(
@@ -27,11 +27,11 @@ def lerp(
 def slerp(
     a: Float[Tensor, "batch latent"], b: Float[Tensor, "batch latent"], steps: int
 ) -> Float[Tensor, "step batch latent"]:
-    """Return points between a and b whose distance to 0 stays between theirs: where N(0, I) has its mass.
+    """Return points from a to b on an arc, whose norms lie between |a| and |b|: where N(0, I) has its mass.
 
-    Of the directions a / |a| and b / |b|, (sin((1 - t) w) a + sin(t w) b) / sin w, where w is the angle between them;
-    of the lengths, the straight line. All is a straight line where a and b point the same way, and where they are
-    opposite, and every direction is as good.
+    The directions are (sin((1 - t) w) a / |a| + sin(t w) b / |b|) / sin w, where w is the angle between a and b; the
+    norms are interpolated linearly. The curve is a straight line if a and b point the same way, or in opposite
+    directions, where no arc is better than another.
 
     Reference: White 2016, "Sampling Generative Networks", section 2.1.
     """
@@ -45,7 +45,7 @@ def slerp(
         min=1e-12
     )
     curved = (near + t * (far - near)) * turned
-    curved = torch.cat([a.unsqueeze(0), curved[1:-1], b.unsqueeze(0)])  # the ends to the last bit
+    curved = torch.cat([a.unsqueeze(0), curved[1:-1], b.unsqueeze(0)])  # make the ends exact
     return torch.where(sine < 1e-3, straight, curved)
 
 
@@ -53,7 +53,7 @@ def curve_energy(surface: Surface, curve: Float[Tensor, "step batch latent"]) ->
     """Return the energy of the decoded curve, (T - 1) sum_t |g(z_{t+1}) - g(z_t)|^2 for T points.
 
     It is the discrete integral of z'(t)' J' J z'(t), the metric that the decoder g pulls back into the latent space. A
-    curve of least energy is a shortest one, run through at constant speed.
+    curve of least energy is a shortest curve, traversed at constant speed.
 
     Reference: Arvanitidis et al. 2018, "Latent Space Oddity: on the Curvature of Deep Generative Models", section 2.
     """
@@ -68,16 +68,16 @@ def geodesic(
     steps: int,
     iterations: int = 100,
 ) -> Float[Tensor, "step batch latent"]:
-    """Return a curve from a to b of (locally) least `curve_energy`, and never of more than the straight line has.
+    """Return a curve from a to b of (locally) least `curve_energy`, which never exceeds that of the straight line.
 
-    The points between the ends are moved by L-BFGS, beginning on the straight line.
+    L-BFGS moves the points between the ends, starting from the straight line.
 
     Args:
         surface: the decoder.
-        a: where the curves begin.
-        b: where they end.
-        steps: points of a curve, its ends included.
-        iterations: of L-BFGS.
+        a: start points of the curves.
+        b: end points of the curves.
+        steps: number of points of a curve, both ends included.
+        iterations: number of iterations of L-BFGS.
 
     Reference: Arvanitidis et al. 2018, "Latent Space Oddity: on the Curvature of Deep Generative Models", section 2.
     """

@@ -1,4 +1,4 @@
-"""Kinds of world models: the word `model.kind` of a config, and what makes the model."""
+"""The kinds of world models: which class each word of `model.kind` builds."""
 
 from collections.abc import Callable
 
@@ -10,7 +10,7 @@ from worldvae.objectives import ELBOConfig
 from worldvae.types import ActionLayout, ObservationLayout
 
 Maker = Callable[[ObservationLayout, ActionLayout, WorldModelConfig, ELBOConfig | None], WorldModel]
-"""Builds an untrained world model: a torch module that does what `WorldModel` says."""
+"""Builds an untrained world model: a torch module that implements the protocol `WorldModel`."""
 
 KINDS: dict[str, Maker] = {"sequential_vae": SequentialVAE}
 
@@ -19,7 +19,7 @@ def register(name: str, maker: Maker) -> None:
     """Make `model.kind=name` a choice.
 
     Raises:
-        ValueError: If there is a kind of that name.
+        ValueError: If a kind of that name exists already.
     """
     if name in KINDS:
         raise ValueError(f"there is a kind of world model called {name} already: take another name")
@@ -27,10 +27,10 @@ def register(name: str, maker: Maker) -> None:
 
 
 def check_kind(name: str) -> None:
-    """Raise unless there is such a kind of world model.
+    """Check that a kind of world model has this name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If none has.
     """
     if name not in KINDS:
         raise ValueError(f"model.kind is {name!r}, accepted: {', '.join(KINDS)}.{near_miss(name, KINDS)}")
@@ -45,7 +45,7 @@ def new_model(
     """Return the untrained world model of a run, of the kind `config.kind`.
 
     Raises:
-        ValueError: If there is no such kind, or it cannot be built from `config`.
+        ValueError: If no kind has that name, or the model cannot be built from `config`.
     """
     check_kind(config.kind)
     return KINDS[config.kind](observation, action, config, objective)

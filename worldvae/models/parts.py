@@ -1,4 +1,4 @@
-"""What a world model is made of: the config, and the part behind each of its words."""
+"""The config of the sequential VAE, and the functions that build each part from it."""
 
 import math
 import shutil
@@ -44,7 +44,7 @@ TABLES: dict[str, Mapping[str, Part[Any]]] = {
     "posterior": POSTERIORS,
     "stages": STAGES,
 }
-"""The settings whose words are in the registry."""
+"""The settings whose accepted words are listed in the registry."""
 
 SIZES = {
     "tiny": Size(memory=64, hidden=64, gaussian=8, groups=8, classes=8, depth=8, layers=1),
@@ -56,57 +56,58 @@ SIZES = {
 
 @dataclass(frozen=True)
 class WorldModelConfig:
-    """Parts of a world model; numbers left at 0 follow from `size`.
+    """The parts of a world model and their sizes; a number that is 0 takes the value that `size` sets for it.
 
-    Numbers of one part alone are in the section that has its name (`prior=mixture`, `mixture.components=5`).
+    Settings that only one part reads are in a section of that part's name (`prior=mixture`, `mixture.components=5`).
 
     Attributes:
-        kind: which kind of world model (`worldvae.models.kinds`); all other words here are of the sequential VAE.
+        kind: kind of world model (`worldvae.models.kinds`); all other settings here are those of the sequential VAE.
         size: sets every number below that is 0.
         trunk: convolutions of the encoder and decoder of frames.
         memory: h' = f(h, z, a).
         latent: family of the posterior: diagonal Gaussians, Gaussians of "full" covariance, or categoricals.
-        prior: p(z | h); "own" is the posterior's family. All others need a Gaussian z; "hierarchical" brings a
-            posterior of its own, which corrects it level after level.
-        posterior: "amortised" is the family itself, "flow" carries a Gaussian's noise through couplings.
-        context: what the posterior is given: "filter" the present frame, "smooth" in training also what comes after it.
-        stages: "two" is the World Models recipe: a VAE of single frames, and the rest learns on its latents.
-        frames: p(x | h, z) of frames: Gaussian with one sigma, or with a predicted one per pixel ("heteroscedastic"); a
-            discretised logistic, whose numbers are probabilities of bytes; Bernoulli, for frames of black and white;
-            that Gaussian, and a "diffusion" that renders sharp frames on demand.
+        prior: p(z | h); "own" uses the posterior's family. All others need a Gaussian z; "hierarchical" brings its own
+            posterior, which corrects the prior level by level.
+        posterior: "amortised" is the family itself, "flow" transforms a Gaussian's noise by coupling layers.
+        context: what the posterior reads: "filter" the present frame only, "smooth" during training later frames, too.
+        stages: "two" is the World Models recipe: a VAE learns single frames, and the dynamics learn on its latents.
+        frames: p(x | h, z) of frames: a "gaussian" with one sigma, or "heteroscedastic" with one predicted sigma per
+            pixel; "logistic", discretised, so that its densities are probabilities of byte values; "bernoulli" for
+            black-and-white frames; "diffusion", that Gaussian plus a diffusion that renders sharp frames on demand.
         memory_size: length of h.
         hidden: width of every perceptron.
-        depth: channels of the widest maps of a trunk.
+        depth: channels of the widest feature maps of a trunk.
         layers: hidden layers of the heads.
         gaussian: length of a Gaussian z.
-        groups: categorical variables of a categorical z.
-        classes: of each of them.
-        perceptron: "normed" layers hardly see how long their input is, which matters where magnitudes do (vectors of
-            few entries, about linear dynamics): "bypassed" takes linear maps around those that vectors, memory, prior,
-            posterior and a Gaussian reward pass through. "plain" ones, those of reward and continuation, too, have ReLU
-            alone in place of norms and SiLU, as PlaNet's have: faster to plan with. (The heads of an ensemble keep
-            theirs.)
-        ensemble: heads beside the prior whose disagreement says where the model does not know (0: none).
-        reward: p(r | h, z): "two_hot" over bins, for rewards of any scale; or "gaussian" with one learned sigma, whose
-            mean is smooth, for rewards that are a smooth function of the state and of one scale, which the first
-            (random) play has to show.
-        bins: of the reward's two-hot distribution.
-        pixel_sigma: standard deviation of frames in 0..1; where it is learned, its first value.
-        pixel_sigma_learned: whether it is.
-        vector_sigma: of vectors, in units of their spread in the first data; where it is learned, its first value.
-        vector_sigma_learned: whether it is, one for every entry.
-        vector_symlog: whether vectors are seen through symlog, which tames entries of any scale.
-        markov: of memory=markov.
-        mixture: of prior=mixture.
-        vamp: of prior=vamp.
-        flow: of prior=flow and posterior=flow.
-        hierarchical: of prior=hierarchical.
-        flow_matching: of prior=flow_matching.
-        precision: what convolutions and imagination compute in: float32, bfloat16, or "auto", whichever this processor
-            is measured to be faster in (`worldvae.system.precision`). Memories and distributions are float32 in any
-            case.
-        compile: whether steps that are imagined without gradients are compiled: 3 to 10 % faster on a CPU, after half a
-            minute of compilation for each new number of dreams. Needs a C++ compiler.
+        groups: number of categorical variables of a categorical z.
+        classes: number of classes of each of these variables.
+        perceptron: "normed" layers normalise their input and so lose most of its magnitude. "bypassed" adds a parallel
+            linear layer to the perceptrons of vectors, memory, prior, posterior and a Gaussian reward; use it where
+            magnitudes matter (short vectors, linear dynamics). "plain" has ReLU in place of norms and SiLU, as in
+            PlaNet, in these and in the heads of reward and continuation: planning is faster. (The heads of an ensemble
+            are always normed.)
+        ensemble: number of extra predictors of z whose disagreement shows where the model is uncertain (0: none).
+        reward: p(r | h, z): "two_hot" over bins, for rewards of any scale; or "gaussian" with one learned sigma and a
+            smooth mean, for rewards that are a smooth function of the state and keep to one scale, which is measured
+            in the first (random) episodes.
+        bins: number of bins of the two-hot distribution of rewards.
+        pixel_sigma: standard deviation of frames in 0..1, or its initial value if it is learned.
+        pixel_sigma_learned: whether `pixel_sigma` is learned.
+        vector_sigma: standard deviation of vectors in units of the first data's spread, or its initial value if
+            learned.
+        vector_sigma_learned: whether `vector_sigma` is learned, one value per entry.
+        vector_symlog: whether vectors are modelled in symlog units, which compresses entries of any scale.
+        markov: section of memory=markov.
+        mixture: section of prior=mixture.
+        vamp: section of prior=vamp.
+        flow: section of prior=flow and posterior=flow.
+        hierarchical: section of prior=hierarchical.
+        flow_matching: section of prior=flow_matching.
+        precision: what convolutions and imagination compute in: float32, bfloat16, or "auto", whichever is measured to
+            be faster on this processor (`worldvae.system.precision`). Memories and the parameters of distributions are
+            float32 in any case.
+        compile: whether imagined steps without gradients are compiled: 3 to 10 % faster on a CPU, after half a minute
+            of compilation for each new number of dreams. Needs a C++ compiler.
     """
 
     MOVED: ClassVar[dict[str, str]] = {
@@ -174,23 +175,23 @@ class WorldModelConfig:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
 
     def resolve(self, field: str) -> int:
-        """Return a number of this config, or the one that `size` sets."""
+        """Return a number of this config or, if it is 0, the value that `size` sets for it."""
         names = {"memory_size": "memory"}
         return int(getattr(self, field, 0) or getattr(SIZES[self.size], names.get(field, field)))
 
     def section(self, part: str) -> Any:
-        """Return the section of the part that has this name, or None if it has none."""
+        """Return the section that has the name of this part, or None if there is none."""
         found = getattr(self, part, None)
         return found if is_dataclass(found) else None
 
     @property
     def perceptron_kind(self) -> PerceptronKind:
-        """`perceptron`, by the type that networks ask for."""
+        """The setting `perceptron` as the type that networks accept."""
         return cast(PerceptronKind, self.perceptron)
 
 
 def family_defaults() -> dict[str, Any]:
-    """Return the settings of a `WorldModelConfig` that a family decides, at their defaults: words and sections."""
+    """Return the settings that a family of models decides, at their defaults: words and sections."""
     config = WorldModelConfig()
     sections = {f.name: asdict(getattr(config, f.name)) for f in fields(config) if config.section(f.name)}
     return {name: getattr(config, name) for name in ("kind", *TABLES, "context", "frames")} | sections
@@ -200,9 +201,9 @@ def choose_precision(config: WorldModelConfig, pixels: tuple[int, int, int] | No
     """Return "float32" or "bfloat16": what `config.precision` says or, if that is "auto", what is faster on `device`.
 
     Args:
-        config: the model's.
-        pixels: (channel, height, width) of its frames, if it sees any.
-        device: where it computes.
+        config: the model's config.
+        pixels: (channel, height, width) of the model's frames, or None if it sees none.
+        device: the device that the model computes on.
     """
     if config.precision != "auto":
         return config.precision
@@ -212,13 +213,13 @@ def choose_precision(config: WorldModelConfig, pixels: tuple[int, int, int] | No
 
 
 def autocast(config: WorldModelConfig, pixels: tuple[int, int, int] | None, device: torch.device) -> torch.autocast:
-    """Return the context in which large matrix products and convolutions run in what `choose_precision` says."""
+    """Return the context in which large matrix products and convolutions run in the precision of `choose_precision`."""
     narrow = choose_precision(config, pixels, device) == "bfloat16"
     return torch.autocast(device.type, torch.bfloat16, enabled=narrow)
 
 
 def make_family(config: WorldModelConfig) -> LatentFamily:
-    """Return the family of q."""
+    """Return the distribution family of q."""
     size = Size(**{f.name: config.resolve("memory_size" if f.name == "memory" else f.name) for f in fields(Size)})
     return FAMILIES[config.latent].make(size)
 
@@ -231,7 +232,7 @@ def make_memory(config: WorldModelConfig, latent: int, action: int) -> Memory:
 
 
 def make_stages(config: WorldModelConfig) -> OneStage:
-    """Return what says which gradients reach which parts."""
+    """Return the object that decides which gradients reach which parts."""
     return STAGES[config.stages].make()
 
 
@@ -249,10 +250,10 @@ def make_latents(
 
 
 def make_vector(config: WorldModelConfig, entries: int, features: int) -> tuple[MLP | BypassedMLP, GaussianLikelihood]:
-    """Return the perceptrons from vectors of so many entries to embeddings, and p(x | h, z) from such features."""
+    """Return the encoder of vectors with this many entries, and p(x | h, z) of them given this many features."""
     hidden, layers, kind = config.resolve("hidden"), config.resolve("layers"), config.perceptron_kind
     encoder: MLP | BypassedMLP = MLP(entries, hidden, layers, kind=kind)
-    if kind == "bypassed":  # made after the other: a seed gives the weights it has always given
+    if kind == "bypassed":  # built after the plain one: the order decides which weights a seed gives
         encoder = BypassedMLP(entries, hidden, layers, hidden)
     trunk = perceptron(features, hidden, layers, entries, zero=True, kind=kind)
     learned = "each" if config.vector_sigma_learned else None
@@ -260,9 +261,9 @@ def make_vector(config: WorldModelConfig, entries: int, features: int) -> tuple[
 
 
 def make_reward(config: WorldModelConfig, features: int) -> TwoHotLikelihood | ScalarGaussianLikelihood:
-    """Return p(r | h, z) from such features."""
+    """Return p(r | h, z), given features of this length."""
     hidden, layers, kind = config.resolve("hidden"), config.resolve("layers"), config.perceptron_kind
-    if config.reward == "gaussian":  # one hidden layer behind a norm draws no good parabola: two do
+    if config.reward == "gaussian":  # one hidden layer behind a norm fits a parabola badly; two fit it well
         layers = max(2, layers)
         trunk = perceptron(features, hidden, layers, 1, zero=True, kind=kind)
         return ScalarGaussianLikelihood(trunk)
@@ -272,7 +273,7 @@ def make_reward(config: WorldModelConfig, features: int) -> TwoHotLikelihood | S
 def make_frames(
     config: WorldModelConfig, pixels: tuple[int, int, int], features: int
 ) -> tuple[ConvEncoder | StridedEncoder, nn.Module]:
-    """Return the convolutions from frames to embeddings, and p(x | h, z) from features of this length."""
+    """Return the encoder from frames to embeddings, and p(x | h, z) given features of this length."""
     depth = config.resolve("depth")
     sizes = FrameSizes(pixels, features, depth, config.pixel_sigma, config.pixel_sigma_learned)
     return frames_of(config.frames, config.trunk, sizes)

@@ -1,4 +1,4 @@
-"""The parts that a word of the config names: how each is made, and what it can be built with.
+"""The parts that the words of a config select: how each is built, and which other settings it requires.
 
 A new part is one entry: `PRIORS["laplace"] = Part(make, OVER_VECTORS)` makes `model.prior=laplace` a choice.
 """
@@ -33,13 +33,13 @@ M = TypeVar("M")
 
 @dataclass(frozen=True)
 class Part(Generic[M]):
-    """What a word of the config stands for.
+    """The part that a word of the config selects.
 
     Attributes:
-        make: builds the part from the sizes around it and from the section of the config that has its name (None where
-            there is no such section).
-        fits: for other settings of the model, the values that this part can be built with; a setting that is not named
-            here may have any.
+        make: builds the part from the sizes around it and from the config section of the same name (None if there is
+            no such section).
+        fits: maps other settings of the model to the values that this part accepts; a setting that is not listed may
+            have any value.
     """
 
     make: Callable[..., M]
@@ -55,7 +55,7 @@ class Part(Generic[M]):
 
 @dataclass(frozen=True)
 class Size:
-    """What the dial `size` sets."""
+    """The numbers that the setting `size` stands for."""
 
     memory: int
     hidden: int
@@ -68,7 +68,7 @@ class Size:
 
 @dataclass(frozen=True)
 class MemorySizes:
-    """What a memory is made for: lengths of z, of the action vector and of h, and the perceptrons inside."""
+    """The sizes a memory is built from: lengths of z, of the action vector and of h, and the kind of perceptrons."""
 
     latent: int
     action: int
@@ -79,7 +79,7 @@ class MemorySizes:
 
 @dataclass(frozen=True)
 class LatentSizes:
-    """What p(z | h) and q(z | h, e) are made for: the family of q, lengths of h and e, and the perceptrons inside."""
+    """The sizes of p(z | h) and q(z | h, e): the family of q, the lengths of h and e, the kind of their perceptrons."""
 
     family: LatentFamily
     memory: int
@@ -94,20 +94,20 @@ class LatentSizes:
 
 
 NORMED = {"perceptron": ("normed",)}
-"""Fits a part whose perceptrons have norms, whatever `model.perceptron` says."""
+"""Fits a part whose perceptrons always have norms, whatever `model.perceptron` says."""
 
 OVER_VECTORS = {"latent": ("gaussian", "full"), **NORMED}
-"""Fits a density over vectors z: any of a Gaussian family, but no one-hot ones."""
+"""Fits a density over vectors z: any Gaussian family; one-hot latents have no such density."""
 
 ALONE = {"latent": ("gaussian",), "posterior": ("amortised",), "stages": ("one",), **NORMED}
-"""Fits a prior that is made together with its posterior."""
+"""Fits a prior that is built together with its posterior."""
 
 FAMILIES: dict[str, Part[LatentFamily]] = {
     "gaussian": Part(lambda size: GaussianFamily(size.gaussian)),
     "full": Part(lambda size: FullGaussianFamily(size.gaussian)),
     "categorical": Part(lambda size: CategoricalFamily(size.groups, size.classes)),
 }
-"""Families of q(z | h, e), `model.latent`: made from a `Size`."""
+"""Families of q(z | h, e), `model.latent`: built from a `Size`."""
 
 
 def _gru(sizes: MemorySizes, _: None) -> GRUMemory:
@@ -132,7 +132,7 @@ MEMORIES: dict[str, Part[Memory]] = {
     "markov": Part(_markov, {"perceptron": ("normed", "bypassed")}),
     "transformer": Part(_transformer, NORMED),
 }
-"""h' = f(h, z, a), `model.memory`: made from `MemorySizes`."""
+"""h' = f(h, z, a), `model.memory`: built from `MemorySizes`."""
 
 
 def _own(sizes: LatentSizes, _: None) -> ParametricPrior:
@@ -179,7 +179,7 @@ PRIORS: dict[str, Part[Prior | tuple[Prior, Posterior]]] = {
     "flow_matching": Part(_flow_matching, OVER_VECTORS),
     "energy": Part(_energy, OVER_VECTORS),
 }
-"""p(z | h), `model.prior`: made from `LatentSizes`; one that shares parameters with its posterior brings it along."""
+"""p(z | h), `model.prior`: built from `LatentSizes`; a prior that shares parameters with its posterior returns both."""
 
 
 def _amortised(sizes: LatentSizes, _: None) -> AmortisedPosterior:
@@ -194,4 +194,4 @@ POSTERIORS: dict[str, Part[Posterior]] = {
     "amortised": Part(_amortised),
     "flow": Part(_flow_posterior, OVER_VECTORS),
 }
-"""q(z | h, e), `model.posterior`: made from `LatentSizes`."""
+"""q(z | h, e), `model.posterior`: built from `LatentSizes`."""

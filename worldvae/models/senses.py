@@ -1,4 +1,4 @@
-"""What a world model sees with and shows: the one place that knows frames, vectors and their units."""
+"""Encoders and decoders of a world model: the only module that knows frames, vectors and their units."""
 
 from collections.abc import Iterable
 from typing import cast
@@ -16,22 +16,22 @@ from worldvae.types import Modality, Observation, ObservationLayout
 
 
 class Senses(nn.Module):
-    """Encoders and decoders of what an environment shows, and the units in which they do it.
+    """Encoders and decoders of observations, and the units in which each of them works.
 
     | | comes as | encoded in | decoded in | shown in |
     |---|---|---|---|---|
     | frames | uint8 0..255, or float 0..1 | the same | float 0..1 (`unit`) | float 0..1 |
     | vectors | the environment's units | standardised | symlog of it (`squash`) | standardised |
 
-    A vector is standardised by the mean and the spread of the data that `calibrate` was given.
+    A vector is standardised with the mean and the spread of the data passed to `calibrate`.
 
     Args:
         observation: what the environment shows.
-        features: length of what the decoders read.
+        features: length of the feature vector that the decoders read.
         config: the parts and their sizes.
 
     Attributes:
-        embedding_size: length of what `encode` returns.
+        embedding_size: length of the embedding that `encode` returns.
     """
 
     def __init__(self, observation: ObservationLayout, features: int, config: WorldModelConfig) -> None:
@@ -39,7 +39,7 @@ class Senses(nn.Module):
         self.layout, self.config = observation, config
         self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()
         self.embedding_size = 0
-        # Frames first: the weights that a seed gives depend on the order in which parts are made.
+        # Frames first: the weights that a seed gives depend on the order in which the parts are built.
         if observation.pixels is not None:
             encoder, self.decoders["pixels"] = make_frames(config, observation.pixels, features)
             self.encoders["pixels"] = encoder
@@ -50,23 +50,23 @@ class Senses(nn.Module):
 
     @property
     def shows(self) -> frozenset[Modality]:
-        """What `decode` can answer."""
+        """The modalities that `decode` accepts."""
         return frozenset(cast(Iterable[Modality], self.decoders))
 
     def likelihood(self, modality: Modality) -> GaussianLikelihood:
-        """Return the module behind `decode`, for "pixels" or "vector"."""
-        return cast(GaussianLikelihood, self.decoders[modality])  # a ModuleDict forgets the types of its parts
+        """Return the likelihood module that `decode` calls for "pixels" or "vector"."""
+        return cast(GaussianLikelihood, self.decoders[modality])  # a ModuleDict does not know the types of its entries
 
     @torch.no_grad()
     def calibrate(self, observation: Observation) -> None:
-        """Set what untrained decoders predict to the mean frame and vector of `observation` (any leading shape).
+        """Initialise the decoders to predict the mean frame and vector of `observation` (any leading shape).
 
-        And the units of vectors to their mean and spread.
+        Also set the units of vectors by their mean and spread. Call it once, on an untrained model.
         """
         if observation.pixels is not None:
             mean = unit(observation.pixels).reshape(-1, *observation.pixels.shape[-3:]).mean(0)
             likelihood = self.decoders["pixels"]
-            if not isinstance(likelihood, BernoulliImageLikelihood):  # which has no such thing
+            if not isinstance(likelihood, BernoulliImageLikelihood):  # a Bernoulli has no offset
                 cast(Tensor, likelihood.offset).copy_(mean)
             cast(ConvEncoder | StridedEncoder, self.encoders["pixels"]).centre.copy_(mean)
         if observation.vector is not None:
@@ -76,11 +76,11 @@ class Senses(nn.Module):
             vector.scale.copy_(rows.std(0, correction=0).clamp(min=1e-2))
 
     def squash(self, vector: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-        """Return observed vectors in the units that are decoded: symlog (`config.vector_symlog`)."""
+        """Return observed vectors in the units that are decoded: symlog if `config.vector_symlog`, else unchanged."""
         return symlog(vector) if self.config.vector_symlog else vector
 
     def standardise(self, squashed: Float[Tensor, "*batch vector"]) -> Float[Tensor, "*batch vector"]:
-        """Return vectors, in the units that are decoded, in those that are encoded and shown."""
+        """Convert vectors from the units that are decoded to the standardised units that are encoded and shown."""
         vector = self.likelihood("vector")
         return (squashed - vector.offset) / vector.scale
 
@@ -99,7 +99,7 @@ class Senses(nn.Module):
 
         Args:
             features: any leading shape.
-            modality: "pixels" or "vector" (in the units of `squash`); default: pixels where the world has them.
+            modality: "pixels" or "vector" (in the units of `squash`); default: pixels if the environment shows them.
         """
         if modality is None:
             modality = "pixels" if "pixels" in self.decoders else "vector"
@@ -111,11 +111,11 @@ class Senses(nn.Module):
     def log_prob(
         self, features: Float[Tensor, "*batch features"], observation: Observation
     ) -> dict[Modality, Float[Tensor, "*batch"]]:
-        """Return log p(x | features) in nats, summed over event axes: of frames and of vectors, where there are any.
+        """Return log p(x | features) in nats, summed over event axes, of each modality that was observed.
 
         Args:
             features: any leading shape.
-            observation: of that shape, or of one that can be broadcast to it.
+            observation: of the same leading shape, or of one that broadcasts to it.
         """
         found: dict[Modality, Tensor] = {}
         if observation.pixels is not None:
@@ -127,11 +127,11 @@ class Senses(nn.Module):
     def in_shown_units(
         self, features: Float[Tensor, "*batch features"], observation: Observation
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Return what was seen and what features decode to, in the same units: frames in 0..1, or standardised vectors.
+        """Return the observation and what features decode to: both are frames in 0..1, or standardised vectors.
 
         Args:
             features: `[*batch]`.
-            observation: `[*batch]`, too; vectors are shown only where there are no frames.
+            observation: `[*batch]`, too; vectors are returned only if there are no frames.
         """
         if observation.pixels is not None:
             return unit(observation.pixels), self.decode(features, "pixels").mean.float().clamp(0, 1)
@@ -144,13 +144,13 @@ class Senses(nn.Module):
     def render(
         self, features: Float[Tensor, "batch *time features"], steps: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch *time channel height width"]:
-        """Return the sharpest frames of p(x | features) that there are: rendered by a diffusion, else their mean.
+        """Return the sharpest frames that p(x | features) can give: rendered by a diffusion decoder, else its mean.
 
         Args:
-            features: `[batch, *time]`. All steps of one element begin with the same noise, so that detail does not
+            features: `[batch, *time]`. All time steps of one element start from the same noise, so that details do not
                 flicker.
-            steps: strides from noise to a frame.
-            generator: source of the noise, one frame for every element of the batch.
+            steps: denoising steps from noise to a frame.
+            generator: source of the noise, one noise frame per element of the batch.
         """
         found = self.decode(features, "pixels")
         if not isinstance(found, Rendering):
@@ -161,5 +161,5 @@ class Senses(nn.Module):
 
 
 def unit(pixels: Tensor) -> Float[Tensor, "*batch channel height width"]:
-    """Return frames as float in 0..1, whether they come as uint8 or already as float."""
+    """Return frames as float in 0..1, from uint8 0..255 or from float in 0..1."""
     return pixels.float().div_(255) if pixels.dtype == torch.uint8 else pixels

@@ -1,8 +1,8 @@
-"""The sequential VAE made of interchangeable parts: a world model.
+"""A world model: the sequential VAE, built from interchangeable parts.
 
     h_t = memory(h_{t-1}, z_{t-1}, a_{t-1})        q(z_t | h_t, e_t)  posterior        p(z_t | h_t)  prior
 
-Whoever acts on it, films it or trains it knows no more than what every `WorldModel` does; diagnostics know its parts.
+Agents, films and training use only what the protocol `WorldModel` promises; diagnostics also use the parts.
 """
 
 import copy
@@ -38,7 +38,7 @@ from worldvae.types import ActionLayout, Batch, Dream, Kind, Modality, Observati
 
 @dataclass(frozen=True)
 class Inferred(Observed):
-    """What `observe` returns: posterior states, and the parameters of the q they were drawn from."""
+    """The result of `observe`: posterior states, and the parameters of the q from which they were drawn."""
 
     posterior: LatentState
     parameters: Float[Tensor, "batch time parameter"]
@@ -51,7 +51,7 @@ class SequentialVAE(nn.Module, Probabilistic):
         observation: what the environment shows.
         action: shape of the action vector.
         config: the parts and their sizes.
-        objective: weights of the bound's terms in the loss.
+        objective: weights of the ELBO's terms in the loss.
     """
 
     def __init__(
@@ -81,17 +81,17 @@ class SequentialVAE(nn.Module, Probabilistic):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """The device of the parameters."""
         return next(self.parameters()).device
 
     @property
     def kl_is_estimated(self) -> bool:
-        """Whether KL(q || p) has no closed form here, and is estimated at one sample of q."""
+        """Whether KL(q || p) has no closed form here and is estimated from one sample of q."""
         return self.posterior.estimates_kl or self.prior.estimates_kl
 
     @property
     def density_kind(self) -> Kind:
-        """What kind of number log p(x, z | h) is: the prior's, but a diffusion decoder knows a noisy bound at best."""
+        """What kind of number log p(x, z | h) is: the prior's kind; with a diffusion decoder, a noisy bound at best."""
         noisy = any(isinstance(decoder, DiffusionLikelihood) for decoder in self.senses.decoders.values())
         return weakest("lower_bound" if noisy else "exact", self.prior.kind)
 
@@ -102,12 +102,12 @@ class SequentialVAE(nn.Module, Probabilistic):
 
     @property
     def hidden(self) -> int:
-        """Width of the perceptrons."""
+        """Width of the hidden layers of the perceptrons."""
         return self.config.resolve("hidden")
 
     @property
     def shows(self) -> frozenset[Modality]:
-        """What `decode` can answer."""
+        """The modalities that `decode` accepts."""
         return self.senses.shows
 
     def initial(self, batch: int) -> LatentState:
@@ -118,12 +118,12 @@ class SequentialVAE(nn.Module, Probabilistic):
 
     @torch.no_grad()
     def calibrate(self, observation: Observation, reward: Float[Tensor, "*batch"] | None = None) -> None:
-        """Set what an untrained model predicts to the mean frame and vector of `observation` (any leading shape).
+        """Initialise the decoders to predict the mean frame and vector of `observation` (any leading shape).
 
-        And a Gaussian of rewards to the mean and the scale of `reward`, if it is given.
+        If `reward` is given, a Gaussian reward head is initialised to its mean and scale.
 
-        Done once, before the first update: what never changes in a world then needs no learning, and the first
-        gradients are about what does change, however small it is on the screen.
+        Call it once, before the first update: what never changes in a world then needs no learning, and the first
+        gradients are about what does change, however small that is on the screen.
         """
         self.senses.calibrate(observation)
         if reward is not None and isinstance(self.reward_head, ScalarGaussianLikelihood):
@@ -139,16 +139,17 @@ class SequentialVAE(nn.Module, Probabilistic):
     def autocast(self) -> torch.autocast:
         """Return the context in which large matrix products and convolutions run in `precision`.
 
-        `encode`, `decode`, `imagine` and `step` enter it by themselves; it is for what learns or acts beside them, such
-        as an actor. The filter of `observe` computes in float32, as do `reward` and `continuation` outside of it: the
-        few rows of a step gain nothing. Every memory and the parameters of every distribution leave it as float32.
+        `encode`, `decode`, `imagine` and `step` enter it themselves; code that learns or acts beside them, such as an
+        actor, should enter it, too. The filter in `observe` computes in float32, and so do `reward` and `continuation`
+        outside this context: one step has too few rows to gain from bfloat16. Memories and the parameters of
+        distributions always leave it as float32.
         """
         return autocast(self.config, self.observation_layout.pixels, self.device)
 
     def in_float32(self) -> "SequentialVAE":
-        """Return a copy that computes in float32 throughout, and whose parameters ask for no gradients.
+        """Return a copy that computes in float32 throughout and whose parameters require no gradients.
 
-        A sum over pixels has no digits left in bfloat16.
+        bfloat16 has too few digits for a sum over the pixels of a frame.
         """
         model = copy.deepcopy(self).requires_grad_(False)
         model.config = model.senses.config = replace(self.config, precision="float32")
@@ -160,11 +161,11 @@ class SequentialVAE(nn.Module, Probabilistic):
 
     @property
     def looks_ahead(self) -> bool:
-        """Whether the posterior of a row is given what comes after it, too: a smoother, not a filter."""
+        """Whether the posterior of a row also reads later rows: a smoother, not a filter."""
         return self.smoother is not None
 
     def embed(self, rows: Batch) -> Float[Tensor, "batch time embedding"]:
-        """Return what the posterior is given of rows `[batch, time]`: their embeddings, smoothed if it looks ahead."""
+        """Return the embeddings of rows `[batch, time]` for the posterior, smoothed if the model `looks_ahead`."""
         embedding = self.encode(rows.observation)
         if self.smoother is not None:
             embedding = self.smoother(embedding, rows.action, rows.is_first)
@@ -179,13 +180,13 @@ class SequentialVAE(nn.Module, Probabilistic):
         *,
         mode: bool = False,
     ) -> Inferred:
-        """Filter through rows `[batch, time]`: their posterior states, drawn from q or its modes.
+        """Filter rows `[batch, time]`: return their posterior states, drawn from q, or the modes of q.
 
         See `WorldModel.observe` for the arguments.
         """
         size, length = batch.reward.shape
-        # All that does not wait for the step before is done for the whole slice at once. (Unbound and not indexed: the
-        # gradient of an index is a tensor of the size of the whole.)
+        # What does not depend on the previous step is computed for the whole slice at once. (`unbind`, not indexing:
+        # the gradient of each index would be a tensor as large as the whole slice.)
         embedded = self.posterior.project(self.embed(batch)).unbind(1)
         state = self.initial(size) if state is None else LatentState.of(state)
         if action is None:
@@ -209,14 +210,14 @@ class SequentialVAE(nn.Module, Probabilistic):
     def step(
         self, state: LatentState, action: Float[Tensor, "batch action"], noise: Float[Tensor, "batch noise"] | None
     ) -> LatentState:
-        """Imagine one step: the memory moves on, the prior draws z from `noise` (None: its mode)."""
+        """Imagine one step: the memory advances, the prior draws z with `noise` (None: its mode)."""
         with self.autocast():
             return self._step(state, self.memory.project(action), noise).float()
 
     def _step(self, state: LatentState, move: Tensor, noise: Tensor | None) -> LatentState:
         memory, past = self.memory.advance(state, move)
         if torch.is_grad_enabled():
-            memory = memory.float()  # else not yet: the next step would only narrow it again, to the same numbers
+            memory = memory.float()  # without gradients not yet: the next step would narrow it to the same numbers
         return LatentState(memory, self.prior.mode(memory) if noise is None else self.prior.step(memory, noise), past)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Float[Tensor, "*shape noise"]:
@@ -234,7 +235,7 @@ class SequentialVAE(nn.Module, Probabilistic):
         mode: bool = False,
         last_only: bool = False,
     ) -> Dream:
-        """Roll the prior forward from states `[batch]`, by draws from it or its modes.
+        """Roll the prior forward from states `[batch]`, with draws from it or its modes.
 
         See `WorldModel.imagine` for the arguments.
         """
@@ -245,7 +246,7 @@ class SequentialVAE(nn.Module, Probabilistic):
             noise = self.noise((horizon, start.size), generator)
         draws = [None] * horizon if noise is None else list(noise)
         with self.autocast():
-            grad = torch.is_grad_enabled()  # which keeps every state anyway
+            grad = torch.is_grad_enabled()  # with gradients, every state is kept in any case
             states, actions = self._roll(LatentState.of(start), actions, draws, last_only and not grad)
             if grad:
                 seen = LatentState.stack(states, dim=1).float()
@@ -253,7 +254,7 @@ class SequentialVAE(nn.Module, Probabilistic):
             else:
                 seen = _joined(states)
                 imagined = states[-1].float().map(lambda x: x.unsqueeze(1)) if last_only else seen
-                if torch.is_autocast_enabled(self.device.type):  # narrowed once, and not in each head
+                if torch.is_autocast_enabled(self.device.type):  # narrow once here, not in each head
                     narrow = seen.features.to(torch.get_autocast_dtype(self.device.type))
                     seen = LatentState.split(narrow, self.memory.size)
             return Dream(start, imagined, actions, self.reward(seen).mean, self.continuation(seen).mean)
@@ -261,7 +262,7 @@ class SequentialVAE(nn.Module, Probabilistic):
     def _roll(
         self, state: LatentState, actions: Tensor | Policy, draws: Sequence[Tensor | None], last_only: bool
     ) -> tuple[list[LatentState], Float[Tensor, "batch horizon action"]]:
-        """Return the state after each step, all but the last without a past if `last_only`, and the actions taken."""
+        """Return the state after each step (with `last_only`, only the last one has a past) and the actions taken."""
         states: list[LatentState] = []
 
         def keep(state: LatentState) -> LatentState:
@@ -282,27 +283,27 @@ class SequentialVAE(nn.Module, Probabilistic):
         return states, torch.stack(taken, dim=1)
 
     def decode(self, states: State, modality: Modality | None = None) -> Distribution:
-        """Return p(x | h, z), of frames `[*batch, channel, height, width]` in 0..1 or of vectors (`Senses.decode`)."""
+        """Return p(x | h, z) of frames `[*batch, channel, height, width]` in 0..1, or of vectors (`Senses.decode`)."""
         return self.senses.decode(self.stages.shown(states), modality)
 
     def log_likelihood(self, states: State, observation: Observation) -> dict[Modality, Float[Tensor, "*batch"]]:
-        """Return log p(x | h, z) in nats: of the frames and of the vectors that were observed (`Senses.log_prob`)."""
+        """Return log p(x | h, z) in nats of each modality that was observed (`Senses.log_prob`)."""
         return self.senses.log_prob(self.stages.shown(states), observation)
 
     def in_shown_units(
         self, states: State, observation: Observation
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Return what was seen and what states decode to: frames in 0..1, or standardised vectors."""
+        """Return the observation and what states decode to, both as frames in 0..1 or as standardised vectors."""
         return self.senses.in_shown_units(self.stages.shown(states), observation)
 
     def render(
         self, states: State, steps: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch *time channel height width"]:
-        """Return the sharpest frames of p(x | h, z) that there are: rendered by a diffusion decoder, else its mean."""
+        """Return the sharpest frames that p(x | h, z) can give: rendered by a diffusion decoder, else its mean."""
         return self.senses.render(self.stages.shown(states), steps, generator)
 
     def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
-        """Return how far the heads of the ensemble are apart about z, in its units: where the model does not know.
+        """Return how much the means of the ensemble's heads differ, in units of z: large where the model is uncertain.
 
         Raises:
             ValueError: If the model has no ensemble.
@@ -317,7 +318,7 @@ class SequentialVAE(nn.Module, Probabilistic):
         return self.reward_head(states.features)  # type: ignore[no-any-return]
 
     def continuation(self, states: State) -> Distribution:
-        """Return the Bernoulli of the episode going on after a state (1 - termination)."""
+        """Return the Bernoulli distribution of the episode continuing after a state (1 - termination)."""
         return self.continuation_head(states.features)  # type: ignore[no-any-return]
 
     def elbo(
@@ -328,10 +329,10 @@ class SequentialVAE(nn.Module, Probabilistic):
         Args:
             batch: the rows that were observed.
             observed: `observe(batch)`.
-            decode_steps: frames decoded per slice on average (0: all).
-            generator: picks the frames.
+            decode_steps: number of frames decoded per slice, on average (0: all).
+            generator: decides which frames are decoded.
         """
-        states = replace(observed.posterior, past=None)  # what no head reads is not copied about
+        states = replace(observed.posterior, past=None)  # no head reads the past: do not copy it
         q = self.posterior.distribution(observed.parameters)
         dynamics, representation = self.prior.balanced_kl(q, states.latent, states.memory)
         pixels = vector = None
@@ -353,7 +354,7 @@ class SequentialVAE(nn.Module, Probabilistic):
     def _pixel_nats(
         self, frames: Tensor, states: State, decode_steps: int, generator: torch.Generator | None
     ) -> Float[Tensor, "batch time"]:
-        """Return log p(x | h, z) of frames: of all, or at a random choice of rows scaled up, zero at the others."""
+        """Return log p(x | h, z) of all frames, or of random rows only: those are scaled up, and others are 0."""
         size, length = frames.shape[:2]
         if not 0 < decode_steps < length:
             return self.log_likelihood(states, Observation(frames))["pixels"]
@@ -363,18 +364,18 @@ class SequentialVAE(nn.Module, Probabilistic):
         return scattered.view(size, length)
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Loss:
-        """Return the negative bound of a batch, weighed by `objective`; its metrics are the terms in nats per row."""
+        """Return the negative ELBO of a batch, weighted by `objective`; its metrics are the terms in nats per row."""
         observed = self.observe(batch, generator=generator)
         terms = self.elbo(batch, observed, self.objective.decode_steps, generator)
         value = elbo_loss(terms, self.objective, self.kl_is_estimated)
         return Loss(value, observed.posterior.detach(), terms.means())
 
     def updated(self) -> None:
-        """Do nothing: the optimiser has changed all there is."""
+        """Do nothing: this model has no parameters besides those that the optimiser changes."""
 
 
 def _joined(states: Sequence[LatentState]) -> LatentState:
-    """Return `LatentState.stack(states, dim=1)` in float32, as views of its features, which are written in one pass."""
+    """Return `LatentState.stack(states, dim=1)` in float32, as views of one features tensor, which is written once."""
     parts = torch.cat([part for state in states for part in (state.memory, state.latent)], dim=-1)
     features = parts.unflatten(-1, (len(states), -1)).float()
     pasts = [state.past.float() for state in states if state.past is not None]
@@ -384,9 +385,9 @@ def _joined(states: Sequence[LatentState]) -> LatentState:
 
 @cache
 def _compiled_step() -> Callable[..., LatentState]:
-    """Return the imagined step, compiled when it is first called with tensors of a new shape.
+    """Return the imagined step, which compiles itself when it is first called with tensors of a new shape.
 
-    One function for all models: compiled for a model of its own, it would go on with the weights of that model in
-    copies of it.
+    All models share this one function: a step compiled for one model would use that model's weights in copies of the
+    model, too.
     """
     return torch.compile(SequentialVAE._step, dynamic=False)

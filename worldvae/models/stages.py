@@ -1,4 +1,4 @@
-"""Whether frames and dynamics learn on one another's gradients, or the frames apart: `model.stages`."""
+"""The words of `model.stages`: whether frames and dynamics exchange gradients, or frames are learned separately."""
 
 from collections.abc import Callable
 
@@ -13,33 +13,33 @@ from worldvae.types import State
 
 
 class OneStage:
-    """All parts learn on one bound, and their gradients reach one another."""
+    """All parts learn from one ELBO, and gradients flow between all of them."""
 
     def latents(self, prior: Prior, posterior: Callable[[], Posterior], sizes: LatentSizes) -> tuple[Prior, Posterior]:
         """Return p(z | h) and q(z | h, e)."""
         return prior, posterior()
 
     def shown_size(self, memory: int, latent: int) -> int:
-        """Return the length of what decoders read, for these lengths of h and z."""
+        """Return the length of the vector that decoders read, for these lengths of h and z."""
         return memory + latent
 
     def shown(self, states: State) -> Float[Tensor, "*batch shown"]:
-        """Return what decoders read."""
+        """Return the vector that decoders read."""
         return states.features
 
     def onward(self, states: LatentState) -> LatentState:
-        """Return what memory, reward and continuation read of posterior states in training."""
+        """Return the states that memory, reward and continuation read in training, made from posterior states."""
         return states
 
 
 class TwoStages(OneStage):
-    """A VAE of single frames, and dynamics that learn on its latents without shaping them (World Models).
+    """A VAE of single frames, and dynamics that learn from its latents but send no gradients to it (World Models).
 
     Reference: Ha & Schmidhuber 2018, "Recurrent World Models Facilitate Policy Evolution", section 2.
     """
 
     def latents(self, prior: Prior, posterior: Callable[[], Posterior], sizes: LatentSizes) -> tuple[Prior, Posterior]:
-        """Return p(z | h), which q is not held against, and q(z | e)."""
+        """Return p(z | h), whose KL sends no gradients to q, and q(z | e)."""
         return TwoStagePrior(prior), FramePosterior(sizes.embedding, sizes.family, sizes.hidden)
 
     def shown_size(self, memory: int, latent: int) -> int:
@@ -51,7 +51,7 @@ class TwoStages(OneStage):
         return LatentState.of(states).latent
 
     def onward(self, states: LatentState) -> LatentState:
-        """Return the states with a z that they do not shape."""
+        """Return the states with z detached."""
         return LatentState(states.memory, states.latent.detach(), states.past)
 
 

@@ -1,4 +1,4 @@
-"""The static VAE: the world model's parts without memory and without time."""
+"""The static VAE: the parts of the world model without memory and without time."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from worldvae.types import Kind, weakest
 
 @dataclass(frozen=True)
 class Bound:
-    """log p(x) or a bound of it: nats per example, and what kind of number they are."""
+    """log p(x) or a bound on it, in nats per example, and what kind of number it is."""
 
     nats: Float[Tensor, " batch"]
     kind: Kind
@@ -29,7 +29,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class History:
-    """What `VAE.fit` saw: nats per example, averaged over the batch of each update."""
+    """The history of `VAE.fit`: nats per example, averaged over the batch of each update."""
 
     reconstruction: Float[Tensor, " update"]
     kl: Float[Tensor, " update"]
@@ -43,14 +43,14 @@ class History:
 class VAE(nn.Module):
     """q(z | x) = posterior(encoder(x)), p(z) = prior, p(x | z) = likelihood(z).
 
-    The prior and the posterior are those of a world model, conditioned on a memory of length 0: whatever can be one of
-    the two there can be it here, and the other way round.
+    The prior and the posterior are those of a world model, conditioned on a memory of length 0. Every prior and
+    posterior of a world model therefore fits here, and vice versa.
 
     Args:
-        encoder: from a batch of x to embeddings.
-        posterior: q(z | embedding), with memory length 0.
-        prior: p(z), with memory length 0.
-        likelihood: from z to the distribution of x.
+        encoder: maps a batch of x to embeddings.
+        posterior: q(z | embedding), built for memory length 0.
+        prior: p(z), built for memory length 0.
+        likelihood: maps z to the distribution of x.
 
     Example:
         >>> vae = VAE.dense((8, 8), latent=4)
@@ -87,14 +87,14 @@ class VAE(nn.Module):
         """Return a VAE of perceptrons; with `layers=0` a linear one, which is probabilistic PCA.
 
         Args:
-            shape: of one x.
+            shape: shape of one x.
             latent: length of z.
             hidden: width of the hidden layers.
             layers: number of hidden layers of the encoder, and of the decoder.
-            family: of q; a diagonal Gaussian if None.
-            prior: N(0, I) if None.
-            likelihood: from a trunk and `shape` to p(x | z); a Gaussian with one learned sigma if None.
-            outputs: numbers that `likelihood` wants for every entry of x: 2 for a discretised logistic.
+            family: family of q; None: a diagonal Gaussian.
+            prior: p(z); None: N(0, I).
+            likelihood: builds p(x | z) from a trunk and `shape`; None: a Gaussian with one learned sigma.
+            outputs: numbers that `likelihood` needs per entry of x: 2 for a discretised logistic.
         """
         size = torch.Size(shape).numel()
         family = family or GaussianFamily(latent, min_std=1e-3)
@@ -118,7 +118,7 @@ class VAE(nn.Module):
         return self.posterior.distribution(self.parameters_of(x)[1])
 
     def decode(self, latent: Float[Tensor, "*batch latent"]) -> Distribution:
-        """Return p(x | z), for latents of any leading shape."""
+        """Return p(x | z), for z of any leading shape."""
         out: Distribution = self.likelihood(latent)
         return out
 
@@ -132,15 +132,15 @@ class VAE(nn.Module):
     def log_joint(
         self, x: Float[Tensor, "batch *event"], latent: Float[Tensor, "*sample batch latent"]
     ) -> Float[Tensor, "*sample batch"]:
-        """Return log p(x, z) of each example, for one or several z of it: what HMC and refined posteriors climb."""
+        """Return log p(x, z) of each example, for one or several z each: the target of HMC and refined posteriors."""
         likelihood: Tensor = self.decode(latent).log_prob(x)
         return likelihood + self.prior.log_prob(latent, _memory(latent))
 
     def log_weights(
         self, x: Float[Tensor, "batch *event"], noise: Float[Tensor, "sample batch noise"]
     ) -> Float[Tensor, "sample batch"]:
-        """Return log p(x, z) - log q(z | x) for the z that `noise` makes: estimates of log p(x), each too low."""
-        if isinstance(self.posterior, ResidualPosterior):  # whose parameters depend on the sample
+        """Return log p(x, z) - log q(z | x) at the z made from `noise`: estimates of log p(x), too low on average."""
+        if isinstance(self.posterior, ResidualPosterior):  # its parameters depend on the sample
             projected = self.posterior.project(self.encoder(x))
             repeated = projected.expand(len(noise), *projected.shape)
             latent, parameters = self.posterior.infer(_memory(repeated), repeated, noise)
@@ -152,12 +152,12 @@ class VAE(nn.Module):
     def bound(
         self, x: Float[Tensor, "batch *event"], samples: int = 1, generator: torch.Generator | None = None
     ) -> Bound:
-        """Return the importance-weighted bound log 1/k sum_k p(x, z_k) / q(z_k | x), the ELBO for k = 1.
+        """Return the importance-weighted bound log 1/k sum_k p(x, z_k) / q(z_k | x), which is the ELBO for k = 1.
 
-        It rises to log p(x) with the number k of `samples`. It is a lower bound on average over the noise, unless the
-        prior's own log-density is but an estimate, or known but for a constant: its kind says so. Where that density,
-        or that of x, is a noisy draw of a lower bound, so is the ELBO; but for k > 1 it is an estimate, for the mean of
-        the exponentials prefers the draws that are too high.
+        It rises to log p(x) as the number k of `samples` grows. On average over the noise it is a lower bound, unless
+        the prior's log-density is only an estimate, or known only up to a constant: its kind says so. If the
+        log-density of the prior or of x is a noisy draw of a lower bound, the ELBO is one, too; but for k > 1 the
+        result is an estimate, because the mean of exponentials is dominated by draws that are too high.
 
         Reference: Burda et al. 2016, "Importance Weighted Autoencoders".
         """
@@ -189,19 +189,19 @@ class VAE(nn.Module):
 
         Args:
             data: examples.
-            epochs: passes through the data; or else
+            epochs: passes through the data; give either this or `updates`.
             updates: optimiser steps.
-            batch: examples of an update; all of them if there are fewer.
-            learning_rate: step size at the beginning; it falls linearly.
-            final: share of it that is left at the end.
-            beta: weight of the KL; only 1 gives a bound of log p(x).
+            batch: examples per update; all of them if there are fewer.
+            learning_rate: initial step size; it falls linearly.
+            final: final step size as a share of the initial one.
+            beta: weight of the KL; only 1 gives a bound on log p(x).
             clip: largest norm of the gradient, which is in nats per example.
-            generator: order of the examples, and noise.
-            watch: called after every update with the number of those that are done, to look at the model.
+            generator: source of the order of the examples, and of noise.
+            watch: called after every update with the number of updates so far, for example to evaluate the model.
 
         Raises:
-            ValueError: unless either `epochs` or `updates` is given, and positive.
-            Diverged: where a gradient is not finite.
+            ValueError: If not exactly one of `epochs` and `updates` is given, or it is not positive.
+            Diverged: If a gradient is not finite.
 
         Reference: Kingma & Welling 2014, algorithm 1; Higgins et al. 2017, "beta-VAE".
         """
@@ -258,16 +258,16 @@ class VAE(nn.Module):
         steps: int = 8,
         how: Literal["lerp", "slerp", "geodesic"] = "lerp",
     ) -> Float[Tensor, "step batch *event"]:
-        """Return what lies between examples a and b, decoded from a curve between the modes of their q.
+        """Return examples between a and b, decoded from a curve between the modes of their posteriors.
 
         Args:
             a: first examples; their reconstructions are the first step.
-            b: last ones.
-            steps: points of the curve, its ends included.
-            how: a straight line, along the sphere, or the shortest way as the decoder's outputs measure it.
+            b: last examples.
+            steps: number of points of the curve, both ends included.
+            how: a straight line, an arc of a sphere, or the shortest curve as measured by the decoder's outputs.
 
         Raises:
-            ValueError: If there are not as many examples b as a, or there is no such curve.
+            ValueError: If a and b have different numbers of examples, or no curve has this name.
 
         Reference: White 2016 ("slerp"); Arvanitidis et al. 2018 ("geodesic"): see `worldvae.models.interpolation`.
         """
@@ -281,7 +281,7 @@ class VAE(nn.Module):
         return self.decode((lerp if how == "lerp" else slerp)(*ends, steps)).mean
 
     def surface(self, latent: Float[Tensor, "*batch latent"]) -> Float[Tensor, "..."]:
-        """Return what measures lengths in the latent space: the mean of p(x | z), and its deviation where z sets it.
+        """Return the decoder outputs that define lengths in latent space: mean of p(x | z), and deviation if z sets it.
 
         Reference: Arvanitidis et al. 2018, section 3.1: the expected metric is J_mean' J_mean + J_std' J_std.
         """
@@ -294,7 +294,7 @@ class VAE(nn.Module):
     def traverse(
         self, x: Float[Tensor, "batch *event"], dim: int, values: Float[Tensor, " value"]
     ) -> Float[Tensor, "value batch *event"]:
-        """Return what becomes of x when one number of its latent is replaced by each of `values`."""
+        """Return the reconstructions of x with one entry of the latent replaced by each of `values`."""
         mode = self.parameters_of(x)[0]
         if not 0 <= dim < mode.shape[-1]:
             raise ValueError(f"dim={dim} is no dimension of a latent of length {mode.shape[-1]}")
@@ -304,12 +304,12 @@ class VAE(nn.Module):
 
 
 def _memory(like: Tensor) -> Float[Tensor, "*batch memory"]:
-    """Return the memory of what has none: vectors of length 0."""
+    """Return memories of length 0, because a static VAE has no memory."""
     return like.new_zeros(*like.shape[:-1], 0)
 
 
 def _batches(data: Tensor, batch: int, updates: int, generator: torch.Generator) -> Iterator[Tensor]:
-    """Pass through the data in ever new order; the last batch of a pass may be smaller."""
+    """Yield batches in passes through the data, each in a new random order; a pass may end with a smaller batch."""
     done = 0
     while True:
         order = torch.randperm(len(data), generator=generator, device=generator.device)
@@ -321,7 +321,7 @@ def _batches(data: Tensor, batch: int, updates: int, generator: torch.Generator)
 
 
 def _check_finite(norm: Tensor, update: int, learning_rate: float) -> None:
-    """Raise before a step that would leave no finite weight."""
+    """Raise `Diverged` if the gradient's norm is not finite, because the step would make weights infinite or NaN."""
     if not bool(norm.isfinite()):
         raise Diverged(
             f"fit: the gradient of update {update} is not finite, and the weights were left as they are: take a "

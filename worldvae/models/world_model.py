@@ -1,4 +1,4 @@
-"""What a world model is to whoever acts on it, films it, measures it or trains it: a protocol, and what it returns."""
+"""The protocol of a world model, which is all that agents, films, evaluation and training use, and its results."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -18,19 +18,19 @@ Policy = Callable[[State], Float[Tensor, "batch action"]]
 
 @dataclass(frozen=True)
 class Observed(TensorTree):
-    """What `observe` returns: the posterior state of every row, `[batch, time]`."""
+    """The result of `observe`: the posterior state of every row, `[batch, time]`."""
 
     posterior: State
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What a model pays for a batch.
+    """The loss of a model on a batch.
 
     Attributes:
-        value: what an optimiser lowers.
-        states: posterior states of the batch, `[batch, time]`, detached: a policy may learn in dreams from there.
-        metrics: numbers to be logged, detached, by their names.
+        value: the scalar to minimise.
+        states: posterior states of the batch, `[batch, time]`, detached: dreams may start there to train a policy.
+        metrics: numbers to log, detached, by name.
     """
 
     value: Float[Tensor, ""]
@@ -42,7 +42,7 @@ class Loss:
 class WorldModel(Protocol):
     """Six verbs (`encode, observe, imagine, decode, reward, continuation`), `initial`, `loss` and `updated`.
 
-    Agents, films, evaluation and training know nothing else of a world model.
+    Agents, films, evaluation and training use nothing else of a world model.
 
     Attributes:
         observation_layout: shapes of what the environment shows.
@@ -54,12 +54,12 @@ class WorldModel(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters live."""
+        """The device of the parameters."""
         ...
 
     @property
     def shows(self) -> frozenset[Modality]:
-        """What `decode` can answer."""
+        """The modalities that `decode` accepts."""
         ...
 
     @property
@@ -69,20 +69,20 @@ class WorldModel(Protocol):
 
     @property
     def hidden(self) -> int:
-        """Width of the perceptrons, which those of an actor and a critic have, too, unless told otherwise."""
+        """Width of the hidden layers of the perceptrons; actor and critic use it, too, unless configured otherwise."""
         ...
 
     def autocast(self) -> torch.autocast:
-        """Return the context in which whatever learns or acts beside the model computes in the model's precision."""
+        """Return the context in which code that learns or acts beside the model computes in the model's precision."""
         ...
 
     @property
     def precision(self) -> str:
-        """What convolutions and imagination compute in, "float32" or "bfloat16"."""
+        """What convolutions and imagination compute in: "float32" or "bfloat16"."""
         ...
 
     def calibrate(self, observation: Observation, reward: Float[Tensor, "*batch"] | None = None) -> None:
-        """Set the units of an untrained model by its first data: observations of any leading shape, and rewards."""
+        """Set the units of an untrained model from its first data: observations of any leading shape, and rewards."""
         ...
 
     def initial(self, batch: int) -> State:
@@ -102,7 +102,7 @@ class WorldModel(Protocol):
         *,
         mode: bool = False,
     ) -> Observed:
-        """Filter through rows of data: the posterior states of every row.
+        """Filter through rows of data: return the posterior state of every row.
 
         Args:
             batch: rows `[batch, time]`; `batch.action[:, t]` is used for the transition into row t + 1.
@@ -114,7 +114,7 @@ class WorldModel(Protocol):
         ...
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Float[Tensor, "*shape noise"]:
-        """Draw the randomness of `imagine`, for the shape (horizon, batch)."""
+        """Draw the random numbers that `imagine` needs, for the shape (horizon, batch)."""
         ...
 
     def imagine(
@@ -135,19 +135,19 @@ class WorldModel(Protocol):
             actions: actions `[batch, horizon, action]`, or a function from states `[batch]` to actions.
             horizon: number of steps; needed with a policy.
             generator: source of randomness.
-            noise: what `noise` has drawn beforehand.
-            mode: follow what is likeliest instead of a draw.
-            last_only: let `Dream.states` hold the last state alone, `[batch, 1]`, as whoever asks for rewards,
-                continuations and the end of many dreams has no use for the others.
+            noise: result of an earlier call of `noise`; default: drawn from `generator`.
+            mode: follow the likeliest states instead of drawn ones.
+            last_only: keep only the last state in `Dream.states`, `[batch, 1]`: it saves memory where rewards,
+                continuations and final states suffice, as in planning.
         """
         ...
 
     def decode(self, states: State, modality: Modality | None = None) -> Distribution:
-        """Return the distribution of what is seen in states; `.mean` is `[*batch, channel, height, width]` for frames.
+        """Return the distribution of observations in states; `.mean` is `[*batch, channel, height, width]` for frames.
 
         Args:
             states: any leading shape.
-            modality: one of `shows`; default: pixels where the model shows them.
+            modality: one of `shows`; default: pixels if the model shows them.
         """
         ...
 
@@ -156,13 +156,13 @@ class WorldModel(Protocol):
         ...
 
     def continuation(self, states: State) -> Distribution:
-        """Return the Bernoulli of the episode going on after a state (1 - termination)."""
+        """Return the Bernoulli distribution of the episode continuing after a state (1 - termination)."""
         ...
 
     def in_shown_units(
         self, states: State, observation: Observation
     ) -> tuple[Float[Tensor, "*shape"], Float[Tensor, "*shape"]]:
-        """Return what was seen and what states decode to, in the same units: frames in 0..1, or standardised vectors.
+        """Return the observation and what states decode to, in the same units: frames in 0..1, or standardised vectors.
 
         Args:
             states: `[*batch]`.
@@ -173,35 +173,35 @@ class WorldModel(Protocol):
     def render(
         self, states: State, steps: int, generator: torch.Generator | None = None
     ) -> Float[Tensor, "batch *time channel height width"]:
-        """Return the sharpest frames of states that there are; where nothing is sharper, the mean of `decode`.
+        """Return the sharpest frames of states that the model can draw: the mean of `decode` if it has no better way.
 
         Args:
             states: `[batch, *time]`.
-            steps: strides from noise to a frame.
-            generator: source of the noise, one frame for every element of the batch.
+            steps: denoising steps from noise to a frame.
+            generator: source of the noise, one noise frame per element of the batch.
         """
         ...
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Loss:
-        """Return what the model pays for rows `[batch, time]`."""
+        """Return the loss of the model on rows `[batch, time]`."""
         ...
 
     def updated(self) -> None:
-        """Do what is to be done after a step of the optimiser, such as letting a slow copy follow."""
+        """Do what must follow a step of the optimiser, such as moving a slow copy of the weights."""
         ...
 
-    # What torch gives to every module:
+    # Methods of every torch module:
 
     def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
-        """Return what the optimiser changes."""
+        """Return the parameters that the optimiser changes."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Return all weights by their names."""
+        """Return all weights by name."""
         ...
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Take all weights from what `state_dict` has returned."""
+        """Load weights that `state_dict` returned."""
         ...
 
 
@@ -218,14 +218,14 @@ class Probabilistic(WorldModel, Protocol):
     posterior: Posterior
 
     def embed(self, rows: Batch) -> Float[Tensor, "batch time embedding"]:
-        """Return e, what the posterior is given of rows `[batch, time]`; of what comes after a row, too, if it may."""
+        """Return e, which the posterior reads, for rows `[batch, time]`; a smoother's e also depends on later rows."""
         ...
 
     def log_likelihood(self, states: State, observation: Observation) -> dict[Modality, Float[Tensor, "*batch"]]:
-        """Return log p(x | h, z) in nats: of the frames and of the vectors that were observed.
+        """Return log p(x | h, z) in nats of each modality that was observed.
 
         Args:
             states: any leading shape.
-            observation: of that shape, or of one that can be broadcast to it.
+            observation: of the same leading shape, or of one that broadcasts to it.
         """
         ...

@@ -1,4 +1,4 @@
-"""Trunks without any probability in them."""
+"""Deterministic networks: perceptrons, convolutions, recurrent cells, norms and the optimiser."""
 
 from worldvae.networks.conv import ConvDecoder, ConvEncoder
 from worldvae.networks.denoiser import Denoiser

@@ -1,9 +1,9 @@
 """Convolutional trunks for frames of any size.
 
-The first layer looks at one patch of 4 x 4 pixels (a "patchified stem") and the decoder ends by painting such patches.
-On a CPU the time of a narrow trunk goes into element-wise work at full resolution, and here nothing but the pixels
-themselves lives there: on two cores an update is about five times faster than with a stride-2 stem. Neighbouring
-patches meet in the layers after the stem: a stem that saw 3 x 3 patches cost 70 of 288 ms of an update in float32.
+The first layer reads patches of 4 x 4 pixels (a "patchified stem"), and the last layer of the decoder outputs such
+patches. On a CPU a narrow trunk spends its time on element-wise work at full resolution; here only the pixels
+themselves have full resolution, and on two cores an update is about five times faster than with a stride-2 stem. Layers
+after the stem combine neighbouring patches: a stem over 3 x 3 patches took 70 of the 288 ms of a float32 update.
 """
 
 import math
@@ -21,21 +21,21 @@ PATCH = 4
 
 
 def _grid(shape: tuple[int, int, int], stages: int) -> tuple[int, int]:
-    """Size of the coarsest feature map: the frame is padded to a multiple of what the stages divide by."""
+    """Size of the coarsest feature map, for frames padded to a multiple of its cell."""
     cell = PATCH * 2**stages
     return math.ceil(shape[1] / cell), math.ceil(shape[2] / cell)
 
 
 class ConvEncoder(nn.Module):
-    """Frames to vectors: patch stem, then `stages` stride-2 convolutions that double the channels.
+    """Map frames to vectors: patch stem, then `stages` stride-2 convolutions that double the channels.
 
     Args:
-        shape: (channel, height, width) of a frame; frames are padded to a multiple of the coarsest cell.
+        shape: (channel, height, width) of a frame; frames are padded to a multiple of the coarsest map's cell.
         depth: channels after the stem.
         stages: number of stride-2 convolutions.
 
     Attributes:
-        centre: frame that is subtracted from every input; 0.5 until `Senses.calibrate` sets the mean frame.
+        centre: frame that is subtracted from every input; 0.5 until `Senses.calibrate` sets it to the mean frame.
     """
 
     centre: Tensor
@@ -63,45 +63,46 @@ class ConvEncoder(nn.Module):
     ) -> Float[Tensor, "*batch embedding"]:
         """Encode frames (uint8 0..255 or float 0..1) into flat feature vectors."""
         batch = x.shape[:-3]
-        # Cut into patches while a pixel still is one byte, straight into the channels-last order convolutions like.
+        # Cut into patches while a pixel is one byte, and write them in the channels-last order that convolutions
+        # prefer.
         patches = self._patches(x.reshape(-1, *self.shape))
         dtype = compute_dtype(patches.device)
         centre = self._patches(self.centre.unsqueeze(0)).to(dtype)
-        # (In place: what was made of bytes belongs to nobody else.)
+        # (In place: the conversion from bytes has made a new tensor.)
         patches = patches.to(dtype).div_(255).sub_(centre) if x.dtype == torch.uint8 else patches.to(dtype) - centre
         out: Tensor = self.layers(patches)
         return out.reshape(*batch, self.out_features)
 
     def _patches(self, x: Shaped[Tensor, "batch channel height width"]) -> Shaped[Tensor, "batch patch rows columns"]:
-        padded = F.pad(x, self.pad) if any(self.pad) else x  # (a pad by nothing is a copy)
+        padded = F.pad(x, self.pad) if any(self.pad) else x  # (padding by 0 would copy)
         if padded.dtype != torch.uint8:
             return rearrange(padded, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH).permute(0, 3, 1, 2)
-        # Four bytes that lie side by side stay side by side: moved as one integer, they take a third of the time.
+        # Four adjacent bytes stay adjacent: moving them as one integer takes a third of the time.
         words = words_of(padded, PATCH).view(*padded.shape[:-1], padded.shape[-1] // PATCH)
         moved = rearrange(words, "n c (h p) w -> n h w (c p)", p=PATCH).contiguous()
         return moved.view(torch.uint8).permute(0, 3, 1, 2)
 
 
 def compute_dtype(device: torch.device) -> torch.dtype:
-    """The type convolutions run in, so that pixels are converted once and not again by autocast."""
+    """Return the type that convolutions compute in, so that pixels are converted once and not again by autocast."""
     enabled = torch.is_autocast_enabled(device.type)
     return torch.get_autocast_dtype(device.type) if enabled else torch.get_default_dtype()
 
 
 class ConvDecoder(nn.Module):
-    """Vectors to frames: the mirror image of `ConvEncoder`, upsampling by pixel shuffles.
+    """Map vectors to frames: the mirror image of `ConvEncoder`, upsampling by pixel shuffles.
 
-    A stride-1 convolution followed by a pixel shuffle does what a stride-2 transposed convolution does, faster on a
-    CPU and without its checkerboard.
+    A stride-1 convolution followed by a pixel shuffle computes what a stride-2 transposed convolution does, faster on a
+    CPU and without checkerboard artefacts.
 
-    A patch is a linear map of `depth` channels: frames whose patches hold more independent detail than that need a
-    larger `depth`, else they come out blurred.
+    A patch is a linear map of `depth` channels: if patches hold more independent detail than that, frames come out
+    blurred and need a larger `depth`.
 
     Args:
         features: length of the input vector.
         shape: (channel, height, width) of a frame.
         depth: channels of the finest hidden map.
-        stages: number of upsamplings by 2 before the patches are painted.
+        stages: number of upsamplings by 2 before the last layer outputs patches.
     """
 
     def __init__(self, features: int, shape: tuple[int, int, int], depth: int, stages: int = 2) -> None:
@@ -125,14 +126,14 @@ class ConvDecoder(nn.Module):
             nn.SiLU(),
             nn.Conv2d(depth, shape[0] * PATCH**2, 1),
         ]
-        # The first painting is blank. Painted at random instead, the shortest way to a smaller error is to make frames
-        # independent of the latent, and the encoder dies before the decoder has begun to listen to it.
+        # The initial output is zero. The fastest way to improve a random one is to make frames independent of the
+        # latent, and the encoder would collapse before the decoder has learned to use it.
         nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]
         nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch channel height width"]:
-        """Paint the difference from the mean frame."""
+        """Return frames minus the mean frame."""
         batch = x.shape[:-1]
         maps = self.stem(x).reshape(-1, *self.grid, self.width).permute(0, 3, 1, 2)
         out = paint(self.layers(maps), PATCH)[..., : self.shape[1], : self.shape[2]]

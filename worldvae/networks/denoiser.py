@@ -1,4 +1,4 @@
-"""A small convolutional network that tells noise from detail, patch by patch of 4 x 4 pixels."""
+"""A small convolutional network that separates noise from detail, in patches of 4 x 4 pixels."""
 
 import math
 
@@ -17,7 +17,7 @@ HARMONICS = 4
 
 
 class ModulatedBlock(nn.Module):
-    """x + conv(SiLU(norm(conv(SiLU((1 + scale) norm(x) + shift))))), with a scale and a shift for every channel.
+    """x + conv(SiLU(norm(conv(SiLU((1 + scale) norm(x) + shift))))), with one scale and one shift per channel.
 
     Reference: Perez et al. 2018, "FiLM"; Dhariwal & Nichol 2021, "Diffusion Models Beat GANs", section 3.1.
     """
@@ -34,7 +34,7 @@ class ModulatedBlock(nn.Module):
         scale: Float[Tensor, "batch channel"],
         shift: Float[Tensor, "batch channel"],
     ) -> Float[Tensor, "batch channel height width"]:
-        """Return x and what the block adds to it."""
+        """Return the sum of x and the block's output."""
         normed = torch.addcmul(shift[..., None, None], 1 + scale[..., None, None], self.norm(x))
         out: Tensor = x + self.rest(self.first(F.silu(normed)))
         return out
@@ -45,14 +45,14 @@ class Denoiser(nn.Module):
 
         v = cot(a) g(z, a) z + n(z, a)
 
-    g and n, of the shape of z, are what the network paints. cot(a) z is the velocity where u is 0: thus, where nothing
-    but noise is in z, the network need not carry the noise of every single pixel through its few channels. An untrained
-    one paints zeros.
+    The network outputs g and n, which have the shape of z. cot(a) z is the velocity for u = 0: if z is nothing but
+    noise, the network therefore need not pass the noise of every pixel through its few channels. An untrained network
+    outputs zeros.
 
     Args:
-        features: length of the vector that is given beside the frame.
+        features: length of the conditioning vector.
         shape: (channel, height, width) of a frame; frames are padded to whole patches.
-        width: channels of the maps, one pixel per patch.
+        width: channels of the feature maps, which have one pixel per patch.
         blocks: number of residual blocks.
 
     Reference: Salimans & Ho 2022, "Progressive Distillation", appendix D (v).
@@ -73,7 +73,7 @@ class Denoiser(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def extra_repr(self) -> str:
-        """Show the frames."""
+        """Return the settings that `print` shows."""
         return f"shape={self.shape}, width={self.width}"
 
     def forward(
@@ -86,10 +86,10 @@ class Denoiser(nn.Module):
         """Return the velocity.
 
         Args:
-            noisy: z; numbers of about 1.
+            noisy: z, with entries of about unit size.
             angle: a in (0, pi/2).
-            frame: what is known of the frame, centred.
-            features: what else is known.
+            frame: conditioning frame, centred: what is already known of the frame.
+            features: conditioning vector.
         """
         phases = angle.unsqueeze(-1) * torch.arange(1, HARMONICS + 1, device=angle.device)
         level = angle.sin().log().unsqueeze(-1)
@@ -105,7 +105,7 @@ class Denoiser(nn.Module):
         return paint(velocity, PATCH)[..., : self.shape[1], : self.shape[2]].to(noisy.dtype)
 
     def _patches(self, x: Tensor) -> Tensor:
-        # Converted once, before they are cut, and not again by autocast.
+        # Convert once, before cutting patches, so that autocast need not convert again.
         dtype = compute_dtype(x.device) if torch.is_autocast_enabled(x.device.type) else x.dtype
         padded = F.pad(x.to(dtype), self.pad)
         return rearrange(padded, "n c (h p) (w q) -> n h w (c p q)", p=PATCH, q=PATCH).permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Parameters that learn faster than others."""
+"""Parameters with a learning rate of their own."""
 
 from collections.abc import Iterable
 
@@ -6,13 +6,13 @@ from torch import nn
 
 
 def hasten(parameters: Iterable[nn.Parameter], haste: float) -> None:
-    """Let parameters learn with so many times the step size of others, wherever `by_haste` is heeded."""
+    """Multiply the learning rate of these parameters by `haste`, in optimisers whose groups come from `by_haste`."""
     for parameter in parameters:
         parameter.haste = haste  # type: ignore[attr-defined]
 
 
 def by_haste(parameters: Iterable[nn.Parameter]) -> dict[float, list[nn.Parameter]]:
-    """Return parameters by their haste, 1 unless `hasten` said otherwise: groups for an optimiser."""
+    """Group parameters by the factor on their learning rate (1 unless `hasten` set another), for an optimiser."""
     groups: dict[float, list[nn.Parameter]] = {}
     for parameter in parameters:
         groups.setdefault(getattr(parameter, "haste", 1.0), []).append(parameter)

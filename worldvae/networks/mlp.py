@@ -1,8 +1,8 @@
 """Multi-layer perceptrons: (Linear, LayerNorm, SiLU) x layers, then optionally a Linear.
 
-The first layer has no bias and is normalised: such a perceptron sees the direction of its input and hardly its length,
-and of a single number little more than its sign. Where magnitudes matter, a linear bypass keeps them. A plain
-perceptron, (Linear, ReLU) x layers, has fewer passes over its numbers, which is what small layers spend their time on.
+The first layer has no bias and is normalised: such a perceptron reads the direction of its input and hardly its length,
+and of a single number little more than its sign. A parallel linear layer ("bypass") keeps magnitudes. A plain
+perceptron, (Linear, ReLU) x layers, makes fewer passes over its activations, which dominate the time of small layers.
 """
 
 from typing import Literal, get_args
@@ -14,16 +14,16 @@ from torch import Tensor, nn
 from worldvae.networks.norm import LayerNorm
 
 PerceptronKind = Literal["normed", "plain", "bypassed"]
-"""Norm and SiLU behind every layer; ReLU in their place; or a linear map around the layers with norm and SiLU."""
+"""How perceptrons are built: norm and SiLU after every layer, ReLU instead, or norm and SiLU plus a linear bypass."""
 
 PERCEPTRONS: tuple[PerceptronKind, ...] = get_args(PerceptronKind)
 
 
 class Linear(nn.Linear):
-    """torch's Linear, for inputs of length 0 too: the memory of a static VAE."""
+    """torch's Linear that also accepts inputs of length 0, such as the memory of a static VAE."""
 
     def reset_parameters(self) -> None:
-        """Draw the first weights; torch warns where there are none to draw."""
+        """Draw the initial weights, unless there are none: torch would warn."""
         if self.in_features:
             super().reset_parameters()
         elif self.bias is not None:
@@ -35,15 +35,15 @@ def _activation(width: int, kind: PerceptronKind) -> list[nn.Module]:
 
 
 class MLP(nn.Sequential):
-    """Normalised perceptron, or a plain one: the layers of every kind, without a bypass.
+    """A perceptron with norms, or a plain one; `BypassedMLP` adds a bypass.
 
     Args:
         features: length of the input vector.
         hidden: width of each hidden layer.
         layers: number of hidden layers.
-        out: length of the output; None ends after the last activation.
-        zero: start the last Linear at zero, so that the first prediction is neutral.
-        kind: what is behind every layer; "bypassed" is normed here, for the bypass is `BypassedMLP`'s.
+        out: length of the output; None: the output is the last activation.
+        zero: initialise the last Linear at zero, so that the first prediction is neutral.
+        kind: what follows every layer; "bypassed" means the same as "normed" here.
     """
 
     def __init__(
@@ -73,21 +73,21 @@ class MLP(nn.Sequential):
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch out"]:
         """Apply the layers to the last axis."""
-        out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]  # torch left it bare
+        out: Tensor = super().forward(x)  # type: ignore[no-untyped-call]  # torch does not annotate it
         return out
 
 
 class BypassedMLP(nn.Module):
-    """mlp(x) + W x: a linear map, which knows magnitudes, and what a perceptron adds to it (at first nothing).
+    """mlp(x) + W x: a linear map, which keeps magnitudes, plus a perceptron whose output is initially zero.
 
     Args:
         features: length of the input vector.
         hidden: width of each hidden layer.
         layers: number of hidden layers.
         out: length of the output.
-        zero: start W at zero too, so that the first prediction is neutral.
+        zero: initialise W at zero, too, so that the first prediction is neutral.
 
-    Reference: He et al. 2016, "Identity Mappings in Deep Residual Networks", section 3, for shortcuts without a norm.
+    Reference: He et al. 2016, "Identity Mappings in Deep Residual Networks", section 3 (shortcuts without a norm).
     """
 
     def __init__(self, features: int, hidden: int, layers: int, out: int, *, zero: bool = False) -> None:
@@ -99,7 +99,7 @@ class BypassedMLP(nn.Module):
         self.out_features = out
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch out"]:
-        """Apply both to the last axis."""
+        """Apply both maps to the last axis and add the results."""
         out: Tensor = self.curved(x) + self.straight(x)
         return out
 
@@ -114,7 +114,7 @@ def perceptron(
 
 
 class JointMLP(nn.Module):
-    """An `MLP` of [x, y] whose first layer's share of y can be computed beforehand, for all time steps at once.
+    """An `MLP` of [x, y] whose first layer can be applied to y beforehand, to all time steps at once.
 
     mlp([x, y]) = rest(W_x x + W_y y) [+ V (W_x x + W_y y), the bypass];  `project(y)` is W_y y.
 
@@ -122,9 +122,9 @@ class JointMLP(nn.Module):
         features: length of x.
         given: length of y.
         hidden: width of each hidden layer.
-        layers: number of hidden layers; 0 leaves one linear map, which needs `out`.
-        out: length of the output; None ends after the last activation.
-        kind: of the layers; a bypass goes around them.
+        layers: number of hidden layers; with 0 it is one linear map, which needs `out`.
+        out: length of the output; None: the output is the last activation.
+        kind: kind of the layers; "bypassed" adds V.
     """
 
     def __init__(
@@ -143,7 +143,7 @@ class JointMLP(nn.Module):
         self.project = Linear(given, width, bias=kind != "normed" or not layers)
         self.join = Linear(features, width, bias=False)
         for part in (self.project, self.join):
-            bound = (features + given) ** -0.5  # that of one matrix over both
+            bound = (features + given) ** -0.5  # as for one matrix over both inputs
             nn.init.uniform_(part.weight, -bound, bound)
         self.rest: nn.Module = nn.Identity()
         if layers:
@@ -154,7 +154,7 @@ class JointMLP(nn.Module):
         self, x: Float[Tensor, "*batch features"], projected: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch out"]:
         """Return mlp([x, y]) for `projected = project(y)`."""
-        if x.dim() == 2 and x.shape[:1] == projected.shape[:-1]:  # (the sum within the product: one pass less)
+        if x.dim() == 2 and x.shape[:1] == projected.shape[:-1]:  # (adds within the matrix product, which saves a pass)
             mixed = torch.addmm(projected, x, self.join.weight.T)
         else:
             mixed = self.join(x) + projected

@@ -1,8 +1,8 @@
-"""Layer normalisation whose own parameters learn in bfloat16, too.
+"""Layer normalisation with accurate gradients of its weight and bias in bfloat16.
 
-On a CPU torch adds up the gradients of weight and bias in the type of the input. A bfloat16 has eight binary digits, so
+On a CPU torch sums the gradients of weight and bias in the type of the input. A bfloat16 has eight binary digits, so
 that a sum of ones stops growing at 256: after 16 thousand rows three quarters of the bias's gradient are lost, after a
-million (the pixels of a batch) all of it. Here they are added in float32, which is faster, too, where rows are narrow.
+million (the pixels of a batch) all of it. Here they are summed in float32, which is also faster for narrow rows.
 """
 
 from typing import Any
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 FEW = 64
-"""Rows of which torch's sums are good enough."""
+"""Up to this number of rows, torch's sums are accurate enough."""
 PARTS, WIDE = 64, 128
-"""Each sum is made of so many parts, and narrow rows are put side by side to this width, which a CPU adds up faster."""
+"""Each sum is computed in this many parts, and narrow rows are joined to this width, which a CPU sums faster."""
 SMALL = 1e-2, 1 / 8
-"""Weights below the first, or below this share of the bias, do not let the normalised input be read off the output."""
+"""If a weight is below the first number, or below this share of the bias, x̂ cannot be recovered from y accurately."""
 
 
 class _Norm(torch.autograd.Function):
@@ -57,12 +57,12 @@ def column_sums(x: Float[Tensor, "row column"]) -> Float[Tensor, " column"]:
     beside = max(1, WIDE // columns)
     if rows % (PARTS * beside):
         return x.float().sum(0)
-    # Within a part torch adds in float32, and it rounds the sum of each.
+    # Within a part torch sums in float32, and rounds the sum of each part.
     return x.view(PARTS, -1, beside * columns).sum(1).float().sum(0).view(beside, columns).sum(0)
 
 
 class LayerNorm(nn.LayerNorm):
-    """`nn.LayerNorm` over the last axis, with gradients of weight and bias that hold for many rows of bfloat16."""
+    """`nn.LayerNorm` over the last axis whose gradients of weight and bias stay accurate for many bfloat16 rows."""
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch features"]:
         """Normalise the last axis."""

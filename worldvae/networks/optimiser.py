@@ -1,4 +1,4 @@
-"""One optimiser step at a time: gradient clipping, warm-up, and steps that are not taken."""
+"""Adam with warm-up, decay and gradient clipping, which skips updates whose gradient is not finite."""
 
 import math
 from collections.abc import Iterable
@@ -12,7 +12,7 @@ from worldvae.errors import Diverged
 from worldvae.networks.haste import by_haste
 
 PATIENCE = 5
-"""Updates without finite numbers, one after the other, after which a training has diverged."""
+"""Number of consecutive updates without finite numbers after which training counts as diverged."""
 
 
 @dataclass(frozen=True)
@@ -21,9 +21,9 @@ class OptimiserConfig:
 
     Attributes:
         learning_rate: step size after the warm-up.
-        final: share of it that is left at the end of the run (1: no decay). It falls from the run's first step on,
-            the prefill included.
-        warmup: updates until the full step size, at the beginning and where a run is made longer.
+        final: step size at the end of the run as a share of `learning_rate` (1: no decay). It falls from the run's
+            first step on, the prefill included.
+        warmup: updates until the full step size, at the beginning and after a run was made longer.
         clip: largest global gradient norm.
         eps: Adam's epsilon.
     """
@@ -46,20 +46,20 @@ class OptimiserConfig:
 
 @dataclass(frozen=True)
 class Rise:
-    """Where a step size begins to rise to that of its schedule: after so many updates (`since`), from `rate`."""
+    """The start of a warm-up: at update number `since`, from the step size `rate`."""
 
     since: int = 0
     rate: float = 0.0
 
 
 def risen_again(state: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of an optimiser that from now on rises to another schedule, from the step size it had last.
+    """Return the state of an optimiser that warms up again, from its last step size to that of a new schedule.
 
-    A step size that jumped to where a longer schedule has it would be up to ten times that for which Adam's running
-    averages were made.
+    Without this the step size would jump to that of a longer schedule: up to ten times the one at which Adam's
+    running averages were made.
 
     Args:
-        state: what `Optimiser.state_dict` has returned.
+        state: result of `Optimiser.state_dict`.
     """
     return state | {"rise": {"since": state["updates"], "rate": state["rate"]}}
 
@@ -67,17 +67,17 @@ def risen_again(state: dict[str, Any]) -> dict[str, Any]:
 class Optimiser:
     """Adam over the parameters of a module, with the warm-up, the decay and the clipping of its config.
 
-    Parameters that were hastened (`networks.hasten`) learn with so many times the step size. Where the gradient is not
-    finite no step is taken: a single NaN would spoil every weight for good.
+    Parameters passed to `networks.hasten` have a multiple of the step size. If the gradient is not finite, no step is
+    taken: a single NaN would ruin every weight for good.
 
     Args:
-        parameters: what learns.
+        parameters: the parameters to optimise.
         config: numbers of the optimiser.
-        name: of the config among the settings of a run, for messages.
+        name: section of the run's settings that holds the config, for error messages.
 
     Attributes:
-        updates: steps taken.
-        skipped: steps that were not taken, as their gradient was not finite.
+        updates: number of steps taken.
+        skipped: number of steps skipped because the gradient was not finite.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], config: OptimiserConfig, name: str = "optimiser") -> None:
@@ -99,10 +99,10 @@ class Optimiser:
 
         Args:
             loss: a scalar.
-            progress: share of the run that is done, 0..1, for the decay.
+            progress: finished share of the run, 0..1, for the decay.
 
         Raises:
-            Diverged: If the gradient was not finite `PATIENCE` times in a row.
+            Diverged: If the gradient was not finite in `PATIENCE` consecutive updates.
         """
         self.adam.zero_grad(set_to_none=True)
         grads = torch.autograd.grad(loss, self.parameters, allow_unused=True)
@@ -134,15 +134,15 @@ class Optimiser:
     def learning_rate(self, progress: float) -> float:
         """Return the step size after the updates so far, at this share of the run.
 
-        It falls linearly from `learning_rate` to the share `final` of it, and is reached from the step size at which
-        the run began (0) or was made longer, in a straight line over `warmup` updates.
+        It falls linearly from `learning_rate` to `final * learning_rate` over the run. In the first `warmup` updates of
+        the run it rises linearly from 0 to that schedule; after the run was made longer, from the last step size.
         """
         left = 1.0 - (1.0 - self.config.final) * min(1.0, progress)
         risen = min(1.0, (self.updates - self._rise.since) / max(1, self.config.warmup))
         return self._rise.rate + risen * (self.config.learning_rate * left - self._rise.rate)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on exactly."""
+        """Return what `load_state_dict` needs to continue exactly."""
         return {
             "adam": self.adam.state_dict(),
             "updates": self.updates,
@@ -152,21 +152,21 @@ class Optimiser:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from `state_dict`."""
+        """Continue from `state_dict`."""
         self.adam.load_state_dict(state["adam"])
         for group in self.adam.param_groups:
-            group["eps"] = self.config.eps  # Adam brings back the one that it was saved with
+            group["eps"] = self.config.eps  # Adam restores the eps of the checkpoint
         self.updates, self.skipped = state["updates"], state["skipped"]
         self._rate, self._rise = state["rate"], Rise(**state["rise"])
         for parameter, moments in self.adam.state.items():
-            for name in ("exp_avg", "exp_avg_sq"):  # a checkpoint keeps no memory layout
+            for name in ("exp_avg", "exp_avg_sq"):  # checkpoints do not keep the memory layout
                 moments[name] = _laid_out_as(parameter, moments[name])
 
 
 def _laid_out_as(parameter: Tensor, other: Tensor) -> Tensor:
-    """Return `other` with its numbers in the order in memory in which those of the parameter lie.
+    """Return `other` with the memory layout of the parameter.
 
-    The fused step of Adam walks parameter, gradient and moments as they lie in memory: what lies otherwise than its
-    (channels-last) parameter is mixed up, silently.
+    Adam's fused step reads parameter, gradient and moments in memory order: if the layout of one differs from that of
+    its (channels-last) parameter, numbers are silently mixed up.
     """
     return other if other.stride() == parameter.stride() else torch.empty_like(parameter).copy_(other)

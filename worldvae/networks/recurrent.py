@@ -1,4 +1,4 @@
-"""Recurrent cells: torch's own in fewer operations, and one that it does not have."""
+"""Recurrent cells: torch's GRU cell in fewer operations, and a block-diagonal one."""
 
 import torch
 from jaxtyping import Float
@@ -9,18 +9,18 @@ from worldvae.networks.norm import LayerNorm
 
 
 class GRUCell(nn.GRUCell):
-    """`nn.GRUCell`, with the two gates computed as one and the memory mixed in one step.
+    """`nn.GRUCell` with both gates computed as one, and the memory mixed in one operation.
 
     r, u = sigmoid(W x + V h),  n = tanh(W' x + r * V' h),  h' = u * h + (1 - u) * n.
     """
 
-    def forward(  # type: ignore[override]  # torch's batch and memory may be missing
+    def forward(  # type: ignore[override]  # torch also accepts an input without a batch axis, and no memory
         self, x: Float[Tensor, "batch features"], memory: Float[Tensor, "batch memory"]
     ) -> Float[Tensor, "batch memory"]:
         """Return the next memory."""
         size, dtype = self.hidden_size, memory.dtype
         of_x, of_memory = F.linear(x, self.weight_ih, self.bias_ih), F.linear(memory, self.weight_hh, self.bias_hh)
-        # Behind the products all is in the type of the memory: of bfloat16, a CPU's tanh takes five times as long.
+        # After the matrix products, compute in the type of the memory: tanh of bfloat16 is five times slower on a CPU.
         gates = torch.sigmoid((of_x[:, : 2 * size] + of_memory[:, : 2 * size]).to(dtype))
         of_x, of_memory = of_x[:, 2 * size :].to(dtype), of_memory[:, 2 * size :].to(dtype)
         candidate = torch.tanh(torch.addcmul(of_x, gates[:, :size], of_memory))
@@ -38,7 +38,7 @@ class BlockLinear(nn.Module):
         self.bias = nn.Parameter(torch.zeros(out))
 
     def extra_repr(self) -> str:
-        """Show the shape."""
+        """Return the settings that `print` shows."""
         return f"blocks={self.blocks}, in={self.weight.shape[1]}, out={self.weight.shape[2]}"
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch out"]:

@@ -1,4 +1,4 @@
-"""The convolutional trunks of the literature: kernels of 4 with stride 2 (PlaNet, Dreamer), or pooled (DreamerV3)."""
+"""The convolutional trunks of the literature: kernels of 4, stride 2 (PlaNet, Dreamer), or max-pooling (DreamerV3)."""
 
 import math
 from dataclasses import dataclass
@@ -19,10 +19,10 @@ class Trunk:
 
     Attributes:
         multipliers: channels of the encoder's stages, in units of `depth`.
-        kernel: of the encoder.
-        decoder_kernels: of the decoder's stages, coarsest first.
-        pooled: stride 1 and a 2 x 2 maximum in place of stride 2; enlarging in place of transposed convolutions.
-        padding: of the strided kernels.
+        kernel: kernel size of the encoder.
+        decoder_kernels: kernel sizes of the decoder's stages, coarsest first.
+        pooled: stride 1 and 2 x 2 max-pooling instead of stride 2; enlarged maps instead of transposed convolutions.
+        padding: padding of the strided kernels.
         normalised: channel norms and SiLU, else ReLU alone.
     """
 
@@ -35,7 +35,7 @@ class Trunk:
 
     @property
     def halves(self) -> bool:
-        """Whether each stage halves the resolution exactly, rounded up: then frames of any size fit."""
+        """Whether each stage halves the resolution exactly, rounded up: then frames may have any size."""
         return self.pooled or self.padding > 0
 
 
@@ -53,25 +53,25 @@ def _activation(trunk: Trunk, channels: int) -> list[nn.Module]:
 
 
 class MaxPool(nn.Module):
-    """The maximum of 2 x 2 pixels (with the gradient shared where several have it)."""
+    """Maximum of 2 x 2 pixels (tied pixels share the gradient)."""
 
     def forward(self, x: Float[Tensor, "batch channel height width"]) -> Float[Tensor, "batch channel h w"]:
         """Halve height and width."""
-        # max_pool2d keeps an index of eight bytes for every pixel, which takes longer than the maximum itself.
+        # max_pool2d stores an index of eight bytes per pixel, which takes longer than the maximum itself.
         rows = torch.maximum(x[:, :, 0::2], x[:, :, 1::2])
         return torch.maximum(rows[..., 0::2], rows[..., 1::2])
 
 
 class StridedEncoder(nn.Module):
-    """Frames to vectors by the stages of a `Trunk`, each of which halves the resolution.
+    """Map frames to vectors by the stages of a `Trunk`, each of which halves the resolution.
 
     Args:
-        shape: (channel, height, width) of a frame; padded to a multiple of 2^stages where the trunk pads.
-        depth: unit of the channels.
+        shape: (channel, height, width) of a frame; padded to a multiple of 2^stages if the trunk pads.
+        depth: unit of the numbers of channels.
         trunk: the stages.
 
     Attributes:
-        centre: frame that is subtracted from every input; 0.5 until `Senses.calibrate` sets the mean frame.
+        centre: frame that is subtracted from every input; 0.5 until `Senses.calibrate` sets it to the mean frame.
     """
 
     centre: Tensor
@@ -104,16 +104,16 @@ class StridedEncoder(nn.Module):
         frames = x.reshape(-1, *self.shape)
         dtype = compute_dtype(frames.device)
         centre = self.centre.to(dtype)
-        # (In place: what was made of bytes belongs to nobody else.)
+        # (In place: the conversion from bytes has made a new tensor.)
         shifted = frames.to(dtype).div_(255).sub_(centre) if x.dtype == torch.uint8 else frames.to(dtype) - centre
-        padded = F.pad(shifted, self.pad) if any(self.pad) else shifted  # (a pad by nothing is a copy)
+        padded = F.pad(shifted, self.pad) if any(self.pad) else shifted  # (padding by 0 would copy)
         maps = padded.contiguous(memory_format=torch.channels_last)
         out: Tensor = self.layers(maps)
         return out.permute(0, 2, 3, 1).reshape(*batch, self.out_features)
 
 
 def grid(shape: tuple[int, int, int], trunk: Trunk) -> tuple[int, int]:
-    """Return rows and columns of the coarsest map."""
+    """Return the numbers of rows and columns of the coarsest map."""
     sizes = []
     for size in shape[1:]:
         for _ in trunk.multipliers:
@@ -123,16 +123,16 @@ def grid(shape: tuple[int, int, int], trunk: Trunk) -> tuple[int, int]:
 
 
 class StridedDecoder(nn.Module):
-    """Vectors to frames by the mirror image of a `StridedEncoder`.
+    """Map vectors to frames by the mirror image of a `StridedEncoder`.
 
     Args:
         features: length of the input vector.
         shape: (channel, height, width) of a frame.
-        depth: unit of the channels.
+        depth: unit of the numbers of channels.
         trunk: the stages.
 
     Raises:
-        ValueError: If the trunk cannot paint frames of this size.
+        ValueError: If the trunk cannot output frames of this size.
     """
 
     def __init__(self, features: int, shape: tuple[int, int, int], depth: int, trunk: Trunk) -> None:
@@ -143,7 +143,7 @@ class StridedDecoder(nn.Module):
         if trunk.halves:
             self.grid, self.width = grid(shape, trunk), depth * trunk.multipliers[-1]
         else:
-            # The first transposed convolution enlarges a single pixel: a linear map of its channels, into the first
+            # The first transposed convolution enlarges a single pixel: it is a linear map of its channels to the first
             # map of `kernel` rows and columns.
             self.grid, self.width = (kernels[0], kernels[0]), widths.pop(0)
             kernels.pop(0)
@@ -161,12 +161,12 @@ class StridedDecoder(nn.Module):
         if not trunk.halves and shape[1:] != (size, size):
             raise ValueError(f"trunk=planet paints frames of {size} x {size} only, these are {shape[1]} x {shape[2]}")
         last = layers[-1]
-        nn.init.zeros_(last.weight)  # type: ignore[arg-type]  # the first painting is blank: see ConvDecoder
+        nn.init.zeros_(last.weight)  # type: ignore[arg-type]  # the initial output is zero: see ConvDecoder
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]
         self.layers = nn.Sequential(*layers).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, x: Float[Tensor, "*batch features"]) -> Float[Tensor, "*batch channel height width"]:
-        """Paint the difference from the mean frame."""
+        """Return frames minus the mean frame."""
         batch = x.shape[:-1]
         if hasattr(self, "first"):
             x = self.first(x)

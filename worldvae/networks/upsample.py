@@ -1,9 +1,9 @@
-"""Convolutions that double the resolution, computed where it is still low.
+"""Convolutions that double the resolution, computed at the low resolution.
 
-Transposed convolutions with stride 2, and convolutions of a frame enlarged twofold, are sums over few low-resolution
-pixels, which ones depending only on whether the output's row and column are even or odd. All four cases are four sets
-of output channels of one ordinary convolution at the low resolution; what follows is moving pixels into place. The
-result is the same, and on a CPU it takes a half to a third of the time.
+Each output of a transposed convolution with stride 2, or of a convolution of a frame enlarged twofold, is a sum over a
+few low-resolution pixels; which ones depends only on whether the output's row and column are even or odd. The four
+cases are computed as four sets of output channels of one ordinary convolution at the low resolution, and then moved to
+their places. The result is the same, and on a CPU it takes a half to a third of the time.
 """
 
 from collections.abc import Iterator
@@ -16,14 +16,14 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 FEW = 4
-"""Channels up to which a map is a frame: runs of so few are moved faster as pixels that lie side by side."""
+"""Up to this number of channels an output counts as a frame: moving adjacent pixels together is then faster."""
 
 
 class _Interleave(torch.autograd.Function):
-    """`[n, rows, columns, 2, 2, channels]` to `[n, height, width, channels]`, the two axes of 2 being odd and even.
+    """`[n, rows, columns, 2, 2, channels]` to `[n, height, width, channels]`; the axes of size 2 are odd and even.
 
-    Row o of the result is row (o + first) // 2 of the set (o + first) % 2. In channels-last memory whole runs of
-    channels are moved, once; the operations that torch has for this take two or three passes.
+    Row o of the result is row (o + first) // 2 of set (o + first) % 2. In channels-last memory whole runs of channels
+    are moved once; torch's operations for this take two or three passes.
     """
 
     @staticmethod
@@ -43,7 +43,7 @@ class _Interleave(torch.autograd.Function):
 
 
 def _pairs(x: Tensor, out: Tensor, first: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the parts of the two tensors that belong together."""
+    """Yield pairs of corresponding parts of the two tensors."""
     for a in range(2):
         for b in range(2):
             (i, p), (j, q) = divmod(a + first, 2), divmod(b + first, 2)
@@ -52,15 +52,15 @@ def _pairs(x: Tensor, out: Tensor, first: int) -> Iterator[tuple[Tensor, Tensor]
 
 
 class _Upsampling(nn.Module):
-    """A convolution to twice the resolution, by the rule `taps` of which low-resolution pixel each weight sees.
+    """A convolution to twice the resolution; `taps` says which low-resolution pixel each weight reads.
 
     Args:
-        channels: of the input.
+        channels: channels of the input.
         out: channels of the output.
-        taps: `[2, tap, kernel]`, 1 where, in even (0) or odd (1) rows, a weight of the kernel falls on a pixel.
+        taps: `[2, tap, kernel]`: 1 where, in even (0) or odd (1) rows, a weight of the kernel reads a pixel.
         pad: zeros around the input.
-        first: row and column at which the output begins, among those that can be computed.
-        paints: whether all that is computed comes out, as frames (channel by channel).
+        first: first computed row and column that belongs to the output.
+        paints: whether the output is everything that is computed, as frames (one channel after another in memory).
     """
 
     taps: Tensor
@@ -77,21 +77,21 @@ class _Upsampling(nn.Module):
         self.bias = nn.Parameter(torch.empty(out).uniform_(-bound, bound))
 
     def extra_repr(self) -> str:
-        """Show the shape."""
+        """Return the settings that `print` shows."""
         out, channels, kernel, _ = self.weight.shape
         return f"{channels}, {out}, kernel={kernel}"
 
     def rows(self, size: int) -> int:
-        """Return how many rows (columns) come out of `size`."""
+        """Return the number of output rows (columns) for `size` input rows (columns)."""
         raise NotImplementedError
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch out h w"]:
-        """Return maps of twice the resolution: in channels-last memory, or frames channel by channel."""
+        """Return maps of twice the resolution: in channels-last memory, or as frames with one channel after another."""
         order = "oabcmn" if self.paints else "abocmn"
         with torch.autocast(x.device.type, enabled=False):
             weight = torch.einsum(f"amk,bnl,ockl->{order}", self.taps, self.taps, self.weight).flatten(0, 2)
         height, width = (self.rows(size) for size in x.shape[-2:])
-        # oneDNN's gradient of a bias takes several times as long where more than one row of zeros is around the input.
+        # oneDNN's gradient of a bias is several times slower if the input is padded by more than one row of zeros.
         rest = max(0, self.pad - 1)
         x = F.pad(x, (rest, rest, rest, rest)) if rest else x
         if self.paints:
@@ -109,9 +109,9 @@ class TransposedConv(_Upsampling):
     """
 
     def __init__(self, channels: int, out: int, kernel: int, padding: int = 0) -> None:
-        exact = kernel == 2 * padding + 2  # twice the resolution, neither more nor less
+        exact = kernel == 2 * padding + 2  # exactly twice the resolution
         if out <= FEW and exact:
-            # Weight k falls on the pixel (row + padding - k) / 2 away: nothing is computed that is cut off later.
+            # Weight k reads the pixel (row + padding - k) / 2 away: nothing is computed only to be cut off.
             reach = (padding + 1) // 2
             taps = torch.zeros(2, 2 * reach + 1, kernel)
             for row in range(2):
@@ -128,12 +128,12 @@ class TransposedConv(_Upsampling):
         self.kernel, self.padding = kernel, padding
 
     def rows(self, size: int) -> int:
-        """Return how many rows (columns) come out of `size`."""
+        """Return the number of output rows (columns) for `size` input rows (columns)."""
         return 2 * (size - 1) + self.kernel - 2 * self.padding
 
 
 class EnlargedConv(_Upsampling):
-    """A convolution with an odd kernel, zeros around it, of the input enlarged twofold (each pixel repeated 2 x 2)."""
+    """A convolution with an odd kernel and zero padding of the input enlarged twofold (each pixel repeated 2 x 2)."""
 
     def __init__(self, channels: int, out: int, kernel: int) -> None:
         reach = (kernel // 2 + 1) // 2
@@ -144,7 +144,7 @@ class EnlargedConv(_Upsampling):
         super().__init__(channels, out, taps, reach, 0, paints=out <= FEW)
 
     def rows(self, size: int) -> int:
-        """Return how many rows (columns) come out of `size`."""
+        """Return the number of output rows (columns) for `size` input rows (columns)."""
         return 2 * size
 
 
@@ -163,9 +163,9 @@ _WORDS = {4: torch.int32, 8: torch.int64, 16: torch.complex128}
 
 
 def words_of(x: Tensor, factor: int) -> Tensor:
-    """See the numbers of x `factor` at a time.
+    """Return a flat view of x whose words are `factor` adjacent numbers each.
 
-    Through one axis: of one channel, torch takes any strides for contiguous, and then cannot see words in them.
+    Flat, because for one channel torch calls any strides contiguous, and then cannot view words.
     """
     flat = x.reshape(-1).contiguous()
     return (flat.clone() if flat.storage_offset() % factor else flat).view(_WORDS[factor * x.itemsize])
@@ -174,8 +174,7 @@ def words_of(x: Tensor, factor: int) -> Tensor:
 class _Paint(torch.autograd.Function):
     """`[n, rows, columns, (channel, f, f)]` to `[n, channel, f rows, f columns]`.
 
-    It is `torch.pixel_shuffle`, moving the f pixels that lie side by side as one word: on a CPU in a fraction of the
-    time.
+    It computes `torch.pixel_shuffle`, but moves f adjacent pixels as one word, in a fraction of the time on a CPU.
     """
 
     @staticmethod
@@ -196,7 +195,7 @@ class _Paint(torch.autograd.Function):
 
 
 def paint(x: Float[Tensor, "batch patch rows columns"], factor: int) -> Float[Tensor, "batch channel height width"]:
-    """Lay out patches of `factor` x `factor` pixels: `torch.pixel_shuffle`, faster for channels-last maps."""
+    """Arrange patches of `factor` x `factor` pixels: `torch.pixel_shuffle`, faster for channels-last maps."""
     maps = x.permute(0, 2, 3, 1)
     if factor * maps.itemsize not in _WORDS or maps.device.type != "cpu":
         return F.pixel_shuffle(x, factor)

@@ -1,4 +1,4 @@
-"""The terms of the evidence lower bound of a sequential VAE, and the loss that is made from them."""
+"""The terms of the evidence lower bound (ELBO) of a sequential VAE, and the loss computed from them."""
 
 from dataclasses import dataclass
 
@@ -11,15 +11,15 @@ from worldvae.types import TensorTree
 
 @dataclass(frozen=True)
 class ELBOConfig:
-    """How the terms of the bound are weighed in the loss.
+    """Weights of the terms of the ELBO in the loss.
 
     Attributes:
         free_nats: each KL below this many nats per step costs nothing.
         dynamics: weight of KL(sg(q) || p), which trains the prior.
-        representation: weight of KL(q || sg(p)), which trains the posterior. With both at 1 the gradient is
-            that of the bound (beyond the free nats); DreamerV3's 0.1 keeps more detail in z, but no dream foresees it.
-        decode_steps: how many time steps of each slice are decoded on average, drawn at random (0: all); the estimate
-            of the bound stays unbiased.
+        representation: weight of KL(q || sg(p)), which trains the posterior. If both are 1, the gradient is that of
+            the ELBO (above the free nats); DreamerV3's 0.1 keeps more detail in z, but dreams do not predict it.
+        decode_steps: average number of time steps per slice that are decoded, chosen at random (0: all); the estimate
+            of the ELBO stays unbiased.
         reward: weight of the reward term.
         continuation: weight of the continuation term.
     """
@@ -39,12 +39,12 @@ class ELBOConfig:
 
 @dataclass(frozen=True)
 class Terms(TensorTree):
-    """The terms of the bound, `[batch, time]`, in nats summed over event axes.
+    """The terms of the ELBO, `[batch, time]`, in nats summed over event axes.
 
-    `pixels` and `vector` are zero at steps that were not decoded and scaled up at those that were, so that their mean
-    is an unbiased estimate. The gradient of `kl_dynamics` reaches the prior only, that of `kl_representation` the
-    posterior only; the two are equal in value, but in a model of two stages, where the latter is against N(0, I).
-    `ensemble` is the KL of the ensemble's heads, and no part of the bound.
+    `pixels` is 0 at steps that were not decoded and scaled up at the others, so that its mean is an unbiased estimate.
+    The gradient of `kl_dynamics` reaches only the prior, that of `kl_representation` only the posterior; the two are
+    equal in value, except in a model with two stages, where the latter is the KL to N(0, I). `ensemble` is the KL of
+    the ensemble's heads and not part of the ELBO.
     """
 
     pixels: Float[Tensor, "batch time"] | None
@@ -57,7 +57,7 @@ class Terms(TensorTree):
 
     @property
     def bound(self) -> Float[Tensor, "batch time"]:
-        """The bound itself: log-likelihoods minus KL (kind: lower_bound)."""
+        """The ELBO: log-likelihoods minus KL (kind: lower_bound)."""
         total = self.reward + self.continuation - self.kl_dynamics
         for term in (self.pixels, self.vector):
             if term is not None:
@@ -66,7 +66,7 @@ class Terms(TensorTree):
 
     @torch.no_grad()
     def means(self) -> dict[str, Float[Tensor, ""]]:
-        """Return means over batch and time for a log: the bound, and what each of its terms costs, in nats per row."""
+        """Return means over batch and time for a log: the ELBO and each of its terms, in nats per row."""
         costs = {
             "bound": self.bound.mean(),
             "reward_nats": -self.reward.mean(),
@@ -81,17 +81,17 @@ class Terms(TensorTree):
 
 
 def elbo_loss(terms: Terms, config: ELBOConfig, estimated: bool = False) -> Float[Tensor, ""]:
-    """Return the negative bound with free nats and KL balance, averaged over batch and time.
+    """Return the negative ELBO with free nats and KL balance, averaged over batch and time.
 
     loss = -log p(x) - w_r log p(r) - w_c log p(c)
-           + dynamics max(KL(sg q || p), free) + representation max(KL(q || sg p), free) [+ the ensemble's own KL]
+           + dynamics max(KL(sg q || p), free) + representation max(KL(q || sg p), free) [+ the ensemble's KL]
 
     Args:
-        terms: of the bound.
+        terms: the terms of the ELBO.
         config: their weights.
-        estimated: whether the KLs are estimates from one sample each (`SequentialVAE.kl_is_estimated`). Then it is
-            their mean that is compared with the free nats: the larger of noise and a number is on average larger than
-            both.
+        estimated: whether the KLs are estimates from one sample each (`SequentialVAE.kl_is_estimated`). Then their
+            mean is compared with the free nats: the maximum of a noisy number and a constant is larger on average
+            than the maximum of their means.
 
     Reference: Hafner et al. 2023, "Mastering Diverse Domains through World Models", equations 4 and 5.
     """

@@ -1,4 +1,4 @@
-"""Bounds from importance weights, and gradients of them whose variance does not drown the signal."""
+"""Importance-weighted bounds, and gradient estimators for them with low variance."""
 
 import math
 from collections.abc import Callable
@@ -29,7 +29,7 @@ Emission = Callable[[int, Tensor], Tensor]
 def iwae(log_weights: Float[Tensor, "..."], dim: int = 0) -> Float[Tensor, "..."]:
     """Return log mean_k w_k over axis `dim`, for log w_k = log p(x, z_k) - log q(z_k) (kind: lower_bound).
 
-    One sample gives the evidence lower bound; the bound grows with their number, towards log p(x).
+    With one sample it is the ELBO; the bound rises with the number of samples, towards log p(x).
 
     Reference: Burda et al. 2016, "Importance Weighted Autoencoders", equation 8.
     """
@@ -37,13 +37,13 @@ def iwae(log_weights: Float[Tensor, "..."], dim: int = 0) -> Float[Tensor, "..."
 
 
 def stl(log_joint: LogJoint, q: Distribution, latent: Float[Tensor, "sample *batch latent"]) -> Float[Tensor, "*batch"]:
-    """Return the evidence lower bound to be maximised, without the score of q in its gradient ("sticking the landing").
+    """Return the ELBO to be maximised, without the score of q in its gradient ("sticking the landing").
 
-    mean_k log p(x, z_k) - log sg(q)(z_k): the gradient reaches q through the samples alone. What is left out has mean
-    zero, so that the gradient stays unbiased; and where q is the exact posterior, every single sample's is zero.
+    mean_k log p(x, z_k) - log sg(q)(z_k): the gradient reaches q through the samples alone. The omitted part has mean
+    zero, so that the gradient stays unbiased; and if q is the exact posterior, the gradient of every sample is zero.
 
     Args:
-        log_joint: log p(x, z), whose own parameters get their gradient too.
+        log_joint: log p(x, z), whose own parameters get their gradient, too.
         q: a product of Normals.
         latent: reparameterised samples of q.
 
@@ -58,17 +58,17 @@ def dreg(
     """Return the bound `iwae` to be maximised, with doubly reparameterised gradients.
 
     With v_k = w_k / sum w: the parameters of q get sum_k v_k^2 dlog w_k/dz_k dz_k, those of log p(x, z) get
-    sum_k v_k dlog p(x, z_k). Both are unbiased for `iwae`; the usual gradient of q drowns in noise as k grows, this
-    one becomes clearer.
+    sum_k v_k dlog p(x, z_k). Both are unbiased for `iwae`; as k grows, the signal-to-noise ratio of the usual gradient
+    of q falls, and that of this one rises.
 
     Args:
-        log_joint: log p(x, z), whose own parameters get their gradient too.
+        log_joint: log p(x, z), whose own parameters get their gradient, too.
         q: a product of Normals.
-        latent: reparameterised samples of q, drawn from nothing but q (its parameters may depend on anything).
+        latent: reparameterised samples of q, which must depend on q alone (its parameters may depend on anything).
 
     Reference: Tucker et al. 2019, "Doubly Reparameterized Gradient Estimators for Monte Carlo Objectives", equation 8.
     """
-    # A branch of its own: the hook below must not weigh what else is made of these samples.
+    # A copy in the graph: the hook below must not scale the gradients of other uses of these samples.
     branch = latent.clone()
     log_weights = log_joint(branch) - detached(q).log_prob(branch)
     shares = torch.softmax(log_weights, dim=0).detach()
@@ -80,7 +80,7 @@ def dreg(
 
 @dataclass(frozen=True)
 class Filtering:
-    """What a particle filter says of log p(x).
+    """The result of a particle filter: an estimate of log p(x).
 
     Attributes:
         increments: estimates of log p(x_t | x_{1:t-1}) in nats, whose sum is the bound.
@@ -108,20 +108,21 @@ def fivo(
 ) -> Filtering:
     """Return the filtering variational objective: the log of a particle filter's unbiased estimate of p(x).
 
-    At each row the particles move to z_t ~ q, their weights gain a_t = p(x_t | z_t) p(z_t | z_{t-1}) / q(z_t), and
-    log Z grows by log sum_k W_k a_t,k with the weights W normalised before. Where the effective sample size
-    1 / sum W^2 falls below `threshold` times their number, particles are drawn anew by their weights (systematically).
+    At each row the particles move to z_t ~ q, their weights are multiplied by
+    a_t = p(x_t | z_t) p(z_t | z_{t-1}) / q(z_t), and log Z grows by log sum_k W_k a_t,k, where W are the normalised
+    weights before the row. If the effective sample size 1 / sum W^2 falls below `threshold` times the number of
+    particles, they are resampled in proportion to their weights (systematically).
 
-    To be maximised: gradients pass through samples and weights; the score of the resampling is left out, as in the
-    paper, which makes them biased but usable.
+    The result is to be maximised: gradients pass through samples and weights; the score of the resampling is omitted,
+    as in the paper, which makes the gradients biased but usable.
 
     Args:
         proposal: q(z_t | z_{t-1}, data).
         transition: p(z_t | z_{t-1}).
         emission: p(x_t | z_t).
-        start: what stands for z_{t-1} in the first row; its shape says how many particles there are.
-        length: rows.
-        generator: draws the samples and the particles that go on.
+        start: value of z_{t-1} in the first row; its shape determines the number of particles.
+        length: number of rows.
+        generator: source of the samples and of the resampling.
         threshold: 0 never resamples (then the bound is `iwae`), above 1 always does.
 
     Reference: Maddison et al. 2017, "Filtering Variational Objectives", algorithm 1.
@@ -150,7 +151,7 @@ def fivo(
 def systematic(
     weights: Float[Tensor, "batch sample"], generator: torch.Generator | None
 ) -> Int[Tensor, "batch sample"]:
-    """Return which particles go on: each about `sample` times its weight, drawn with one random number a row.
+    """Return the indices of resampled particles, each about `sample` times its weight, from one random number per row.
 
     Reference: Kitagawa 1996, "Monte Carlo Filter and Smoother for Non-Gaussian Nonlinear State Space Models", appendix.
     """
@@ -158,5 +159,5 @@ def systematic(
     offset = torch.rand(size, 1, dtype=weights.dtype, device=weights.device, generator=generator)
     above = weights.cumsum(dim=1)
     points = (torch.arange(number, dtype=weights.dtype, device=weights.device) + offset) / number
-    # Against their own sum, which rounding keeps from being 1: no point may lie beyond the last particle.
+    # Divide by their own sum, which rounding makes differ from 1: no point may lie beyond the last particle.
     return torch.searchsorted(above, points * above[:, -1:], right=True).clamp(max=number - 1)

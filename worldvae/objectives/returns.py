@@ -11,7 +11,7 @@ def lambda_returns(
     discounts: Float[Tensor, "batch horizon"],
     mix: float,
 ) -> Float[Tensor, "batch horizon"]:
-    """Return the TD(lambda) return of every state of a dream but the last.
+    """Return the TD(lambda) return of every state of a dream except the last.
 
     R_k = r_{k+1} + d_{k+1} ((1 - mix) v_{k+1} + mix R_{k+1}), with R_H = v_H. Column k of the arguments belongs to
     state k + 1 (it arrived with it), column k of the result to state k.
@@ -19,7 +19,7 @@ def lambda_returns(
     Args:
         rewards: r_1 .. r_H.
         values: v_1 .. v_H.
-        discounts: discount times probability of going on, after states 1 .. H.
+        discounts: discount times probability of continuing, after states 1 .. H.
         mix: lambda; 0 is one-step, 1 is Monte Carlo with a bootstrap at the end.
 
     Reference: Sutton & Barto 2018, "Reinforcement Learning", section 12.1.

@@ -1,4 +1,4 @@
-"""Posteriors q(z | h, e): what is inferred once the frame was seen."""
+"""Posteriors q(z | h, e): the distribution of z given an observation."""
 
 from worldvae.posteriors.amortised import AmortisedPosterior
 from worldvae.posteriors.flow import FlowFamily, FlowPosterior

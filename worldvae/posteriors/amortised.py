@@ -11,17 +11,17 @@ from worldvae.posteriors.posterior import Posterior
 
 
 class AmortisedPosterior(Posterior):
-    """q(z | h, e) = family(mlp[h, e]), in the family of the prior.
+    """q(z | h, e) = family(mlp[h, e]).
 
     Args:
         memory: length of h.
         embedding: length of the encoder's embedding e.
-        family: the latent family.
+        family: distribution family of z.
         hidden: width of the hidden layers.
-        layers: number of hidden layers; 0 leaves a linear map.
-        kind: of its perceptron.
+        layers: number of hidden layers; with 0 it is a linear map.
+        kind: kind of the perceptron.
 
-    Reference: Kingma & Welling 2014, "Auto-Encoding Variational Bayes"; Cremer et al. 2018 for what amortising costs.
+    Reference: Kingma & Welling 2014, "Auto-Encoding Variational Bayes"; Cremer et al. 2018 for the amortisation gap.
     """
 
     def __init__(
@@ -39,11 +39,11 @@ class AmortisedPosterior(Posterior):
         self.net = JointMLP(memory, embedding, hidden, layers, out, kind=kind)
 
     def extra_repr(self) -> str:
-        """Show the family."""
+        """Return the settings that `print` shows."""
         return repr(self.family)
 
     def project(self, embedding: Float[Tensor, "*batch embedding"]) -> Float[Tensor, "*batch hidden"]:
-        """Return what of the parameters does not wait for the memory."""
+        """Return the part of the first layer that does not depend on the memory."""
         out: Tensor = self.net.project(embedding)
         return out
 
@@ -56,7 +56,7 @@ class AmortisedPosterior(Posterior):
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:
-        """Draw the randomness of `infer`."""
+        """Draw the random numbers that `infer` needs."""
         return self.family.noise(shape, device, generator)
 
     def infer(
@@ -65,18 +65,18 @@ class AmortisedPosterior(Posterior):
         projected: Float[Tensor, "*batch hidden"],
         noise: Float[Tensor, "*batch noise"] | None,
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch parameter"]]:
-        """Return a sample of z (the mode without noise) and the family's parameters."""
+        """Return a sample of z (without noise: the mode) and the family's parameters."""
         q = self.parameters_at(memory, projected)
         return self.family.mode(q) if noise is None else self.family.sample(q, noise), q
 
     def sample(
         self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return a sample of the family at these parameters."""
+        """Return a sample of the family with these parameters."""
         return self.family.sample(parameters, noise)
 
     def distribution(self, parameters: Float[Tensor, "*batch parameter"]) -> Distribution:
-        """Return the family at its parameters."""
+        """Return the family's distribution with these parameters."""
         return self.family(parameters)
 
     def forward(

@@ -1,4 +1,4 @@
-"""The flow posterior: q(z | h, e) of any shape, still sampled in one pass."""
+"""The flow posterior: a flexible q(z | h, e) that is still sampled in one pass."""
 
 import torch
 from jaxtyping import Float
@@ -13,18 +13,17 @@ from worldvae.posteriors.amortised import AmortisedPosterior
 
 
 class FlowFamily(nn.Module):
-    """A latent family whose parameters are the context c of a flow: z = m(c) + s(c) f_1(f_2(... noise; c); c).
+    """A distribution family whose parameters are the context c of a flow: z = m(c) + s(c) f_1(f_2(... noise; c); c).
 
-    Each f is an affine coupling: half of the vector is shifted and scaled by what a perceptron reads off the other half
-    and c. Drawing and scoring are then equally fast, one pass each; the inverse of an autoregressive flow takes a pass
-    for every dimension. The last layers of the couplings start at zero, so that an untrained flow is a diagonal
-    Gaussian, and what the couplings add was learned.
+    Each f is an affine coupling: a perceptron reads one half of the vector and c, and predicts a shift and a scale for
+    the other half. A sample and a log-density then cost one pass each, while the inverse of an autoregressive flow
+    costs a pass per dimension. The couplings' last layers are initially zero: an untrained flow is a diagonal Gaussian.
 
     Args:
         latent: length of z.
         context: length of c.
-        hidden: width of the couplings' hidden layer.
-        transforms: number of couplings; each moves half of z.
+        hidden: width of the hidden layer of each coupling.
+        transforms: number of couplings; each changes half of z.
 
     Reference: Rezende & Mohamed 2015, "Variational Inference with Normalizing Flows"; Dinh et al. 2017, "Density
     estimation using Real NVP", section 3.
@@ -35,9 +34,9 @@ class FlowFamily(nn.Module):
         if transforms < 0:
             raise ValueError(f"transforms={transforms} is not a number of couplings: take 0 (a Gaussian) or more")
         self.latent_size, self.parameter_size, self.transforms = latent, context, transforms
-        couplings = transforms if latent > 1 else 0  # one number has no halves
+        couplings = transforms if latent > 1 else 0  # a single number has no halves
         affine = ElementWiseTransform(latent, context, hidden_features=())
-        affine.hyper[-1].bias.data[1::2] = 1.45  # (shift, scale) x latent: a first std of 0.3, as `GaussianFamily` has
+        affine.hyper[-1].bias.data[1::2] = 1.45  # (shift, scale) x latent: initial std 0.3, as in `GaussianFamily`
         layers = [affine]
         for i in range(couplings):
             mask = torch.arange(latent) % 2 == i % 2
@@ -65,14 +64,14 @@ class FlowFamily(nn.Module):
     def sample(
         self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return the noise, carried through the flow."""
+        """Return the noise, transformed by the flow."""
         out: Tensor = self.flow(parameters).transform.inv(noise.to(parameters.dtype))
         return out
 
     def sample_and_log_prob(
         self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
-        """Return a sample and its log-density from the same pass (zuko would run the perceptrons twice)."""
+        """Return a sample and its log-density from one pass (zuko would run the perceptrons twice)."""
         flow = self.flow(parameters)
         latent = noise.to(parameters.dtype)
         log_prob: Tensor = flow.base.log_prob(latent)
@@ -90,14 +89,14 @@ class FlowFamily(nn.Module):
         return latent, log_prob
 
     def mode(self, parameters: Float[Tensor, "*batch parameter"]) -> Float[Tensor, "*batch latent"]:
-        """Return where the flow carries noise 0: typical, and the mode itself where the flow is affine in the noise."""
+        """Return the sample for noise 0: typical, and the mode itself if the flow is affine in the noise."""
         return self.sample(parameters, parameters.new_zeros(*parameters.shape[:-1], self.latent_size))
 
 
 class FlowPosterior(AmortisedPosterior):
-    """q(z | h, e) = flow(z; c), whose context c = mlp[h, e] is what `infer` returns as the parameters of q.
+    """q(z | h, e) = flow(z; c); `infer` returns the context c = mlp[h, e] as the parameters of q.
 
-    There is no closed-form KL: whatever holds it against a prior falls back to the estimate at the sample.
+    The KL to a prior has no closed form: it is estimated at a sample.
 
     Args:
         memory: length of h.
@@ -116,11 +115,11 @@ class FlowPosterior(AmortisedPosterior):
         super().__init__(memory, embedding, FlowFamily(latent, hidden, hidden, transforms), hidden)
 
     def extra_repr(self) -> str:
-        """Say nothing: the family is a module, and thus shown anyway."""
+        """Return nothing: `print` shows the family anyway, because it is a module."""
         return ""
 
     def sample_and_log_prob(
         self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
-        """Return a sample of q and log q of it from one pass."""
+        """Return a sample of q and its log-density, from one pass."""
         return self.family.sample_and_log_prob(parameters, noise)

@@ -8,11 +8,11 @@ from worldvae.posteriors.amortised import AmortisedPosterior
 
 
 class FramePosterior(AmortisedPosterior):
-    """q(z | e): that of a static VAE, which knows nothing of what came before.
+    """q(z | e): the posterior of a static VAE, which ignores earlier frames.
 
     Args:
         embedding: length of the encoder's embedding e.
-        family: the latent family.
+        family: distribution family of z.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
     """
@@ -23,5 +23,5 @@ class FramePosterior(AmortisedPosterior):
     def parameters_at(
         self, memory: Float[Tensor, "*batch memory"], projected: Float[Tensor, "*batch hidden"]
     ) -> Float[Tensor, "*batch parameter"]:
-        """Return the family's parameters, whatever the memory."""
+        """Return the family's parameters, which do not depend on the memory."""
         return super().parameters_at(memory[..., :0], projected)

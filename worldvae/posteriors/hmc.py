@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo: samples from the exact posterior p(z | x), many chains at once."""
+"""Hamiltonian Monte Carlo: samples from the exact posterior p(z | x), for many chains in parallel."""
 
 import math
 from collections.abc import Callable
@@ -9,17 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 LogDensity = Callable[[Float[Tensor, "chain dim"]], Float[Tensor, " chain"]]
-"""log p(z) up to a constant, for every chain."""
+"""Returns log p(z) up to a constant, for every chain."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What `hmc` returns.
+    """The result of `hmc`.
 
     Attributes:
         draws: z after every step that followed the warm-up.
         accept_rate: mean acceptance probability of those steps.
-        step_size: what the warm-up found, one for every chain.
+        step_size: result of the warm-up, one per chain.
     """
 
     draws: Float[Tensor, "draw chain dim"]
@@ -31,7 +31,7 @@ class Samples:
 class DualAveraging:
     """Step sizes that approach a target acceptance rate; each `update` returns the next state.
 
-    log eps_{m+1} = mu - sqrt(m) / gamma * mean error,  the answer being an average that forgets the first steps.
+    log eps_{m+1} = mu - sqrt(m) / gamma * mean error; the result is an average that gives early steps less weight.
 
     Reference: Hoffman & Gelman 2014, "The No-U-Turn Sampler", section 3.2.1 (gamma 0.05, t0 10, kappa 0.75).
     """
@@ -49,7 +49,7 @@ class DualAveraging:
         return cls(log_step + math.log(10), log_step, torch.zeros_like(log_step), torch.zeros_like(log_step))
 
     def update(self, accept: Float[Tensor, " chain"], target: float) -> "DualAveraging":
-        """Return the state after a step that was accepted with this probability."""
+        """Return the state after a step with this acceptance probability."""
         count = self.count + 1
         error = self.error + (target - accept - self.error) / (count + 10)
         log_step = self.centre - math.sqrt(count) / 0.05 * error
@@ -69,25 +69,25 @@ def hmc(
     target: float = 0.8,
     shared: bool = False,
 ) -> Samples:
-    """Draw from p(z) ~ exp log_joint(z) by Hamiltonian dynamics, from `start`, every chain for itself.
+    """Draw from p(z) ~ exp log_joint(z) by Hamiltonian dynamics, with independent chains that begin at `start`.
 
-    Chains may be of different densities, each adapting a step size of its own. Chains of one density should share it:
-    averaged over them, acceptances are less noisy, and come closer to the target (a chain alone ends with a smaller
-    step). Steps vary by up to a fifth at random, so that no trajectory closes on itself for good.
+    Chains may have different densities; each then adapts its own step size. Chains of the same density should share one
+    (`shared`): acceptance rates averaged over chains are less noisy and come closer to the target (a single chain ends
+    with a smaller step). Step sizes vary randomly by up to a fifth, so that no trajectory stays periodic.
 
     Args:
         log_joint: log-density up to a constant, differentiable.
-        start: where each chain begins.
-        steps: draws that are kept.
-        leapfrog: gradient evaluations for each draw.
-        warmup: draws before that, which adapt the step size and are thrown away.
+        start: initial z of each chain.
+        steps: number of draws that are returned.
+        leapfrog: gradient evaluations per draw.
+        warmup: earlier draws, which adapt the step size and are discarded.
         generator: source of all randomness.
-        step_size: the first one.
-        target: acceptance rate that the warm-up aims at.
-        shared: adapt one step size for all chains.
+        step_size: initial step size.
+        target: target acceptance rate of the warm-up.
+        shared: whether all chains share one step size.
 
     Raises:
-        ValueError: if a chain begins where the density is zero or not a number, or there is nothing to draw.
+        ValueError: If the density at a start is zero or not a number, or a number of steps is too small.
 
     Reference: Neal 2011, "MCMC using Hamiltonian dynamics", section 5.3.2; Hoffman & Gelman 2014, algorithm 5.
     """
@@ -105,7 +105,7 @@ def hmc(
             log_joint, position, momentum, slope, epsilon * jitter, leapfrog
         )
         energy = new_value - value - (end.square() - momentum.square()).sum(-1) / 2
-        accept = energy.nan_to_num(nan=-torch.inf, posinf=-torch.inf).clamp(max=0).exp()  # a diverged path ends here
+        accept = energy.nan_to_num(nan=-torch.inf, posinf=-torch.inf).clamp(max=0).exp()  # rejects paths that diverged
         taken = chance < accept
         position = torch.where(taken.unsqueeze(-1), proposal, position)
         slope = torch.where(taken.unsqueeze(-1), new_slope, slope)
@@ -130,12 +130,12 @@ def leapfrog_steps(
     """Follow the dynamics for `steps` steps; `slope` is the gradient at `position`.
 
     Returns:
-        Position, momentum, log-density and its gradient at the end. Reversible, and its energy error is of second order
-        in the step size.
+        Position, momentum, log-density and its gradient at the end. The map is reversible, and its energy error is of
+        second order in the step size.
     """
     epsilon = step_size.unsqueeze(-1)
     momentum = momentum + epsilon / 2 * slope
-    value = step_size  # of the right type; there is at least one step
+    value = step_size  # only for the type: there is at least one step
     for step in range(steps):
         position = position + epsilon * momentum
         value, slope = _value_and_slope(log_joint, position)
@@ -151,7 +151,7 @@ def _value_and_slope(log_joint: LogDensity, position: Tensor) -> tuple[Tensor, T
 
 
 def _randomness(position: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-    """Momentum, factor of the step size, and the number that decides."""
+    """Draw the momentum, the factor of the step size, and the uniform number that decides about acceptance."""
     momentum = torch.randn(position.shape, dtype=position.dtype, device=position.device, generator=generator)
     uniform = torch.rand(2, len(position), dtype=position.dtype, device=position.device, generator=generator)
     return momentum, 0.8 + 0.4 * uniform[0], uniform[1]

@@ -1,4 +1,4 @@
-"""What every posterior is: q(z | h, e), from which z is inferred in one pass."""
+"""The base class of posteriors: q(z | h, e), from which z is inferred in one pass."""
 
 import torch
 from jaxtyping import Float
@@ -7,13 +7,13 @@ from torch.distributions import Distribution
 
 
 class Posterior(nn.Module):
-    """q(z | h, e): what z may be once the frame behind the embedding e was seen.
+    """q(z | h, e): the distribution of z given the frame whose embedding is e.
 
     Args:
         latent: length of z.
 
     Attributes:
-        estimates_kl: whether its KL has no closed form against any prior.
+        estimates_kl: whether the KL of q to any prior has no closed form and is estimated.
     """
 
     estimates_kl = False
@@ -23,13 +23,13 @@ class Posterior(nn.Module):
         self.latent_size = latent
 
     def project(self, embedding: Float[Tensor, "*batch embedding"]) -> Float[Tensor, "*batch hidden"]:
-        """Return what of q does not wait for the memory, for all time steps at once."""
+        """Return the part of q that does not depend on the memory, for all time steps at once."""
         raise NotImplementedError
 
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:
-        """Draw the randomness of `infer` for any leading shape: standard normal, unless a posterior says otherwise."""
+        """Draw the random numbers that `infer` needs, for any leading shape: standard normal by default."""
         return torch.randn(*shape, self.latent_size, device=device, generator=generator)
 
     def infer(
@@ -38,7 +38,7 @@ class Posterior(nn.Module):
         projected: Float[Tensor, "*batch hidden"],
         noise: Float[Tensor, "*batch noise"] | None,
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch parameter"]]:
-        """Return a reparameterised sample of z (its mode without noise), and what `distribution` needs to rebuild q."""
+        """Return a reparameterised sample of z (without noise: the mode), and the parameters for `distribution`."""
         raise NotImplementedError
 
     def distribution(self, parameters: Float[Tensor, "*batch parameter"]) -> Distribution:
@@ -48,13 +48,13 @@ class Posterior(nn.Module):
     def sample(
         self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return a reparameterised sample of the q that has these parameters."""
+        """Return a reparameterised sample of the q with these parameters."""
         raise NotImplementedError
 
     def sample_and_log_prob(
         self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
-        """Return a sample of q and log q of it, which a flow has in one pass."""
+        """Return a sample of q and its log-density, which a flow computes in one pass."""
         latent = self.sample(parameters, noise)
         log_prob: Tensor = self.distribution(parameters).log_prob(latent)
         return latent, log_prob

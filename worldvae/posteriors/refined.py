@@ -1,6 +1,6 @@
-"""Refined posteriors: the parameters of q, improved for each example by gradient steps on its bound.
+"""Refined posteriors: parameters of q that are improved for each example by gradient steps on its ELBO.
 
-What amortising costs is measured with these: the bound of the refined q minus the bound of the encoder's q.
+They measure the amortisation gap: the ELBO of the refined q minus that of the encoder's q.
 """
 
 import math
@@ -13,21 +13,21 @@ from torch import Tensor
 
 from worldvae.distributions import LatentFamily
 
-JUDGES = 8  # the comparison has so many times the samples of a step: it decides, a step only points
+JUDGES = 8  # candidates are compared on 8 times the samples of a step: a step needs less accuracy than a choice
 
 LogJoint = Callable[[Float[Tensor, "sample *batch latent"]], Float[Tensor, "sample *batch"]]
-"""log p(x, z) of a fixed x per batch element, for several samples of z."""
+"""log p(x, z) with one fixed x per batch element, for several samples of z."""
 
 
 @dataclass(frozen=True)
 class Refined:
-    """What refining gave.
+    """The result of refinement.
 
     Attributes:
-        parameters: those of the q that was chosen.
+        parameters: parameters of the chosen q.
         bound: its ELBO in nats, on the noise with which all candidates were compared; draw fresh noise to report it.
-        first: the same for the q from which the steps began; never above `bound`.
-        decoder_calls: latents that were decoded for each example.
+        first: the ELBO of the initial q on the same noise; never above `bound`.
+        decoder_calls: number of latents decoded per example.
     """
 
     parameters: Float[Tensor, "*batch parameter"]
@@ -53,13 +53,13 @@ def svi(
 
     Args:
         log_joint: log p(x, z).
-        family: of q; its samples must be reparameterised.
-        like: parameters of the shape, type and device that are wanted; their numbers are not looked at.
-        steps: gradient steps.
-        learning_rate: Adam's, at the first step.
-        samples: z drawn at each step.
-        checks: candidates that are compared.
-        generator: source of all noise, drawn in an order that does not depend on what is found.
+        family: family of q; its samples must be reparameterised.
+        like: a tensor with the shape, type and device of the parameters; its values are ignored.
+        steps: number of gradient steps.
+        learning_rate: Adam's initial step size.
+        samples: samples of z per step.
+        checks: number of candidates that are compared.
+        generator: source of all noise; the order of draws does not depend on the results.
 
     Reference: Hoffman et al. 2013, "Stochastic Variational Inference"; Roeder et al. 2017, "Sticking the Landing".
     """
@@ -79,23 +79,23 @@ def semi_amortised(
     generator: torch.Generator,
     differentiable: bool = False,
 ) -> Refined:
-    """Return q after `steps` gradient steps on the bound from the encoder's answer `start`.
+    """Return q after `steps` gradient steps on the ELBO from the encoder's parameters `start`.
 
-    Every step's q is a candidate, and the latest is chosen that was not clearly worse than the one before. None is that
-    was worse than `start`, on the same noise: with few samples that is an estimate, too.
+    The q after every step is a candidate; the result is the latest one that was not clearly worse than its
+    predecessor. No candidate that was worse than `start` on the same noise is chosen; with few samples, that comparison
+    is itself an estimate.
 
     Args:
         log_joint: log p(x, z).
-        family: of q; its samples must be reparameterised.
-        start: what the encoder says.
-        steps: gradient steps.
-        learning_rate: Adam's, at the first step; it falls linearly to zero.
-        samples: z drawn at each step.
-        generator: source of all noise, drawn in an order that does not depend on what is found.
-        differentiable: keep the graph of the steps, through which the encoder can be trained for what they make of its
-            answer.
+        family: family of q; its samples must be reparameterised.
+        start: the encoder's parameters.
+        steps: number of gradient steps.
+        learning_rate: Adam's initial step size; it falls linearly to zero.
+        samples: samples of z per step.
+        generator: source of all noise; the order of draws does not depend on the results.
+        differentiable: keep the graph of the steps, so that the encoder can be trained through them.
 
-    Reference: Kim et al. 2018, "Semi-Amortized Variational Autoencoders", algorithm 1 (they step by plain gradients).
+    Reference: Kim et al. 2018, "Semi-Amortized Variational Autoencoders", algorithm 1 (they use plain gradient steps).
     """
     return _ascend(log_joint, family, start, steps, learning_rate, samples, 1, generator, differentiable)
 
@@ -111,7 +111,7 @@ def _ascend(
     generator: torch.Generator,
     differentiable: bool,
 ) -> Refined:
-    """Ascend by Adam, which scales every number by itself: examples do not influence each other."""
+    """Ascend with Adam, which scales every number separately: examples do not influence each other."""
     shape = (samples, *start.shape[:-1])
     judge = family.noise((JUDGES * samples, *start.shape[:-1]), start.device, generator).to(start.dtype)
     parameters = start if differentiable else start.detach().requires_grad_()
@@ -124,7 +124,7 @@ def _ascend(
         noise = family.noise(shape, start.device, generator).to(start.dtype)
         gradient = _gradient(log_joint, family, parameters, noise, differentiable)
         mean, square = 0.9 * mean + 0.1 * gradient, 0.99 * square + 0.01 * gradient.square()
-        size = (square / (1 - 0.99 ** (step + 1)) + 1e-12).sqrt()  # inside the root: it has a gradient at 0, too
+        size = (square / (1 - 0.99 ** (step + 1)) + 1e-12).sqrt()  # inside the root, to have a gradient at 0
         rate = learning_rate * (1 - step / steps)
         parameters = parameters + rate * mean / (1 - 0.9 ** (step + 1)) / size
         if not differentiable:
@@ -140,11 +140,10 @@ def _ascend(
 
 
 def _not_worse(new: Tensor, old: Tensor) -> Tensor:
-    """Whether the mean of `new` over samples is above that of `old`, or too near to it to tell.
+    """Return whether the mean of `new` over samples is above that of `old`, or too close to tell.
 
-    The later steps are the smaller ones, so that the later q is the better guess. Which of two near the optimum looks
-    better on few samples says less than that: an exact q has the same weight everywhere, and an inexact one may be
-    lucky.
+    Later steps are smaller, so that a later q is the better guess. Near the optimum, few samples say less than that
+    about which of two candidates is better: the log-weights of an exact q are all equal, and an inexact q may be lucky.
     """
     gain = new - old
     return gain.mean(0) + 3 * gain.std(0) / math.sqrt(len(gain)) > 0
@@ -153,9 +152,10 @@ def _not_worse(new: Tensor, old: Tensor) -> Tensor:
 def _gradient(
     log_joint: LogJoint, family: LatentFamily, parameters: Tensor, noise: Tensor, differentiable: bool
 ) -> Tensor:
-    """Gradient of the bound: along the path of z alone, which has no variance where q is exact.
+    """Return the gradient of the ELBO along the path of z alone, which has no variance if q is exact.
 
-    The other part, that of log q in its parameters, is 0 on average; but a gradient of this gradient needs it.
+    The other part, the gradient of log q with respect to its parameters, is 0 on average; but second derivatives need
+    it.
     """
     with torch.enable_grad():
         expanded = parameters.expand(*noise.shape[:-1], parameters.shape[-1])

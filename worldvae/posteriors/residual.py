@@ -1,4 +1,4 @@
-"""The posterior of a hierarchy: at every level a correction of what the prior said."""
+"""The posterior of a hierarchical prior: at every level, a correction of the prior."""
 
 from typing import cast
 
@@ -13,15 +13,15 @@ from worldvae.priors.hierarchical import HierarchicalPrior
 from worldvae.priors.prior import Prior
 
 LIMIT = 5.0
-"""No frame makes a level more than e^5 times as sure as the prior, or less."""
+"""At every level, the posterior's standard deviation is at most e^5 times the prior's, and at least e^-5 times."""
 
 
 class ResidualPosterior(Posterior):
-    """q(z_l | z_<l, h, e) = N(mean_p + d_mean, (std_p exp(d_log_std))^2), level after level.
+    """q(z_l | z_<l, h, e) = N(mean_p + d_mean, (std_p exp(d_log_std))^2), level by level.
 
-    mean_p and std_p are those of p(z_l | z_<l, h), so that a posterior that has nothing to say is the prior: where the
-    prior moves, q moves along. The prior is referred to and not held; through its parameters q depends on them too, and
-    the gradient of KL(q || sg(p)) reaches them along that way.
+    mean_p and std_p are those of p(z_l | z_<l, h): a posterior that learned nothing is the prior, and q follows when
+    the prior changes. The prior is held by reference and not as a submodule. q depends on the prior's parameters, too,
+    and the gradient of KL(q || sg(p)) reaches them that way.
 
     Args:
         prior: the p of the same model.
@@ -30,7 +30,7 @@ class ResidualPosterior(Posterior):
         hidden: width of the hidden layer of each level.
 
     Raises:
-        ValueError: if the prior has no levels, or another memory.
+        ValueError: If the prior has no levels, or reads a memory of another length.
 
     Reference: Vahdat & Kautz 2020, "NVAE: A Deep Hierarchical Variational Autoencoder", section 3.2.
     """
@@ -44,8 +44,8 @@ class ResidualPosterior(Posterior):
             )
         if prior.memory_size != memory:
             raise ValueError(f"the prior was made for a memory of length {prior.memory_size}, not of length {memory}")
-        self._prior = (prior,)  # in a tuple, where nn.Module does not look for modules
-        # Each level sees what it corrects: h, z_<l and the parameters of p(z_l | z_<l, h).
+        self._prior = (prior,)  # nn.Module does not register modules in tuples
+        # Each level reads what it corrects: h, z_<l and the parameters of p(z_l | z_<l, h).
         size = prior.part.parameter_size
         self.nets = nn.ModuleList(
             JointMLP(memory + level * prior.part.latent_size + size, embedding, hidden, 1, size)
@@ -54,15 +54,15 @@ class ResidualPosterior(Posterior):
 
     @property
     def prior(self) -> HierarchicalPrior:
-        """The p that is corrected."""
+        """The prior that is corrected."""
         return self._prior[0]
 
     def extra_repr(self) -> str:
-        """Show the levels."""
+        """Return the settings that `print` shows."""
         return f"latent={self.latent_size}, levels={self.prior.levels}"
 
     def project(self, embedding: Float[Tensor, "*batch embedding"]) -> Float[Tensor, "*batch hidden"]:
-        """Return what of each level does not wait for the memory, side by side."""
+        """Return the parts of all levels that do not depend on the memory, concatenated."""
         return torch.cat([cast(JointMLP, net).project(embedding) for net in self.nets], dim=-1)
 
     def infer(
@@ -71,7 +71,7 @@ class ResidualPosterior(Posterior):
         projected: Float[Tensor, "*batch hidden"],
         noise: Float[Tensor, "*batch noise"] | None,
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch parameter"]]:
-        """Return a sample of z (without noise each level's mean given those above), and (mean, std) of all levels."""
+        """Return a sample of z (without noise: each level's mean given those above), and (mean, std) of all levels."""
         prior = self.prior
         draws = [None] * prior.levels if noise is None else noise.chunk(prior.levels, dim=-1)
         latent, means, stds = memory[..., :0].float(), [], []
@@ -88,9 +88,9 @@ class ResidualPosterior(Posterior):
         return latent, torch.cat([*means, *stds], dim=-1)
 
     def distribution(self, parameters: Float[Tensor, "*batch parameter"]) -> Distribution:
-        """Return the product of the levels' Gaussians, each given the upper levels of the sample of `infer`.
+        """Return the product of the levels' Gaussians, each conditioned on the upper levels of the sample of `infer`.
 
-        As a function of all of z it is q(z | h, e) at that sample only.
+        It equals q(z | h, e) only at that sample.
         """
         mean, std = parameters.chunk(2, dim=-1)
         return Independent(Normal(mean, std, validate_args=False), 1, validate_args=False)

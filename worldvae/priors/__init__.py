@@ -1,4 +1,4 @@
-"""Priors p(z | h): conditional distributions that a world model rolls forward."""
+"""Priors p(z | h): the conditional distributions that a world model rolls forward."""
 
 from worldvae.priors.energy import EnergyPrior
 from worldvae.priors.ensemble import Ensemble

@@ -15,16 +15,16 @@ BaseKind = Literal["standard", "gaussian"]
 
 
 class Base(nn.Module):
-    """N(0, I) ("standard"), or N(m(h), diag s(h)^2) read off the memory ("gaussian").
+    """N(0, I) ("standard"), or N(m(h), diag s(h)^2) predicted from the memory ("gaussian").
 
     Args:
-        kind: which of the two.
+        kind: "standard" or "gaussian".
         memory: length of h.
         latent: length of z.
-        hidden: width of the hidden layer that m and s are read off.
+        hidden: width of the hidden layer of the network that predicts m and s.
 
     Raises:
-        ValueError: if the kind is neither.
+        ValueError: If the kind is neither.
     """
 
     def __init__(self, kind: BaseKind, memory: int, latent: int, hidden: int) -> None:
@@ -35,7 +35,7 @@ class Base(nn.Module):
         self.net = Readout(memory, hidden, 1, self.family.parameter_size) if kind == "gaussian" else None
 
     def extra_repr(self) -> str:
-        """Show the kind."""
+        """Return the settings that `print` shows."""
         return self.kind
 
     def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
@@ -48,7 +48,7 @@ class Base(nn.Module):
     def balanced_kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Return KL(sg(q) || base) and KL(q || sg(base)), equal in value; in closed form where there is one."""
+        """Return KL(sg(q) || base) and KL(q || sg(base)), equal in value; in closed form if there is one."""
         p = self(memory)
         constant = detached(p)
         if has_kl(q, p):
@@ -60,5 +60,5 @@ class Base(nn.Module):
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return KL(q || base), in closed form where there is one, else its estimate at the sample `latent` of q."""
+        """Return KL(q || base): in closed form if there is one, else estimated at the sample `latent` of q."""
         return kl_or_estimate(q, self(memory), latent)

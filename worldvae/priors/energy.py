@@ -1,4 +1,4 @@
-"""A prior known but for a constant: an energy that tilts a Gaussian."""
+"""A prior with a density known up to a constant: an energy that reweights a Gaussian."""
 
 import math
 
@@ -12,34 +12,35 @@ from worldvae.priors.draws import Draws
 from worldvae.priors.prior import Prior, frozen
 
 LIMIT = 5.0
-"""Nats by which E may raise or lower the Gaussian's log-density. Without a limit E grows on where the chain errs: on
-two blobs, 300 updates of Adam at 0.003 with 20 steps of 0.1 end 248 nats below one Gaussian; with it, 0.58 above."""
+"""Nats by which E may raise or lower the Gaussian's log-density. Without a limit E grows where the chain is inaccurate:
+on two blobs, 300 updates of Adam at 0.003 with 20 steps of 0.1 end 248 nats below a single Gaussian; with it, 0.58
+above."""
 
 
 class EnergyPrior(Prior):
     """p(z | h) = exp(-E(z, h)) N(z; m(h), diag s(h)^2) / Z(h), sampled by short-run Langevin dynamics from there.
 
-    E is a perceptron held within -5 and 5. The gradient of -log p is the contrastive one, dE(z+) - dE(z-) for z+ from
-    q and z- from the chain. Both the negatives z- and the estimate of log Z in `kl` are drawn from the prior's own
-    stream `draws`. E starts at 0, p as the Gaussian, and the chain is one that leaves the Gaussian as it is: in
-    u = (z - m) / s
+    E is a perceptron with outputs limited to -5 .. 5. The gradient of -log p is the contrastive one, dE(z+) - dE(z-)
+    for z+ from q and z- from the chain. Both the negatives z- and the estimate of log Z in `kl` are drawn from the
+    prior's own stream `draws`. E is initially 0, so that p is the Gaussian, and the chain leaves that Gaussian
+    invariant: in u = (z - m) / s
 
         u' = ((2 - d) u - 2 d grad_u E + sqrt(8 d) noise) / (2 + d)        (d the step size)
 
-    A finished chain of small steps samples p; a short one samples something near, of which no density is known.
+    A long chain of small steps samples p; a short one samples something close to it, whose density is unknown.
 
     Args:
         memory: length of h.
         latent: length of z.
         hidden: width of the two hidden layers of E.
-        steps: Langevin steps of a sample; each costs a gradient of E.
-        step_size: d above, in units of the Gaussian's variance. What the chain errs by its stride, E learns to make up
-            for: on two blobs 0.1 costs 0.1 to 0.3 nats against 0.05.
-        base: "gaussian" learns m and s; "standard" is N(0, I). Default: gaussian if there is a memory to read.
-        normaliser_samples: draws of the Gaussian behind each estimate of log Z.
+        steps: Langevin steps per sample; each costs a gradient of E.
+        step_size: d above, in units of the Gaussian's variance. E learns to compensate for the chain's discretisation
+            error: on two blobs 0.1 costs 0.1 to 0.3 nats against 0.05.
+        base: "gaussian" learns m and s; "standard" is N(0, I). Default: gaussian if the memory has a length above 0.
+        normaliser_samples: draws from the Gaussian per estimate of log Z.
 
     Raises:
-        ValueError: if there is no step, or its size is not in (0, 2).
+        ValueError: If a number of steps or samples is below 1, or the step size is not in (0, 2).
 
     Reference: Pang et al. 2020, "Learning Latent Space Energy-Based Prior Model", sections 2 and 3; Cotter et al.
     2013, "MCMC Methods for Functions", section 4, for the chain.
@@ -64,8 +65,8 @@ class EnergyPrior(Prior):
             raise ValueError(f"step_size={step_size} must be above 0 and below 2, beyond which the chain oscillates")
         self.steps, self.step_size, self.normaliser_samples = steps, step_size, normaliser_samples
         self.base = Base(base or ("gaussian" if memory else "standard"), memory, latent, hidden)
-        # Without normalisation of layers, which would hide how far from the origin z is, and without a last bias,
-        # which is a part of log Z.
+        # No layer norms, which would hide how far z is from the origin, and no final bias, which would only be part of
+        # log Z.
         last = nn.Linear(hidden, 1, bias=False)
         nn.init.zeros_(last.weight)
         self.net = nn.Sequential(
@@ -74,7 +75,7 @@ class EnergyPrior(Prior):
         self.draws = Draws()
 
     def extra_repr(self) -> str:
-        """Show the chain."""
+        """Return the settings that `print` shows."""
         return f"latent={self.latent_size}, steps={self.steps}, step_size={self.step_size}"
 
     def energy(
@@ -112,7 +113,7 @@ class EnergyPrior(Prior):
         return gradient
 
     def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
-        """Return where the chain leads from the Gaussian's mean without noise: downhill, to a mode."""
+        """Return the end of the chain that starts at the Gaussian's mean and has no noise: it descends to a mode."""
         size = self.latent_size * (self.steps + 1)
         return self.step(memory, memory.new_zeros(*memory.shape[:-1], size, dtype=torch.float32))
 
@@ -127,7 +128,7 @@ class EnergyPrior(Prior):
     def log_normaliser(
         self, memory: Float[Tensor, "*batch memory"], generator: torch.Generator
     ) -> Float[Tensor, "*batch"]:
-        """Estimate log Z(h) = log E_gaussian[exp(-E)]; too low on average, the more so the more E tilts."""
+        """Estimate log Z(h) = log E_gaussian[exp(-E)]; too low on average, and the more so the more E varies."""
         gaussian, count = self.base(memory), self.normaliser_samples
         shape = (count, *memory.shape[:-1], self.latent_size)
         noise = torch.randn(shape, device=memory.device, generator=generator)
@@ -135,7 +136,7 @@ class EnergyPrior(Prior):
         return torch.logsumexp(-energy, dim=0) - math.log(count)
 
     def _contrast(self, memory: Tensor, generator: torch.Generator) -> Tensor:
-        """Return zeros whose gradient is an estimate of that of log Z."""
+        """Return zeros whose gradient estimates that of log Z."""
         with torch.no_grad():
             negative = self.step(memory, self.noise(tuple(memory.shape[:-1]), memory.device, generator))
         out = self.log_prob(negative, memory)
@@ -144,7 +145,7 @@ class EnergyPrior(Prior):
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return KL(q || N(m, s^2)) + E(z) + log Z: its value with an estimate of log Z, its gradient contrastive."""
+        """Return KL(q || N(m, s^2)) + E(z) + log Z; its value estimates log Z, its gradient is contrastive."""
         generator = self.draws.generator(memory.device)
         normaliser = self.log_normaliser(memory, generator) + self._contrast(memory, generator)
         return self.base.kl(q, latent, memory) + self.energy(latent, memory) + normaliser
@@ -152,7 +153,7 @@ class EnergyPrior(Prior):
     def balanced_kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Return both directions of the gradient, from the same draws."""
+        """Return both KLs of `Prior.balanced_kl`, computed from the same draws."""
         generator = self.draws.generator(memory.device)
         log_z = self.log_normaliser(memory, generator)
         dynamics, representation = self.base.balanced_kl(q, latent, memory)

@@ -1,4 +1,4 @@
-"""Several heads that predict the same latents: where they disagree, the model does not know."""
+"""An ensemble of heads that predict the same latents: their disagreement shows where the model is uncertain."""
 
 import torch
 from jaxtyping import Float
@@ -10,19 +10,19 @@ from worldvae.priors.parametric import ParametricPrior
 
 
 class Ensemble(nn.Module):
-    """Heads p_i(z | h) on one memory, each from its own first weights, none of which is dreamed with.
+    """Heads p_i(z | h) on the same memory, with different initial weights; dreams use none of them.
 
-    What they have all learned they say alike, what no data told them each says in its own way. They do not shape the
-    memory: the gradient of their loss ends at h.
+    Where there was data, all heads predict alike; elsewhere their predictions differ. They do not shape the memory: the
+    gradient of their loss stops at h.
 
     Args:
         memory: length of h.
-        family: of every head.
+        family: distribution family of every head.
         hidden: width of their hidden layers.
-        number: of heads, at least 2.
+        number: number of heads, at least 2.
 
     Raises:
-        ValueError: If there is nobody to disagree with.
+        ValueError: If there are fewer than 2 heads.
 
     Reference: Lakshminarayanan et al. 2017, "Simple and Scalable Predictive Uncertainty Estimation using Deep
     Ensembles"; Sekar et al. 2020, "Planning to Explore via Self-Supervised World Models", section 3.1.
@@ -35,13 +35,13 @@ class Ensemble(nn.Module):
         self.heads = nn.ModuleList(ParametricPrior(memory, family, hidden) for _ in range(number))
 
     def forward(self, memory: Float[Tensor, "*batch memory"]) -> list[Distribution]:
-        """Return what every head predicts."""
+        """Return the prediction of every head."""
         return [head(memory.detach()) for head in self.heads]
 
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return KL(sg(q) || p_i), or its estimate at a sample of q, averaged over heads: what they are trained by."""
+        """Return the training loss: the mean of KL(sg(q) || p_i) over heads, or of its estimate at a sample of q."""
         heads = self(memory)
         if has_kl(q, heads[0]):
             constant = detached(q)
@@ -51,6 +51,6 @@ class Ensemble(nn.Module):
         return torch.stack([entropy - head.log_prob(latent.detach()) for head in heads]).mean(0)
 
     def disagreement(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch"]:
-        """Return the standard deviation of the heads' means over heads, root-mean-square over z, in units of z."""
+        """Return the standard deviation of the heads' means across heads, root-mean-square over z, in units of z."""
         means = torch.stack([head.mean for head in self(memory)])
         return means.var(dim=0).mean(-1).sqrt()

@@ -1,4 +1,4 @@
-"""A prior of any shape with an exact density: a normalising flow."""
+"""A flexible prior with an exact density: a normalising flow."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +13,10 @@ from worldvae.priors.prior import Prior
 
 @dataclass(frozen=True)
 class FlowConfig:
-    """Numbers of the prior `flow` and of the posterior `flow`.
+    """Settings of the prior `flow` and of the posterior `flow`.
 
     Attributes:
-        transforms: coupling layers.
+        transforms: number of coupling layers.
     """
 
     transforms: int = 3
@@ -27,20 +27,20 @@ class FlowConfig:
 
 
 class FlowPrior(Prior):
-    """p(z | h) = N(f(z; h); 0, I) |det df/dz|, f a neural spline flow of coupling layers conditioned on h.
+    """p(z | h) = N(f(z; h); 0, I) |det df/dz|, where f is a neural spline flow of coupling layers conditioned on h.
 
-    Splines act on [-5, 5] in each dimension and are the identity beyond. Half of z is transformed given the other half
-    (of length 1: given h alone), so that a sample costs two passes per layer. The flow starts as the identity, p as
-    N(0, I).
+    Splines act on [-5, 5] in each dimension and are the identity outside. Each layer transforms one half of z given the
+    other half (for length 1: given h alone), so that a sample costs two passes per layer. Initially the flow is the
+    identity, and p is N(0, I).
 
     Args:
         memory: length of h.
         latent: length of z.
         hidden: width of the two hidden layers of each transform.
-        transforms: number of coupling layers; each transforms both halves.
+        transforms: number of coupling layers; each of them transforms both halves.
 
     Raises:
-        ValueError: if there is no transform.
+        ValueError: If there is no transform.
 
     Reference: Durkan et al. 2019, "Neural Spline Flows"; Rezende & Mohamed 2015 for flows in VAEs.
     """
@@ -52,7 +52,7 @@ class FlowPrior(Prior):
         sizes = {"hidden_features": (hidden, hidden), "activation": nn.SiLU} if latent > 1 or memory else {}
         self.flow = NSF(latent, context=memory, transforms=transforms, passes=2, **sizes)
         for transform in self.flow.transform.transforms:
-            # One dimension without a memory is a spline of free parameters; else they come from a perceptron.
+            # Without a memory, one dimension is a spline of free parameters; otherwise a perceptron predicts them.
             last = transform.hyper[-1].parameters() if hasattr(transform, "hyper") else transform.parameters()
             for parameter in last:
                 nn.init.zeros_(parameter)
@@ -69,11 +69,11 @@ class FlowPrior(Prior):
     def step(
         self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return the sample whose image is the noise."""
+        """Return the sample that the flow maps to this noise."""
         return self._sample(memory, noise)
 
     def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
-        """Return what the noise 0 turns into (the median in one dimension, in general not the mode)."""
+        """Return the sample for the noise 0 (the median in one dimension, in general not the mode)."""
         return self._sample(memory, memory.new_zeros(*memory.shape[:-1], self.latent_size))
 
     def log_prob(

@@ -1,4 +1,4 @@
-"""A latent diffusion model as a prior: noise flows into z along a learnt velocity."""
+"""A latent diffusion model as a prior: noise is transported to z along a learned velocity."""
 
 import math
 from dataclasses import dataclass
@@ -20,10 +20,10 @@ HARMONICS = 4
 
 @dataclass(frozen=True)
 class FlowMatchingConfig:
-    """Numbers of the prior `flow_matching`.
+    """Settings of the prior `flow_matching`.
 
     Attributes:
-        steps: strides from noise to a sample.
+        steps: solver steps from noise to a sample.
     """
 
     steps: int = 4
@@ -34,30 +34,30 @@ class FlowMatchingConfig:
 
 
 class FlowMatchingPrior(Prior):
-    """p(z | h): N(0, I) carried along the velocity v(z_a, a, h) from the angle a = pi/2 (noise) to a = 0 (z).
+    """p(z | h): N(0, I) transported along the velocity v(z_a, a, h) from the angle a = pi/2 (noise) to a = 0 (z).
 
-    z_a = cos(a) z + sin(a) e is z on its way to the noise e; the best v is E[dz_a/da | z_a] = E[cos(a) e - sin(a) z].
-    Learnt is F with v = sin(a) F(z_a, a, h), for v vanishes at 0. The variational bound of the diffusion whose drift
-    follows from v is then free of singularities, and exact for F = 0 (that is p = N(0, I), where training starts):
+    z_a = cos(a) z + sin(a) e lies between z and the noise e; the best v is E[dz_a/da | z_a] = E[cos(a) e - sin(a) z].
+    F is learned, and v = sin(a) F(z_a, a, h), because v vanishes at a = 0. The variational bound of the diffusion whose
+    drift follows from v then has no singularities, and it is exact for F = 0 (p = N(0, I), where training starts):
 
         -log p(z | h) <= -log N(z; 0, I) + E_{a, e} (pi/2) cos(a) [sin(a) |F|^2 - 2 F . (cos(a) e - sin(a) z)]
 
-    with a uniform in (0, pi/2); equality at the best v. With `base="gaussian"` it all happens to (z - m(h)) / s(h).
-    a and e are drawn from the prior's own stream `draws`, one of each per element, a spread evenly over the batch.
-    `log_prob` is a draw of the bound; `exact_log_prob` belongs to the flow that `step` follows in a few strides. The
-    two are of one distribution only if v is the best there is.
+    with a uniform in (0, pi/2); equality at the best v. With `base="gaussian"` all this applies to (z - m(h)) / s(h).
+    a and e are drawn from the prior's own stream `draws`, one of each per element; a is stratified over the batch.
+    `log_prob` is a draw of the bound; `exact_log_prob` is the density of the flow that `step` integrates in a few
+    steps. The two belong to the same distribution only if v is the best one.
 
     Args:
         memory: length of h.
         latent: length of z.
         hidden: width of the hidden layers of F.
-        steps: strides of a sample, of two evaluations of F each ("heun"), or of one ("euler").
+        steps: solver steps per sample; each evaluates F twice ("heun") or once ("euler").
         layers: number of hidden layers of F.
         base: "gaussian" learns m and s; "standard" is N(0, I).
-        solver: of the flow.
+        solver: solver of the flow: "heun" or "euler".
 
     Raises:
-        ValueError: if there is no step, or no such solver.
+        ValueError: If there is no step, or no such solver.
 
     Reference: Kingma et al. 2021, "Variational Diffusion Models", section 4; Vahdat et al. 2021, "Score-based
     Generative Modeling in Latent Space", sections 3.1 and 3.2; Salimans & Ho 2022, appendix D, for v.
@@ -86,7 +86,7 @@ class FlowMatchingPrior(Prior):
         self.draws = Draws()
 
     def extra_repr(self) -> str:
-        """Show the solver."""
+        """Return the settings that `print` shows."""
         return f"latent={self.latent_size}, steps={self.steps}, solver={self.solver}"
 
     def field(
@@ -108,7 +108,7 @@ class FlowMatchingPrior(Prior):
     def integrate(
         self, noise: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"], steps: int, solver: Solver
     ) -> Float[Tensor, "*batch latent"]:
-        """Follow the velocity from noise at pi/2 to 0, in the coordinates of the base."""
+        """Integrate the velocity from noise at pi/2 to 0, in the coordinates of the base."""
         u, stride = noise, math.pi / 2 / steps
         for k in range(steps, 0, -1):
             slope = self._velocity(u, k * stride, memory)
@@ -122,18 +122,18 @@ class FlowMatchingPrior(Prior):
     def step(
         self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return where the flow carries the noise, in `steps` strides."""
+        """Return the end of the flow that starts at the noise, in `steps` solver steps."""
         gaussian = self.base(memory)
         u = self.integrate(noise.float(), memory, self.steps, self.solver)
         return torch.addcmul(gaussian.mean, gaussian.stddev, u)
 
     def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
-        """Return where the flow carries the noise 0."""
+        """Return the end of the flow that starts at the noise 0."""
         zeros = memory.new_zeros(*memory.shape[:-1], self.latent_size, dtype=torch.float32)
         return self.step(memory, zeros)
 
     def _draw(self, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Draw angle and noise for every element; the angles fall into equal parts of (0, pi/2), in any order."""
+        """Draw angle and noise for every element; angles are stratified over (0, pi/2), in random order."""
         device, batch = memory.device, memory.shape[:-1]
         generator, count = self.draws.generator(device), math.prod(batch)
         place = torch.randperm(count, device=device, generator=generator)
@@ -142,7 +142,7 @@ class FlowMatchingPrior(Prior):
         return (uniform * (math.pi / 2)).reshape(batch), noise
 
     def _excess(self, latent: Tensor, memory: Tensor, angle: Tensor, noise: Tensor) -> Tensor:
-        """Return the bound on -log p(z | h) beyond that of the base."""
+        """Return by how much the bound on -log p(z | h) exceeds -log p of the base."""
         gaussian = self.base(memory)
         u, sin, cos = (latent - gaussian.mean) / gaussian.stddev, angle.sin(), angle.cos()
         s, c = sin.unsqueeze(-1), cos.unsqueeze(-1)
@@ -161,13 +161,13 @@ class FlowMatchingPrior(Prior):
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return an unbiased draw of an upper bound on KL(q || p); what concerns the base is in closed form."""
+        """Return an unbiased draw of an upper bound on KL(q || p); the base's part is in closed form."""
         return self.base.kl(q, latent, memory) + self._excess(latent, memory, *self._draw(memory))
 
     def balanced_kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Return both directions of the gradient, from the same draws."""
+        """Return both KLs of `Prior.balanced_kl`, computed from the same draws."""
         angle, noise = self._draw(memory)
         dynamics, representation = self.base.balanced_kl(q, latent, memory)
         dynamics = dynamics + self._excess(latent.detach(), memory, angle, noise)
@@ -178,10 +178,10 @@ class FlowMatchingPrior(Prior):
     def exact_log_prob(
         self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"], steps: int = 128
     ) -> Float[Tensor, "*batch"]:
-        """Return log p(z | h) of the flow itself, exact but for the strides of its solver (kind: "estimate").
+        """Return log p(z | h) of the flow itself, exact up to the solver's discretisation error (kind: "estimate").
 
         log p(z) = log N(z_{pi/2}; 0, I) + int_0^{pi/2} div v da along the flow from z, by Heun's method. The divergence
-        is exact and costs one gradient per dimension: for small latents.
+        is exact and costs one gradient per dimension, which suits short latents only.
 
         Reference: Song et al. 2021, "Score-Based Generative Modeling through SDEs", appendix D.2.
         """

@@ -1,4 +1,4 @@
-"""A prior in levels: each group of latents given the groups above it."""
+"""A prior in levels: each group of latents is conditioned on the groups above it."""
 
 from dataclasses import dataclass
 
@@ -15,10 +15,10 @@ from worldvae.priors.readout import Readout
 
 @dataclass(frozen=True)
 class HierarchicalConfig:
-    """Numbers of the prior `hierarchical`.
+    """Settings of the prior `hierarchical`.
 
     Attributes:
-        levels: into which z is split evenly.
+        levels: number of equal parts into which z is split.
     """
 
     levels: int = 2
@@ -31,7 +31,7 @@ class HierarchicalConfig:
 class HierarchicalPrior(Prior):
     """p(z | h) = p(z_1 | h) prod_l p(z_l | z_<l, h), diagonal Gaussians from the top level to the bottom one.
 
-    z is split evenly into its levels. Each conditional is Gaussian; their product is not, and knows correlations and
+    z is split evenly into its levels. Each conditional is Gaussian; their product is not, and can have correlations and
     several modes.
 
     Args:
@@ -41,7 +41,7 @@ class HierarchicalPrior(Prior):
         levels: number of levels.
 
     Raises:
-        ValueError: if z cannot be split evenly into so many levels.
+        ValueError: If z cannot be split evenly into this number of levels.
 
     Reference: Sonderby et al. 2016, "Ladder Variational Autoencoders"; Vahdat & Kautz 2020, "NVAE", section 3.
     """
@@ -61,7 +61,7 @@ class HierarchicalPrior(Prior):
         )
 
     def extra_repr(self) -> str:
-        """Show the levels."""
+        """Return the settings that `print` shows."""
         return f"latent={self.latent_size}, levels={self.levels}"
 
     def level_parameters(
@@ -88,7 +88,7 @@ class HierarchicalPrior(Prior):
     def step(
         self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return a sample, drawn level after level."""
+        """Return a sample, drawn level by level."""
         latent = noise[..., :0]
         for level, part in enumerate(noise.chunk(self.levels, dim=-1)):
             drawn = self.part.sample(self.level_parameters(level, memory, latent), part)
@@ -109,16 +109,16 @@ class HierarchicalPrior(Prior):
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return sum_l KL(q(z_l) || p(z_l | z_<l, h)), each in closed form given the upper levels of the sample.
+        """Return sum_l KL(q(z_l) || p(z_l | z_<l, h)), each term in closed form given the sample's upper levels.
 
-        It is an unbiased estimate of KL(q || p) from `latent`, with less variance than log q - log p.
+        It is an unbiased estimate of KL(q || p) at `latent`, with less variance than log q - log p.
         """
         return kl_or_estimate(q, self.conditionals(memory, latent), latent)
 
     def balanced_kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Return both directions of the gradient; that of the second also goes through the sampled upper levels."""
+        """Return both KLs of `Prior.balanced_kl`; the second also has a gradient through the sampled upper levels."""
         p = self.conditionals(memory, latent.detach())
         if not has_kl(q, p):
             return super().balanced_kl(q, latent, memory)

@@ -1,4 +1,4 @@
-"""A prior of several modes: a mixture of Gaussians read off the memory."""
+"""A prior with several modes: a mixture of Gaussians predicted from the memory."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from worldvae.priors.readout import Readout
 
 @dataclass(frozen=True)
 class MixtureConfig:
-    """Numbers of the prior `mixture`.
+    """Settings of the prior `mixture`.
 
     Attributes:
         components: number of Gaussians.
@@ -30,7 +30,7 @@ class MixtureConfig:
 class MixturePrior(Prior):
     """p(z | h) = sum_k w_k(h) N(z; m_k(h), diag s_k(h)^2): a mixture density network.
 
-    Where the future forks, it follows one branch or the other, while a single Gaussian lands between them.
+    If the future branches, a sample follows one of the branches, while that of a single Gaussian lands between them.
 
     Args:
         memory: length of h.
@@ -40,7 +40,7 @@ class MixturePrior(Prior):
         layers: number of hidden layers.
 
     Raises:
-        ValueError: if there is no component.
+        ValueError: If there is no component.
 
     Reference: Bishop 1994, "Mixture Density Networks"; Ha & Schmidhuber 2018, "World Models", for their use in dreams.
     """
@@ -50,18 +50,18 @@ class MixturePrior(Prior):
         check_components(components)
         self.components, self.family = components, GaussianFamily(latent)
         self.net = Readout(memory, hidden, layers, components * (1 + self.family.parameter_size))
-        # Components that start at one place get equal gradients, and would stay one.
+        # Components that start at the same place would get equal gradients and stay equal.
         means = self.net.bias.data[components:].view(components, -1)[:, :latent]
         means.copy_(torch.randn_like(means))
 
     def extra_repr(self) -> str:
-        """Show the number of components."""
+        """Return the settings that `print` shows."""
         return f"latent={self.latent_size}, components={self.components}"
 
     def components_at(
         self, memory: Float[Tensor, "*batch memory"]
     ) -> tuple[Float[Tensor, "*batch component"], Distribution]:
-        """Return the logarithms of the weights (but for a constant), and the Gaussians of batch shape [*batch, K]."""
+        """Return log-weights (up to a constant), and the Gaussians, of batch shape [*batch, K]."""
         logits, parameters = self.net(memory).tensor_split([self.components], dim=-1)
         return logits, self.family(rearrange(parameters, "... (k p) -> ... k p", k=self.components))
 
@@ -72,13 +72,13 @@ class MixturePrior(Prior):
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:
-        """Draw one uniform number, which picks the component, and the normal noise of z."""
+        """Draw a uniform number, which selects the component, and the normal noise of z."""
         return mixture_noise(shape, self.latent_size, device, generator)
 
     def step(
         self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return a sample of one component; the gradient of the weights passes straight through the choice."""
+        """Return a sample of one component; the weights get a straight-through gradient."""
         logits, gaussians = self.components_at(memory)
         drawn = pick(logits, noise[..., 0])
         return torch.addcmul(_chosen(drawn, gaussians.mean), _chosen(drawn, gaussians.stddev), noise[..., 1:])
@@ -90,7 +90,7 @@ class MixturePrior(Prior):
 
 
 def check_components(components: int) -> None:
-    """Raise ValueError unless there can be a mixture of so many components."""
+    """Raise ValueError if a mixture cannot have this number of components."""
     if components < 1:
         raise ValueError(f"components={components}: a mixture needs at least 1 component")
 
@@ -105,7 +105,7 @@ def mixture(logits: Float[Tensor, "*batch component"], components: Distribution)
 def mixture_noise(
     shape: tuple[int, ...], latent: int, device: torch.device, generator: torch.Generator | None
 ) -> Float[Tensor, "*shape noise"]:
-    """Draw one uniform number for the component, then `latent` standard normal ones."""
+    """Draw a uniform number for the component, then `latent` standard normal ones."""
     uniform = torch.rand(*shape, 1, device=device, generator=generator)
     return torch.cat([uniform, torch.randn(*shape, latent, device=device, generator=generator)], dim=-1)
 
@@ -113,13 +113,13 @@ def mixture_noise(
 def pick(
     logits: Float[Tensor, "*batch component"], uniform: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch component"]:
-    """Turn uniform numbers into one-hot choices of a component, whose gradient is that of the weights."""
+    """Turn uniform numbers into one-hot choices of a component, with the gradient of the weights."""
     weights = torch.softmax(logits, dim=-1)
     return one_hot_draw(weights.detach(), uniform) + (weights - weights.detach())
 
 
 def likeliest(logits: Float[Tensor, "*batch component"]) -> Float[Tensor, "*batch component"]:
-    """Return the one-hot choice of the greatest weight (the first, where several are equal)."""
+    """Return the one-hot choice of the largest weight (the first, if several are equal)."""
     return torch.nn.functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).to(logits.dtype)
 
 

@@ -1,4 +1,4 @@
-"""Priors whose density is a family at parameters that a perceptron reads off the memory."""
+"""Priors in a distribution family whose parameters a perceptron predicts from the memory."""
 
 import torch
 from jaxtyping import Float
@@ -11,14 +11,14 @@ from worldvae.priors.prior import Prior, kl_or_estimate
 
 
 class ParametricPrior(Prior):
-    """p(z | h) = family(mlp(h)); `gaussian` or `categorical` by its family.
+    """p(z | h) = family(mlp(h)), for a Gaussian or a categorical family.
 
     Args:
         memory: length of h.
-        family: the latent family, which fixes the length of z.
+        family: distribution family of z, which fixes its length.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
-        kind: of its perceptron.
+        kind: kind of the perceptron.
     """
 
     estimates_kl = False
@@ -36,7 +36,7 @@ class ParametricPrior(Prior):
         self.net = perceptron(memory, hidden, layers, family.parameter_size, kind=kind)
 
     def extra_repr(self) -> str:
-        """Show the family."""
+        """Return the settings that `print` shows."""
         return repr(self.family)
 
     def parameters_at(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch parameter"]:
@@ -61,19 +61,19 @@ class ParametricPrior(Prior):
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:
-        """Draw the randomness of `step`."""
+        """Draw the random numbers that `step` needs."""
         return self.family.noise(shape, device, generator)
 
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return KL(q || p), in closed form where there is one."""
+        """Return KL(q || p), in closed form if there is one."""
         return kl_or_estimate(q, self(memory), latent)
 
     def balanced_kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Return both directions of the gradient from one pass through the network."""
+        """Return both KLs of `Prior.balanced_kl` from one pass through the network."""
         p = self(memory)
         if not has_kl(q, p):
             return super().balanced_kl(q, latent, memory)

@@ -1,4 +1,4 @@
-"""What every prior is: p(z | h), to draw from and to hold a posterior against."""
+"""The base class of priors: p(z | h), which is sampled and compared with a posterior."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -13,19 +13,19 @@ from worldvae.types import Kind
 
 
 class Prior(nn.Module):
-    """p(z | h): what z may be before anything is seen.
+    """p(z | h): the distribution of z before an observation.
 
-    Conditioned on the memory of a world model it is the transition that dreams are made of; with a memory of length 0
-    it is the prior p(z) of a static VAE. The two are one thing, so that every prior of the VAE literature is a latent
-    dynamics model too.
+    Conditioned on the memory of a world model it is the transition from which dreams are sampled; with a memory of
+    length 0 it is the prior p(z) of a static VAE. Every prior of the VAE literature is therefore a latent dynamics
+    model, too.
 
     Args:
         latent: length of z.
 
     Attributes:
-        kind: what `log_prob` is: "exact", a "lower_bound", an "estimate", or "unnormalised" (exact but for a
+        kind: what number `log_prob` returns: "exact", a "lower_bound", an "estimate", or "unnormalised" (exact up to a
             constant that depends on h alone).
-        estimates_kl: whether `kl` is an estimate even of a posterior from a family that knows closed forms.
+        estimates_kl: whether `kl` is an estimate even for posteriors that have closed forms with other priors.
     """
 
     kind: Kind = "exact"
@@ -38,23 +38,23 @@ class Prior(nn.Module):
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:
-        """Draw the randomness of `step` for any leading shape; standard normal unless a prior says otherwise."""
+        """Draw the random numbers that `step` needs, for any leading shape: standard normal by default."""
         return torch.randn(*shape, self.latent_size, device=device, generator=generator)
 
     def step(
         self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Turn noise into a sample of z; gradients pass through it wherever they can."""
+        """Turn noise into a sample of z; gradients pass through it where possible."""
         raise NotImplementedError
 
     def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
-        """Return a typical z without randomness: the mode where it is known."""
+        """Return a typical z without randomness: the mode if it is known."""
         raise NotImplementedError
 
     def log_prob(
         self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return log p(z | h) in nats, of the kind that `kind` says; a prior that can be called gives it by that."""
+        """Return log p(z | h) in nats, of kind `kind`; by default that of the distribution `self(memory)`."""
         out: Tensor = self(memory).log_prob(latent)
         return out
 
@@ -67,7 +67,7 @@ class Prior(nn.Module):
     def balanced_kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Return KL(sg(q) || p), whose gradient reaches the prior alone, and KL(q || sg(p)), equal in value."""
+        """Return KL(sg(q) || p), whose gradient reaches only the prior, and KL(q || sg(p)), equal in value."""
         with torch.no_grad():
             entropy = q.log_prob(latent)
         dynamics = entropy - self.log_prob(latent.detach(), memory)
@@ -76,18 +76,18 @@ class Prior(nn.Module):
         return dynamics, representation
 
     def learnt(self) -> Iterable[nn.Parameter]:
-        """Return every parameter that p(z | h) depends on, those of other modules included."""
+        """Return every parameter that p(z | h) depends on, including those of other modules."""
         return self.parameters()
 
 
 def kl_or_estimate(q: Distribution, p: Distribution, latent: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
-    """Return KL(q || p) in closed form where there is one, else its estimate at the sample `latent` of q."""
+    """Return KL(q || p): in closed form if there is one, else estimated at the sample `latent` of q."""
     return kl(q, p) if has_kl(q, p) else q.log_prob(latent) - p.log_prob(latent)
 
 
 @contextmanager
 def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Build graphs in which these parameters are constants."""
+    """Treat these parameters as constants in graphs built inside this context."""
     kept = [parameter for parameter in parameters if parameter.requires_grad]
     for parameter in kept:
         parameter.requires_grad_(False)

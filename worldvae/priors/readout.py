@@ -1,4 +1,4 @@
-"""What a prior reads off the memory, or learns outright where there is none."""
+"""The network that predicts a prior's parameters from the memory, or free parameters if there is none."""
 
 from typing import cast
 
@@ -12,14 +12,14 @@ from worldvae.networks import MLP
 class Readout(nn.Module):
     """A perceptron of the memory; a vector of free parameters if the memory has length 0.
 
-    A perceptron of nothing would be a constant too, but one that is reached through layers whose gradients are zero.
+    A perceptron without inputs would be a constant, too, but its hidden layers would have zero gradients.
 
     Args:
         memory: length of the input.
         hidden: width of the hidden layers.
         layers: number of hidden layers.
         out: length of the output.
-        zero: start the output at zero.
+        zero: initialise the output at zero.
     """
 
     def __init__(self, memory: int, hidden: int, layers: int, out: int, *, zero: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The prior that knows nothing."""
+"""The standard normal prior."""
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from worldvae.priors.prior import Prior, kl_or_estimate
 
 
 class StandardPrior(Prior):
-    """p(z | h) = N(0, I), whatever the memory.
+    """p(z | h) = N(0, I), independent of the memory.
 
     Reference: Kingma & Welling 2014, "Auto-Encoding Variational Bayes", appendix B.
     """
@@ -34,12 +34,12 @@ class StandardPrior(Prior):
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return KL(q || N(0, I)), in closed form where there is one."""
+        """Return KL(q || N(0, I)), in closed form if there is one."""
         return kl_or_estimate(q, self(memory), latent)
 
     def balanced_kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> tuple[Float[Tensor, "*batch"], Float[Tensor, "*batch"]]:
-        """Return the KL twice: nothing here learns, and the first has no gradient."""
+        """Return the KL twice; the first has no gradient, because this prior has no parameters."""
         representation = self.kl(q, latent, memory)
         return representation.detach(), representation

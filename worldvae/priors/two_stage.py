@@ -1,4 +1,4 @@
-"""The World Models recipe: a VAE of single frames, and dynamics that learn on its latents without shaping them."""
+"""The World Models recipe: a VAE of single frames, and dynamics that learn from its latents but do not train it."""
 
 import torch
 from jaxtyping import Float
@@ -10,10 +10,10 @@ from worldvae.priors.standard import StandardPrior
 
 
 class TwoStagePrior(Prior):
-    """p(z | h) of `dynamics`, which q is never held against: q answers to N(0, I) alone, as in a static VAE.
+    """p(z | h) of `dynamics`, which does not regularise q: q is regularised by N(0, I) alone, as in a static VAE.
 
-    Both stages learn side by side, from the same batches, and no gradient goes from the second to the first; so that
-    it makes no difference to where they end whether the VAE is done before the dynamics begin.
+    Both stages train in parallel on the same batches, and no gradient flows from the dynamics to the VAE. The result is
+    the same as if the VAE were trained first.
 
     Args:
         dynamics: the prior that is rolled forward.
@@ -34,7 +34,7 @@ class TwoStagePrior(Prior):
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:
-        """Draw the randomness of `step`."""
+        """Draw the random numbers that `step` needs."""
         return self.dynamics.noise(shape, device, generator)
 
     def step(
@@ -44,7 +44,7 @@ class TwoStagePrior(Prior):
         return self.dynamics.step(memory, noise)
 
     def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
-        """Return what the dynamics expect."""
+        """Return the mode of the dynamics."""
         return self.dynamics.mode(memory)
 
     def log_prob(
@@ -56,7 +56,7 @@ class TwoStagePrior(Prior):
     def kl(
         self, q: Distribution, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return KL(q || p(z | h)): what the sequential bound pays."""
+        """Return KL(q || p(z | h)), the term of the sequential ELBO."""
         return self.dynamics.kl(q, latent, memory)
 
     def balanced_kl(

@@ -1,4 +1,4 @@
-"""A prior made of the posterior: a mixture of what q would say about pseudo-inputs."""
+"""A prior made from the posterior: a mixture of q at learned pseudo-inputs."""
 
 import itertools
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ from worldvae.priors.readout import Readout
 
 @dataclass(frozen=True)
 class VampConfig:
-    """Numbers of the prior `vamp`.
+    """Settings of the prior `vamp`.
 
     Attributes:
-        pseudo_inputs: learnt embeddings, whose posteriors are mixed.
+        pseudo_inputs: number of learned embeddings whose posteriors are mixed.
     """
 
     pseudo_inputs: int = 8
@@ -31,21 +31,21 @@ class VampConfig:
 
 
 class VampPrior(Prior):
-    """p(z | h) = sum_k w_k(h) q(z | h, u_k), with learnt pseudo-inputs u_k where embeddings of frames would be.
+    """p(z | h) = sum_k w_k(h) q(z | h, u_k), with learned pseudo-inputs u_k in place of embeddings of frames.
 
-    The best prior for a VAE is its aggregated posterior (1/N) sum_n q(z | x_n); this one is the same with K inputs that
-    are learnt. The weights are uniform, unless there is a memory to read them off. The posterior is the world model's
-    own: it is referred to and not held, so that it appears once among parameters and in checkpoints.
+    The best prior for a VAE is its aggregated posterior (1/N) sum_n q(z | x_n); this prior is the same with K learned
+    inputs. The weights are uniform, unless there is a memory to predict them from. The posterior is the world model's
+    own, held by reference and not as a submodule: its parameters appear once in the model and in checkpoints.
 
     Args:
         posterior: the q of the same model; its distributions must be diagonal Gaussians.
         memory: length of h.
-        embedding: length of what `posterior.project` takes.
-        hidden: width of the layer that the weights are read off.
+        embedding: length of the input of `posterior.project`.
+        hidden: width of the hidden layer of the network that predicts the weights.
         components: number of pseudo-inputs.
 
     Raises:
-        ValueError: if the posterior is no diagonal Gaussian, or takes vectors of other lengths.
+        ValueError: If the posterior is not a diagonal Gaussian, or reads vectors of other lengths.
 
     Reference: Tomczak & Welling 2018, "VAE with a VampPrior", sections 2 and 4.
     """
@@ -53,9 +53,9 @@ class VampPrior(Prior):
     def __init__(self, posterior: Posterior, memory: int, embedding: int, hidden: int, components: int) -> None:
         super().__init__(posterior.latent_size)
         check_components(components)
-        self._posterior = (posterior,)  # in a tuple, where nn.Module does not look for modules
+        self._posterior = (posterior,)  # nn.Module does not register modules in tuples
         self.components = components
-        # As spread as the outputs of a normalised trunk. `pseudo.data.copy_(embeddings)` starts from data instead.
+        # Spread like the outputs of a normalised trunk. `pseudo.data.copy_(embeddings)` would start from data instead.
         self.pseudo = nn.Parameter(torch.randn(components, embedding))
         self.weigh = Readout(memory, hidden, 1, components, zero=True) if memory else None
         try:
@@ -74,19 +74,19 @@ class VampPrior(Prior):
 
     @property
     def posterior(self) -> Posterior:
-        """The q that the pseudo-inputs are given to."""
+        """The q that is evaluated at the pseudo-inputs."""
         return self._posterior[0]
 
     def extra_repr(self) -> str:
-        """Show the number of pseudo-inputs and whose posterior they go through."""
+        """Return the settings that `print` shows."""
         return f"latent={self.latent_size}, components={self.components}, posterior={type(self.posterior).__name__}"
 
     def learnt(self) -> Iterable[nn.Parameter]:
-        """Return its own parameters and those of the posterior."""
+        """Return this prior's own parameters and those of the posterior."""
         return itertools.chain(self.parameters(), self.posterior.parameters())
 
     def logits(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch component"]:
-        """Return log w_k(h), but for a constant."""
+        """Return log w_k(h), up to a constant."""
         if self.weigh is None:
             return memory.new_zeros(*memory.shape[:-1], self.components, dtype=torch.float32)
         out: Tensor = self.weigh(memory)
@@ -109,13 +109,13 @@ class VampPrior(Prior):
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:
-        """Draw one uniform number, which picks the pseudo-input, and the normal noise of z."""
+        """Draw a uniform number, which selects the pseudo-input, and the normal noise of z."""
         return mixture_noise(shape, self.latent_size, device, generator)
 
     def step(
         self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return a sample of q at one pseudo-input; the gradient of the weights passes straight through the choice."""
+        """Return a sample of q at one pseudo-input; the weights get a straight-through gradient."""
         q = self._at(memory, pick(self.logits(memory), noise[..., 0]))
         return torch.addcmul(q.mean, q.stddev, noise[..., 1:])
 
@@ -125,6 +125,6 @@ class VampPrior(Prior):
         return out
 
     def _at(self, memory: Tensor, one_hot: Tensor) -> Distribution:
-        # One evaluation of q, and not one per pseudo-input: a dream needs no component that was not drawn.
+        # Evaluate q once, not once per pseudo-input: a dream needs only the component that was drawn.
         projected = one_hot @ self.posterior.project(self.pseudo).float()
         return self.posterior.distribution(self.posterior.infer(memory, projected, None)[1])

@@ -1,4 +1,4 @@
-"""Studies, which train models: of one thing that is exchanged, and of worlds in which the best answer is known."""
+"""Studies, which train models: one part exchanged at a time, or worlds whose optimum is known exactly."""
 
 from worldvae.studies.families import Comparison, FamilyRow, compare_families
 from worldvae.studies.trainings import Trainings

@@ -1,4 +1,4 @@
-"""VAEs of handwritten digits that differ in nothing but their prior."""
+"""VAEs of handwritten digits that differ only in their prior."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -28,7 +28,7 @@ from worldvae.priors import (
 )
 
 LEVELS = 17
-"""Grey values of a pixel, 0..16: how many of 4 x 4 dots were black."""
+"""Number of grey levels of a pixel, 0..16: how many of its 4 x 4 dots are black."""
 
 SHAPE = (8, 8)
 LATENT, HIDDEN, LAYERS = 8, 128, 2
@@ -37,7 +37,7 @@ COMPONENTS = 50
 
 @dataclass(frozen=True)
 class Digits:
-    """The 1797 digits of scikit-learn in three parts, in levels k / 16."""
+    """The 1797 digits of scikit-learn in three parts, with grey levels k / 16."""
 
     train: Float[Tensor, "train 8 8"]
     validation: Float[Tensor, "validation 8 8"]
@@ -45,15 +45,15 @@ class Digits:
 
 
 def load_digits() -> Digits:
-    """Return 1300 digits to learn from, 200 that say when to stop, and the last 297, which are held out.
+    """Return 1300 training digits, 200 validation digits, and the last 297, which are held out.
 
-    The first 1500 are split at random, in one way whatever the seed of a comparison.
+    The first 1500 are split at random, identically for all seeds of a comparison.
 
     Raises:
         UserError: If scikit-learn is not installed.
     """
     try:
-        from sklearn.datasets import load_digits as load  # an extra
+        from sklearn.datasets import load_digits as load  # an optional dependency
     except ModuleNotFoundError as error:
         raise UserError("the digits come with scikit-learn: pip install 'worldvae[digits]'.") from error
     x = torch.tensor(load().data, dtype=torch.float32).view(-1, *SHAPE) / (LEVELS - 1)
@@ -71,7 +71,7 @@ def _same(make: Callable[[], Prior], vae: VAE, x: Tensor) -> Parts:
 def _gaussian(vae: VAE, x: Tensor) -> Parts:
     family = GaussianFamily(LATENT)
     prior = ParametricPrior(0, family, HIDDEN, layers=0)
-    with torch.no_grad():  # from N(0, I): what it gains is not its start. 2 sigmoid(raw / 2 - 2.2) + min_std = 1
+    with torch.no_grad():  # start as N(0, I), to gain nothing by the start: 2 sigmoid(raw / 2 - 2.2) + min_std = 1
         share = (1 - family.min_std) / 2
         cast(MLP, prior.net)[-1].get_parameter("bias")[LATENT:] = 2 * (math.log(share / (1 - share)) + 2.2)
     return prior, vae.posterior
@@ -98,7 +98,7 @@ PRIORS: dict[str, Callable[[VAE, Tensor], Parts]] = {
     "hierarchical": _hierarchical,
     "flow_matching": partial(_same, partial(FlowMatchingPrior, 0, LATENT, HIDDEN)),
 }
-"""From a VAE with N(0, I), and the digits it will learn from, to another prior and the posterior that goes with it."""
+"""Functions from a VAE with N(0, I), and its training digits, to another prior and the posterior that fits it."""
 
 
 def check_names(names: Sequence[str]) -> None:
@@ -112,9 +112,9 @@ def check_names(names: Sequence[str]) -> None:
 def make_vae(name: str, seed: int, x: Float[Tensor, "train 8 8"]) -> VAE:
     """Return an untrained VAE with the prior of that name.
 
-    Two perceptrons, z of length 8 and p(x | z) a discretised logistic on the 17 grey levels: probabilities, not
-    densities, so that its nats mean the same everywhere. Under one seed every prior gets the same encoder and decoder,
-    to the last weight, and the same posterior, but that a hierarchical prior has one that works level after level.
+    It has two perceptrons, z of length 8, and a discretised logistic p(x | z) on the 17 grey levels: probabilities, not
+    densities, so that nats have the same meaning for all. For one seed all priors get an encoder and a decoder with the
+    same weights, and the same posterior, except that a hierarchical prior has a posterior that works level by level.
     """
     likelihood = partial(DiscretisedLogisticLikelihood, levels=LEVELS)
     with torch.random.fork_rng(devices=[]):

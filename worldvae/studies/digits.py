@@ -1,4 +1,4 @@
-"""What a better prior is worth on handwritten digits: one VAE, seven priors, held-out bounds."""
+"""The value of a better prior on handwritten digits: one VAE, seven priors, held-out bounds."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -24,20 +24,20 @@ SHOWN = 16
 """Samples of each prior on the grid."""
 
 CHUNK = 3
-"""Digits whose bound is computed at once: few, so that what is computed of their samples stays in the cache."""
+"""Number of digits whose bound is computed at once: few, so that their samples stay in the cache."""
 
 
 @dataclass(frozen=True)
 class DigitsConfig:
-    """How every prior is trained and measured, whichever it is.
+    """How every prior is trained and measured.
 
     Attributes:
         epochs: passes through the digits; the learning rate falls linearly to 0 over them.
-        batch: digits of an update.
-        learning_rate: of Adam, at the beginning.
-        look: epochs between two looks at the validation digits; the weights of the best look are kept.
+        batch: digits per update.
+        learning_rate: Adam's initial learning rate.
+        look: epochs between evaluations on the validation digits; the weights of the best evaluation are kept.
         samples: k of the importance-weighted bound.
-        elbo_samples: draws that the ELBO of a digit is averaged over.
+        elbo_samples: draws per digit over which the ELBO is averaged.
     """
 
     epochs: int = 200
@@ -50,24 +50,25 @@ class DigitsConfig:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a trained VAE was found to be; nats are per held-out digit.
+    """Measurements of a trained VAE; nats are per held-out digit.
 
     Attributes:
         bound: importance-weighted bound, mean over the digits.
-        bound_error: its standard error, over the digits.
-        kind: what `bound` is: a "lower_bound" of log p(x) on average over the noise; or an "estimate" where log p(z) of
-            flow matching comes from a solver.
-        elbo: the evidence lower bound, always one.
-        rate: KL(q(z | x) || p(z)), or its upper bound under flow matching: the nats that z holds.
-        active: units of z whose posterior mean varies over the digits, by more than 0.01 of the prior's variance.
-        latent: units of z.
+        bound_error: its standard error over the digits.
+        kind: kind of `bound`: on average over the noise a "lower_bound" of log p(x), or an "estimate" if a solver
+            computes log p(z) (flow matching).
+        elbo: the evidence lower bound, which always is a lower bound.
+        rate: KL(q(z | x) || p(z)) in nats, or an upper bound on it with flow matching.
+        active: number of units of z whose posterior mean has a variance over the digits above 0.01 of the prior's
+            variance.
+        latent: number of units of z.
         mmd: squared maximum mean discrepancy of the aggregated posterior and the prior.
-        log_ratio: their KL in nats as far as a classifier sees it (kind: estimate).
-        parameters: numbers that are learnt.
+        log_ratio: their KL in nats as estimated by a classifier (kind: estimate).
+        parameters: number of learned parameters.
         prior_parameters: those of the prior alone.
-        epoch: where the validation digits were modelled best.
-        minutes: of training.
-        nats: the bound, digit after digit.
+        epoch: epoch with the best validation ELBO.
+        minutes: training time.
+        nats: the bound of each digit.
         samples: means of p(x | z) for z from the prior.
     """
 
@@ -90,7 +91,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class DigitsRow:
-    """One prior under one seed: what was measured, or else why nothing was."""
+    """One prior with one seed: its measurements, or the reason why there are none."""
 
     prior: str
     seed: int
@@ -103,7 +104,7 @@ class DigitsRow:
         return None if self.measured is None else [round(x, 3) for x in self.measured.nats.tolist()]
 
     def figures(self) -> dict[str, Any]:
-        """Return the row as it stands in a JSON object: figures alone, no tensors."""
+        """Return the row for a JSON object: numbers only, no tensors."""
         found = {} if self.measured is None else asdict(self.measured)
         numbers = {key: value for key, value in found.items() if not isinstance(value, Tensor)}
         return {"prior": self.prior, "seed": self.seed, "failure": self.failure, **numbers}
@@ -116,21 +117,21 @@ def compare_priors(
     config: DigitsConfig | None = None,
     say: Callable[[str], object] | None = None,
 ) -> list[DigitsRow]:
-    """Train the same VAE with each prior under each seed and measure it on the held-out digits.
+    """Train the same VAE with each prior and each seed, and measure it on the held-out digits.
 
-    All are trained alike, and stopped where the ELBO of the validation digits is best. What fails becomes a row that
-    says why. Written are `out/digits.json`, the rows as far as they are, with the bound of every held-out digit, and
-    `out/digits.png`, samples under the first seed.
+    All are trained alike, and keep the weights with the best validation ELBO. A failed training becomes a row that says
+    why. The function writes `out/digits.json`, the rows so far with the bound of every held-out digit, and
+    `out/digits.png`, samples with the first seed.
 
     Args:
-        out: folder, made if there is none.
-        seeds: of weights, order of the examples and noise.
-        names: of `PRIORS`.
+        out: folder, created if it does not exist.
+        seeds: seeds of weights, order of the examples and noise.
+        names: keys of `PRIORS`.
         config: how all of them are trained and measured.
-        say: is given a sentence after each row.
+        say: called with a sentence after each row.
 
     Raises:
-        UserError: If scikit-learn is not installed, a name or a seed is none, or there is no way to write to `out`.
+        UserError: If scikit-learn is not installed, a name or a seed is invalid, or `out` cannot be written.
     """
     config = config or DigitsConfig()
     check_names(names)
@@ -139,7 +140,7 @@ def compare_priors(
     digits = load_digits()
     rows: list[DigitsRow] = []
     path = out / "digits.json"
-    write_json(path, rows)  # what cannot be written is known before anything is trained
+    write_json(path, rows)  # a folder that cannot be written fails before the training
     for seed in seeds:
         for name in names:
             rows.append(_row(name, seed, digits, config))
@@ -160,7 +161,7 @@ def _row(name: str, seed: int, digits: Digits, config: DigitsConfig) -> DigitsRo
         epoch = train(vae, digits, config, seed)
         minutes = (time.perf_counter() - started) / 60
         measured = measure(vae, digits, config, seed, epoch, minutes)
-    except Exception as error:  # one prior's failure must not cost what was found of the others
+    except Exception as error:  # one prior's failure must not lose the results of the others
         return DigitsRow(name, seed, None, f"{type(error).__name__}: {error}")
     if not torch.isfinite(measured.nats).all():
         return DigitsRow(name, seed, None, "its bound is not finite")
@@ -175,9 +176,9 @@ def _sentence(row: DigitsRow) -> str:
 
 
 def train(vae: VAE, digits: Digits, config: DigitsConfig, seed: int) -> int:
-    """Train on the training digits and go back to where the ELBO of the validation digits was best; return the epoch.
+    """Train on the training digits, then restore the weights with the best validation ELBO; return their epoch.
 
-    The ELBO is averaged over 8 draws whose noise is the same at every look.
+    The ELBO is averaged over 8 draws with the same noise in every evaluation.
     """
     per_epoch = -(-len(digits.train) // config.batch)
     best, best_epoch, kept = -torch.inf, 0, None
@@ -208,7 +209,7 @@ def train(vae: VAE, digits: Digits, config: DigitsConfig, seed: int) -> int:
 
 @torch.no_grad()
 def measure(vae: VAE, digits: Digits, config: DigitsConfig, seed: int, epoch: int, minutes: float) -> Measured:
-    """Measure a trained VAE on the held-out digits; the prior hole, whose posterior is that of the training digits."""
+    """Measure a trained VAE on the held-out digits; the prior hole uses the posterior of the training digits."""
     generator = torch.Generator().manual_seed(seed)
     x = digits.test
     elbo, rate = _elbo(vae, x, config.elbo_samples, generator)
@@ -236,10 +237,10 @@ def measure(vae: VAE, digits: Digits, config: DigitsConfig, seed: int, epoch: in
 
 
 def with_density(vae: VAE) -> VAE:
-    """Return the VAE with a prior whose density importance weights can be made of: under flow matching, its flow's.
+    """Return the VAE with a prior whose density importance weights can use: for flow matching, the flow's density.
 
-    A noisy bound of log p(z) would not do. The mean of w exp(noise) prefers the noise that is too high: what comes out
-    need be no bound, and with 100 samples was 20 nats above what the flow's density gives.
+    A noisy bound on log p(z) cannot be used: the mean of w exp(noise) is dominated by noise that is too high. The
+    result need not be a bound, and with 100 samples it was 20 nats above that with the flow's density.
     """
     if not isinstance(vae.prior, FlowMatchingPrior):
         return vae
@@ -256,7 +257,7 @@ def _elbo(vae: VAE, x: Tensor, samples: int, generator: torch.Generator) -> tupl
 
 
 def infer(vae: VAE, x: Float[Tensor, "batch 8 8"], noise: Float[Tensor, "sample batch noise"]) -> Tensor:
-    """Return draws of q(z | x), [sample, batch, latent]."""
+    """Return draws from q(z | x), [sample, batch, latent]."""
     projected = vae.posterior.project(vae.encoder(x))
     projected = projected.expand(len(noise), *projected.shape)
     return vae.posterior.infer(projected[..., :0], projected, noise)[0]
@@ -266,9 +267,9 @@ def infer(vae: VAE, x: Float[Tensor, "batch 8 8"], noise: Float[Tensor, "sample 
 def hole(
     vae: VAE, x: Float[Tensor, "batch 8 8"], generator: torch.Generator, draws: int = 4
 ) -> tuple[float, float, Float[Tensor, " latent"]]:
-    """Return how far the prior is from the aggregated posterior of x: MMD^2 and log-ratio; and the prior's deviations.
+    """Return MMD^2 and log-ratio of the prior and the aggregated posterior of x, and the prior's deviations.
 
-    The classifier of the log-ratio gets `draws` z of every digit, and is judged on digits it did not see.
+    The classifier of the log-ratio gets `draws` z of every digit, and is evaluated on digits it was not trained on.
     """
     posterior = infer(vae, x, vae.posterior.noise((draws, len(x)), x.device, generator))
     number = draws * len(x)

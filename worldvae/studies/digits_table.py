@@ -1,4 +1,4 @@
-"""The comparison on digits as a table: means over the seeds, and gains over N(0, I)."""
+"""The table of the digits study: means over the seeds, and gains over N(0, I)."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,20 +11,20 @@ from worldvae.studies.digits import DigitsRow, Measured
 
 @dataclass(frozen=True)
 class Standing:
-    """One prior over all seeds; nats are per held-out digit.
+    """The results of one prior over all seeds; nats are per held-out digit.
 
     Attributes:
         prior: its name.
-        runs: rows that did not fail.
-        failures: why the others did.
+        runs: number of rows that did not fail.
+        failures: reasons of the failures.
         bound: mean over the seeds.
-        lowest: under any seed.
-        highest: under any seed.
-        gain: over "standard", digit by digit under the same seeds, and mean; None if there is nothing to hold against.
-        gain_error: its standard error, over the digits.
-        mean: of every other figure, by the name that `Measured` gives it.
-        kind: of the bound.
-        latent: units of z.
+        lowest: lowest bound of a seed.
+        highest: highest bound of a seed.
+        gain: mean gain over "standard", digit by digit with the same seeds; None without a result of "standard".
+        gain_error: its standard error over the digits.
+        mean: means of all other numbers, by their names in `Measured`.
+        kind: kind of the bound.
+        latent: number of units of z.
     """
 
     prior: str
@@ -44,7 +44,7 @@ MEANS = ("bound_error", "elbo", "rate", "active", "mmd", "log_ratio", "parameter
 
 
 def standings(rows: Sequence[DigitsRow]) -> list[Standing]:
-    """Return what the seeds say together, prior after prior, in the order of the rows."""
+    """Return the results over all seeds, one per prior, in the order of the rows."""
     plain = {row.seed: row.measured for row in rows if row.prior == "standard" and row.measured is not None}
     return [_standing(name, rows, plain) for name in dict.fromkeys(row.prior for row in rows)]
 
@@ -102,7 +102,7 @@ LEGEND = (
 
 
 def digits_table(rows: Sequence[DigitsRow]) -> Table:
-    """Return the table for people; a prior that failed under every seed has the word in every column."""
+    """Return the table for people; a prior that failed with every seed has "failed" in every column."""
     table = Table(box=None, pad_edge=False)
     table.add_column("prior", no_wrap=True)
     for column in COLUMNS:

@@ -1,4 +1,4 @@
-"""Model families trained on one task for the same time, and asked the same questions."""
+"""Model families trained on one task for the same time, and compared by the same measurements."""
 
 import json
 import math
@@ -31,23 +31,23 @@ HORIZONS = (1, 5, 15, 40)
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """What one family came to.
+    """The results of one family.
 
     Attributes:
         family: its name.
-        failed: why there is nothing else, or None.
-        minutes: of training.
-        updates: of the world model in this time.
-        environment_steps: frames that it has seen in this time.
-        share: of the config's `train.steps`, over which the step sizes fall; at 1 the training was done.
-        parameters: of the world model.
+        failed: why there are no results, or None.
+        minutes: training time.
+        updates: updates of the world model in this time.
+        environment_steps: number of environment steps in this time.
+        share: finished share of the config's `train.steps`, over which step sizes fall; 1 means a complete training.
+        parameters: number of parameters of the world model.
         ret: mean return of its actor on held-out episodes.
-        ci95: 95 % bootstrap interval of it.
-        psnr: in dB, of its dreams at each of `HORIZONS`, on episodes that are the same for all families.
+        ci95: its 95 % bootstrap interval.
+        psnr: PSNR in dB of its dreams at each of `HORIZONS`, on episodes that are the same for all families.
         bound: log p(x, r, c) in nats per row, on the same episodes.
-        bound_kind: what kind of number that is.
-        frames: the likelihood of frames that is part of it: bounds with different ones are of different densities.
-        steps_per_second: imagined with the actor, 1024 dreams of 15 steps.
+        bound_kind: what kind of number the bound is.
+        frames: the likelihood of frames in the bound; bounds with different likelihoods cannot be compared.
+        steps_per_second: imagined steps per second with the actor, 1024 dreams of 15 steps.
     """
 
     family: str
@@ -68,13 +68,13 @@ class FamilyRow:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every family's row, and the floors beneath them.
+    """The rows of all families, and two baselines.
 
     Attributes:
-        rows: of the families.
+        rows: results of the families.
         random_mean: return of uniform actions on the same held-out episodes.
-        psnr_copy_last: of repeating the last frame that was seen.
-        film: of the same dreams by all families; None where the world has no frames, or nothing was trained.
+        psnr_copy_last: PSNR of repeating the last observed frame.
+        film: film of the same dreams by all families; None if the world has no frames, or nothing was trained.
     """
 
     rows: list[FamilyRow]
@@ -83,7 +83,7 @@ class Comparison:
     film: str | None
 
     def as_json(self) -> dict[str, Any]:
-        """Return plain lists and numbers; what is not there is None."""
+        """Return plain lists and numbers; missing results are None."""
         out: dict[str, Any] = plain(asdict(self))
         return out
 
@@ -97,15 +97,15 @@ def compare_families(
 ) -> Comparison:
     """Train every family for the same time, and measure all of them on the same held-out episodes.
 
-    A comparison that was interrupted goes on where it stopped. A family that cannot be trained or measured is a row
-    that says why.
+    An interrupted comparison continues where it stopped. A family that cannot be trained or measured is a row that says
+    why.
 
     Args:
         trainings: how they are trained.
-        config: of the task, resolved.
+        config: config of the task, resolved.
         families: names in configs/family.
-        episodes: held-out episodes that give the return.
-        tell: says how it goes.
+        episodes: number of held-out episodes for the return.
+        tell: called with progress messages.
 
     Raises:
         UserError: If the folder holds another comparison, or cannot be written.
@@ -128,7 +128,7 @@ def compare_families(
             row, dreams[name], floor = _measure(
                 name, run, rows, torch.cat([lengths for _, lengths in parts]), episodes, trainings.seed
             )
-        except Exception as error:  # one family's failure must not cost what is found of the others
+        except Exception as error:  # one family's failure must not lose the results of the others
             found[name] = FamilyRow(name, _reason(error))
             continue
         share = min(1.0, run.steps / config.train.steps)
@@ -143,7 +143,7 @@ def _reason(error: Exception) -> str:
 
 
 def _begin(trainings: Trainings, config: RunConfig) -> None:
-    """Make the folder of a comparison, or see that it is the one that was begun there."""
+    """Create the folder of a comparison, or check that it holds the same comparison."""
     path = trainings.out / "settings.json"
     asked = {"minutes": trainings.minutes, "jobs": trainings.jobs, "config": asdict(config)}
     if not path.exists():
@@ -157,9 +157,9 @@ def _begin(trainings: Trainings, config: RunConfig) -> None:
 def _opened(
     trainings: Trainings, families: Sequence[str], failures: dict[str, str | None]
 ) -> tuple[dict[str, tuple[Run, int]], list[tuple[Batch, Int[Tensor, " episode"]]]]:
-    """Open the runs, and play the episodes on which all are measured; what fails is noted in `failures`.
+    """Open the runs, and play the episodes on which all are measured; failures are noted in `failures`.
 
-    Every family's actor has a share in the episodes: none is asked about its own world alone.
+    Every family's actor plays some of the episodes, so that no family is measured on its own episodes alone.
     """
     runs: dict[str, tuple[Run, int]] = {}
     parts = []
@@ -203,11 +203,11 @@ def _measure(
 
 @torch.no_grad()
 def bound(run: Run, rows: Batch, lengths: Int[Tensor, " episode"], seed: int) -> Float[Tensor, " row"]:
-    """Return the terms of the evidence lower bound of all rows that exist, in nats, from one draw of q each."""
+    """Return the terms of the ELBO of all existing rows, in nats, from one draw of q each."""
     model = _sequential(run)
     rows = rows.to(run.device)
     valid = torch.arange(rows.reward.shape[1]) <= lengths.unsqueeze(1)
-    rows = replace(rows, is_first=rows.is_first | ~valid.to(run.device))  # no smoother looks behind an episode's end
+    rows = replace(rows, is_first=rows.is_first | ~valid.to(run.device))  # no smoother may read beyond an episode's end
     observed = model.observe(rows, generator=torch.Generator(run.device).manual_seed(seed))
     return model.elbo(rows, observed).bound.cpu()[valid]
 
@@ -219,7 +219,7 @@ def _sequential(run: Run) -> SequentialVAE:
 
 
 def bound_kind(model: SequentialVAE) -> Kind:
-    """Return what kind of number the evidence lower bound of a model is: where log Z is estimated, an estimate."""
+    """Return what kind of number the ELBO of a model is: an estimate if log Z is estimated."""
     kind = weakest("lower_bound", model.density_kind)
     return "estimate" if kind == "unnormalised" else kind
 
@@ -229,7 +229,7 @@ def _at(values: list[float]) -> tuple[float, ...]:
 
 
 def _film(dreams: dict[str, OpenLoop], path: Path) -> str | None:
-    """Film the same episodes as every family dreams them."""
+    """Write a film of the same episodes as every family dreams them."""
     shown = {name: dream for name, dream in dreams.items() if dream.pixels}
     if not shown:
         return None

@@ -1,4 +1,4 @@
-"""A flow-matching prior, trained, by the density of its flow."""
+"""A trained flow-matching prior with the density of its flow."""
 
 import torch
 from jaxtyping import Float
@@ -9,14 +9,15 @@ from worldvae.priors.prior import Prior
 
 
 class FlowDensity(Prior):
-    """p(z | h) of a `FlowMatchingPrior` that is no bound: that of its probability flow, solved in strides.
+    """p(z | h) of a `FlowMatchingPrior` by its probability flow, which is not a bound.
 
-    It costs two evaluations of the field and of its divergence per stride, where the bound costs one evaluation; but a
-    mean of exp(log p(z)) makes sense of it. Samples are drawn in as many strides.
+    The flow is solved in steps. It costs two evaluations of the field and of its divergence per step, where the bound
+    costs one evaluation; but a mean of exp(log p(z)) is meaningful. Samples take as many steps.
 
     Args:
         prior: the trained prior.
-        steps: strides. On the digits 8 of them are within 0.01 nats of 64 on average, and within 0.05 in root mean
+        steps: number of solver steps. On the digits 8 steps are within 0.01 nats of 64 steps on average, and within
+            0.05 in root mean square.
             square.
 
     Reference: Song et al. 2021, "Score-Based Generative Modeling through SDEs", section 4.3.
@@ -31,17 +32,17 @@ class FlowDensity(Prior):
     def log_prob(
         self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
     ) -> Float[Tensor, "*batch"]:
-        """Return log p(z | h), exact but for the strides."""
+        """Return log p(z | h), exact up to the solver's discretisation error."""
         return self.prior.exact_log_prob(latent, memory, self.steps)
 
     def step(
         self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return where the flow carries the noise."""
+        """Return the end of the flow that starts at the noise."""
         gaussian = self.prior.base(memory)
         u = self.prior.integrate(noise.float(), memory, self.steps, self.prior.solver)
         return torch.addcmul(gaussian.mean, gaussian.stddev, u)
 
     def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
-        """Return where the flow carries the noise 0."""
+        """Return the end of the flow that starts at the noise 0."""
         return self.step(memory, memory.new_zeros(*memory.shape[:-1], self.latent_size))

@@ -16,11 +16,11 @@ def draw_grid(path: Path, rows: Mapping[str, Float[Tensor, "number height width"
     """Write rows of pictures with values in 0..1, black on white, to an image file; a row of None is shown as failed.
 
     Args:
-        path: .png, or what else Pillow writes.
-        rows: what each row is, and its pictures, all of one size.
+        path: .png, or another format of Pillow.
+        rows: labels of the rows, and their pictures, all of one size.
 
     Raises:
-        ValueError: if no row has pictures.
+        ValueError: If no row has pictures.
     """
     shown = [pictures for pictures in rows.values() if pictures is not None]
     if not shown:

@@ -1,11 +1,11 @@
-"""A learned world model at the helm of the linear-Gaussian world, held against the optimal controller.
+"""Control of the linear-Gaussian world with a learned world model, compared with the optimal controller.
 
-Everything a controller needs is learned: what is inferred of the state, how it goes on, and what it earns. The optimal
-controller meets the same disturbances, so that
+The model learns everything a controller needs: to infer the state, to predict it, and to predict rewards. The optimal
+controller meets the same noise, so that
 
-    cost = the optimum, which is known exactly + the mean of (what the model pays - what the optimum pays)
+    cost = optimum (known exactly) + mean of (the model's cost - the optimal controller's cost)
 
-has an error far below that of either mean. On average no controller pays less than the optimum.
+has a much smaller error than either mean. On average no controller costs less than the optimum.
 """
 
 import math
@@ -43,23 +43,23 @@ PLANNERS: dict[str, PlanConfig] = {
     "mppi": MPPIConfig(**SEARCH, value=False),  # type: ignore[arg-type]
     "gradient": GradientConfig(horizon=10, restarts=2, iterations=15, learning_rate=0.02, std=0.1, discount=1.0),
 }
-"""Planners that look so far ahead that the exact model would let them pay a few thousandths more than the optimum."""
+"""Planners with a horizon so long that with the exact model they cost only a few thousandths more than the optimum."""
 
 
 @dataclass(frozen=True)
 class LinearControlResult:
-    """What acting with a learned model costs, a step.
+    """The cost of control with a learned model, per step.
 
     Attributes:
         world: "mild" or "stiff".
-        planner: that acted.
-        seed: of the world's disturbances and of the planner.
-        episodes: that were played.
-        steps: of each that count, after as many as it took to forget the start.
-        optimum: the least there is on average (kind: exact).
-        cost: optimum + mean difference to the optimal controller under the same disturbances (kind: estimate).
+        planner: name of the planner.
+        seed: seed of the world's noise and of the planner.
+        episodes: number of episodes played.
+        steps: steps per episode that count; earlier ones, which depend on the start, do not.
+        optimum: the least average cost (kind: exact).
+        cost: optimum + mean difference to the optimal controller with the same noise (kind: estimate).
         error: standard error of that difference.
-        seconds: a decision took, for all episodes at once.
+        seconds: time of a decision, for all episodes together.
     """
 
     world: str
@@ -74,7 +74,7 @@ class LinearControlResult:
 
     @property
     def ratio(self) -> float:
-        """What is paid for each unit that the optimum pays."""
+        """Cost as a multiple of the optimum."""
         return self.cost / self.optimum
 
     def as_json(self) -> dict[str, Any]:
@@ -83,7 +83,7 @@ class LinearControlResult:
 
 
 def control_table(results: Sequence[LinearControlResult]) -> str:
-    """Return the results as a table in Markdown: costs a step, ± standard errors."""
+    """Return the results as a table in Markdown: costs per step, ± standard errors."""
     rows = ["| world | planner | seed | cost of a step | optimum | ratio |", "|---|---|---|---|---|---|"]
     for r in results:
         numbers = f"{r.cost:.5f} ± {r.error:.5f} | {r.optimum:.5f} | {r.ratio:.3f} ± {r.error / r.optimum:.3f}"
@@ -92,9 +92,9 @@ def control_table(results: Sequence[LinearControlResult]) -> str:
 
 
 class Expected:
-    """What a world model expects: it imagines with the mode of p(z | h), and planners need no luck.
+    """Imagination that follows the mode of p(z | h): planners then need no average over draws.
 
-    Where dynamics are linear and costs quadratic, planning for the mean is optimal (certainty equivalence).
+    If dynamics are linear and costs quadratic, planning for the mean is optimal (certainty equivalence).
     """
 
     def __init__(self, model: SequentialVAE) -> None:
@@ -112,12 +112,12 @@ class Expected:
 
 
 class Plant:
-    """The true worlds of the episodes: their states, and what has been seen and done.
+    """The true worlds of the episodes: their states, and all observations and actions so far.
 
     Args:
         world: their matrices.
-        start: the states they begin in.
-        first: what is seen of them.
+        start: their initial states.
+        first: their first observations.
     """
 
     def __init__(
@@ -131,7 +131,7 @@ class Plant:
         self.done: list[Tensor] = []
 
     def step(self, action: Tensor, disturbance: Tensor, noise: Tensor) -> Float64[Tensor, "batch"]:
-        """Act; return what it costs."""
+        """Take an action; return its cost."""
         world = self.world
         self.state = self.state @ world.A.mT + action @ world.B.mT + disturbance
         self.seen.append(self.state @ world.C.mT + noise)
@@ -139,13 +139,13 @@ class Plant:
         return COST.of(self.state, action)
 
     def history(self) -> tuple[Float64[Tensor, "batch time observation"], Float64[Tensor, "batch time action"]]:
-        """Return all rows so far; in the last nothing has been done yet."""
+        """Return all rows so far; the action of the last row is still zero."""
         nothing = self.state.new_zeros(len(self.state), self.world.B.shape[1])
         return torch.stack(self.seen, dim=1), torch.stack([*self.done, nothing], dim=1)
 
 
 class Dice:
-    """Disturbances of so many worlds side by side."""
+    """Draws the noise of `episodes` parallel worlds."""
 
     def __init__(self, world: LinearGaussian, episodes: int, seed: int) -> None:
         self.world, self.episodes, self.generator = world, episodes, torch.Generator().manual_seed(seed)
@@ -160,13 +160,13 @@ class Dice:
         return drawn
 
     def plant(self) -> Plant:
-        """Begin an episode in each world."""
+        """Start an episode in each world."""
         start = self.world.m0 + self(self.world.P0)
         return Plant(self.world, start, start @ self.world.C.mT + self(self.world.R))
 
 
 def optimal(plant: Plant) -> Float64[Tensor, "batch action"]:
-    """Act on what the Kalman filter knows."""
+    """Return the optimal action given the mean of the Kalman filter."""
     action: Tensor = -kalman_filter(plant.world, *plant.history()).mean[:, -1] @ lqr_gain(plant.world).mT
     return action
 
@@ -175,20 +175,20 @@ def optimal(plant: Plant) -> Float64[Tensor, "batch action"]:
 def believe(model: SequentialVAE, plant: Plant) -> State:
     """Return the mode of q for the last row, given all rows so far.
 
-    The last row has no future, so that what a smoother of x_{1:t} says of z_t is a filter's answer; the rows before it
-    are seen anew with what came after them. (Going on from what each row said of itself when it was the last would be
+    The last row has no future, so that the smoother's z_t given x_{1:t} is what a filter would infer; the earlier rows
+    are inferred again with what came after them. (Keeping each row's own result from when it was the last would be
     filtering with q(z_t | z_{t-1}, x_t) as if z_{t-1} were certain.)
     """
     return model.observe(rows_of(*plant.history()), mode=True).posterior[:, -1]
 
 
 class Pilot:
-    """A planner that acts on a learned model: looks at all rows so far, plans, and takes the first action.
+    """A planner that acts with a learned model: it reads all rows so far, plans, and takes the first action.
 
     Args:
-        model: what it knows of the world.
-        planner: a name in `PLANNERS`.
-        seed: of its draws.
+        model: the world model.
+        planner: a key of `PLANNERS`.
+        seed: seed of its draws.
 
     Raises:
         ValueError: If there is no such planner.
@@ -217,7 +217,7 @@ class Pilot:
 def play(
     model: SequentialVAE, world: str, planner: str = "icem", *, episodes: int = 256, noise: float = 0.1, seed: int = 0
 ) -> Batch:
-    """Return episodes in which a planner acts with Gaussian noise of this deviation, and what they earned."""
+    """Return episodes in which a planner acts with Gaussian noise of this deviation, with their rewards."""
     truth, pilot = known(world), Pilot(model, planner, seed)
     dice = Dice(truth, episodes, seed)
     plant, earned = dice.plant(), []
@@ -237,19 +237,19 @@ def control(
     steps: int = 50,
     seed: int = 0,
 ) -> LinearControlResult:
-    """Let a planner act on a learned model from the first row on; return what it pays once the start is forgotten.
+    """Let a planner act with a learned model from the first row on; return its cost after the influence of the start.
 
     Args:
-        model: from `learn_to_control`.
-        world: "mild" or "stiff", as it was there.
-        planner: a name in `PLANNERS`.
-        episodes: that are played side by side.
-        burn_in: steps that do not count.
-        steps: that do.
-        seed: of the world's disturbances and of the planner.
+        model: result of `learn_to_control`.
+        world: "mild" or "stiff", the same as in `learn_to_control`.
+        planner: a key of `PLANNERS`.
+        episodes: number of episodes played in parallel.
+        burn_in: first steps, which do not count.
+        steps: later steps, which count.
+        seed: seed of the world's noise and of the planner.
 
     Raises:
-        ValueError: If there is no such world or planner, or a number is too small.
+        ValueError: If no world or planner has this name, or a number is too small.
     """
     truth, pilot = known(world), Pilot(model, planner, seed)
     if episodes < 2 or burn_in < 0 or steps < 1:

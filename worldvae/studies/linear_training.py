@@ -1,7 +1,7 @@
-"""A model of the linear-Gaussian world that is to control it: the world, what it pays, and where control leads.
+"""Training of a model that is to control the linear-Gaussian world: dynamics, rewards, and episodes it has played.
 
-The parts are learned one after the other: p(x, z) and its posterior on random episodes; rewards, on what the posterior
-makes of episodes; and both once more with episodes that the model has played itself.
+The parts are trained one after the other: p(x, z) and its posterior on random episodes; rewards on posterior states;
+and then both again, with episodes that the model has played itself.
 """
 
 from collections.abc import Callable
@@ -29,19 +29,19 @@ from worldvae.training.learner import Learner
 from worldvae.types import Batch, Observation
 
 PARTS = replace(LINEAR, markov=MarkovConfig(carry=True), reward="gaussian")
-"""A reward whose mean is as smooth as the true one, and which knows what was done."""
+"""A model with a reward whose mean is as smooth as the true one, and whose memory contains the last action."""
 
 ADAPTING = replace(OPTIMISER, learning_rate=5e-3)
 
 PLAYED, THIRD, PICKED = 256, 16, 2048
-"""Episodes that are played, how many of them are in a batch, and rows in an update of rewards."""
+"""Number of played episodes, how many of them are in a batch, and rows per update of rewards."""
 
 LEAST = 0.1
-"""Share of `REACH` that the calmest of the episodes act with of which rewards are learned."""
+"""Smallest range of actions in episodes from which rewards are learned, as a share of `REACH`."""
 
 
 def rewarded_episodes(world: LinearGaussian, number: int, generator: torch.Generator) -> Batch:
-    """Return episodes of uniform actions, each of a reach of its own (log-uniform), with what they earned."""
+    """Return episodes of uniform actions with rewards; each episode has its own range of actions (log-uniform)."""
     reach = REACH * LEAST ** torch.rand(number, 1, 1, dtype=torch.float64, generator=generator)
     shape = (number, LENGTH, world.B.shape[1])
     actions = reach * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
@@ -51,10 +51,10 @@ def rewarded_episodes(world: LinearGaussian, number: int, generator: torch.Gener
 
 
 def learn_rewards(model: SequentialVAE, rows: Batch, updates: int, generator: torch.Generator) -> None:
-    """Fit p(r | h, z) and p(c | h, z), and nothing else, to what the posterior makes of `rows`.
+    """Fit p(r | h, z) and p(c | h, z), and nothing else, to the posterior states of `rows`.
 
-    In one bound with the world, rewards, which know the state without noise, would have a posterior that does not read
-    them hide how uncertain it is, and p would be bent. First rows, where nothing has been earned yet, are not fitted.
+    Rewards depend on the state without noise. As a part of the world's ELBO they would train a posterior that does not
+    read them to hide its uncertainty, and bias p. First rows, which have no reward yet, are not fitted.
     """
     model.calibrate(Observation(), rows.reward)
     with torch.no_grad():
@@ -72,7 +72,7 @@ def learn_rewards(model: SequentialVAE, rows: Batch, updates: int, generator: to
 
 
 def adapt(model: SequentialVAE, world: LinearGaussian, played: Batch, updates: int, generator: torch.Generator) -> None:
-    """Go on learning the world, from random episodes and, a third of each batch, those that were played."""
+    """Continue training the world model on random episodes; a third of each batch are played episodes."""
     learner = Learner(model, ADAPTING)
     for update in range(updates):
         random = rows_of(*random_episodes(world, 2 * THIRD, LENGTH, REACH, generator))
@@ -83,19 +83,19 @@ def adapt(model: SequentialVAE, world: LinearGaussian, played: Batch, updates: i
 def learn_to_control(
     world: str = "stiff", updates: int = 3000, seed: int = 0, *, progress: Callable[[str], object] | None = None
 ) -> SequentialVAE:
-    """Train a model of a linear-Gaussian world: on random episodes, then on those that it plays itself as well.
+    """Train a model of a linear-Gaussian world: on random episodes, then also on episodes that it plays itself.
 
-    Actions at random never lead where a controller keeps the state, near 0, and what perceptrons say there is worth
-    little before they have been there.
+    Random actions never lead to where a controller keeps the state, near 0, and perceptrons predict badly where they
+    had no data.
 
     Args:
         world: "mild" or "stiff".
-        updates: of the optimiser before the model plays, as many after that, and as many on rewards each time.
-        seed: of weights, episodes and noise.
-        progress: is told in a line, now and then, how far it is.
+        updates: number of optimiser steps before the model plays, again after that, and for rewards each time.
+        seed: seed of weights, episodes and noise.
+        progress: called now and then with a line about the progress.
 
     Raises:
-        ValueError: If there is no such world, or no update.
+        ValueError: If no world has this name, or there is no update.
 
     Reference: Hafner et al. 2019, "Learning Latent Dynamics for Planning from Pixels", algorithm 1.
     """

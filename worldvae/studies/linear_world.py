@@ -1,10 +1,10 @@
-"""A learned world model held against the exact log-likelihood of the linear-Gaussian world it was trained on.
+"""Learned world models compared with the exact log-likelihood of the linear-Gaussian world they were trained on.
 
-On average over held-out episodes no model can exceed the exact log p(x | u) of the world that made them, so that
+On average over held-out episodes no model can exceed the exact log p(x | u) of the world that generated them, so that
 
-    gap = log p(x | u) - bound = KL(data || learned model) + KL(q || the learned model's own posterior)
+    gap = log p(x | u) - ELBO = KL(data || learned model) + KL(q || the learned model's own posterior)
 
-is at least 0, and all of it is what learning, amortisation and conditioning have cost.
+is at least 0: it is the cost of learning, amortisation and conditioning together.
 """
 
 import math
@@ -36,7 +36,7 @@ from worldvae.types import ActionLayout, Batch, Kind, Observation, ObservationLa
 WORLDS = {"mild": MILD, "stiff": STIFF}
 LENGTH = 50
 REACH = 10.0
-"""The action u that the entry 1 of an action vector stands for, as in `worldvae/LinearGaussian-v0`."""
+"""The action u for an entry 1 of the action vector, as in `worldvae/LinearGaussian-v0`."""
 
 LINEAR = WorldModelConfig(
     size="tiny",
@@ -59,7 +59,7 @@ OPTIMISER = OptimiserConfig(learning_rate=1e-2, final=0.0, clip=1.0)
 
 @dataclass(frozen=True)
 class Nats:
-    """A mean over held-out episodes, in nats an episode, its standard error, and the kind of number it is."""
+    """A mean over held-out episodes in nats per episode, its standard error, and its kind of number."""
 
     mean: float
     error: float
@@ -68,22 +68,22 @@ class Nats:
 
 @dataclass(frozen=True)
 class LinearWorldResult:
-    """What a model has learned of a linear-Gaussian world.
+    """The result of training a model on a linear-Gaussian world.
 
     Attributes:
         world: "mild" or "stiff".
-        context: what the posterior reads: "filter" the present row, "smooth" also those after it.
+        context: what the posterior reads: "filter" the present row, "smooth" also later rows.
         learned: "p and q", or "q" alone, for a given p.
-        seed: of weights, episodes and noise.
-        updates: of the optimiser.
-        seconds: they took.
-        episodes: held-out ones, of 50 rows.
+        seed: seed of weights, episodes and noise.
+        updates: number of optimiser steps.
+        seconds: training time.
+        episodes: number of held-out episodes, of 50 rows each.
         exact: log p(x | u) of the world itself.
-        bound: evidence lower bound of the model, without reward and continuation.
+        bound: ELBO of the model, without reward and continuation.
         reconstruction: its term E_q[log p(x | h, z)].
         kl: its term KL(q || p).
-        gap: exact - bound, whose error is that of the paired difference.
-        model: that was trained.
+        gap: exact - bound, with the error of the paired difference.
+        model: the trained model.
     """
 
     world: str
@@ -101,13 +101,13 @@ class LinearWorldResult:
     model: SequentialVAE = field(repr=False, compare=False)
 
     def as_json(self) -> dict[str, Any]:
-        """Return all but the model as plain numbers, words and dictionaries."""
+        """Return everything except the model as plain numbers, words and dictionaries."""
         found = {key: value for key, value in vars(self).items() if key != "model"}
         return {key: asdict(value) if isinstance(value, Nats) else value for key, value in found.items()}
 
 
 def table(results: Sequence[LinearWorldResult]) -> str:
-    """Return the results as a table in Markdown, in nats an episode of 50 rows, ± standard errors."""
+    """Return the results as a table in Markdown, in nats per episode of 50 rows, ± standard errors."""
 
     def show(x: Nats) -> str:
         return f"{x.mean:.2f} ± {x.error:.2f}"
@@ -127,7 +127,7 @@ def known(world: str) -> LinearGaussian:
     """Return the world of that name.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If no world has it.
     """
     if world not in WORLDS:
         raise ValueError(f"world={world!r} is not a linear-Gaussian world: take one of {', '.join(WORLDS)}")
@@ -147,26 +147,26 @@ def learn_linear_world(
     samples: int = 16,
     progress: Callable[[str], object] | None = None,
 ) -> LinearWorldResult:
-    """Train a world model on random episodes of a linear-Gaussian world, and hold its bound against the exact answer.
+    """Train a world model on random episodes of a linear-Gaussian world, and compare its ELBO with the exact result.
 
-    Every update is made on new episodes, which cost next to nothing; the held-out ones are the same for all seeds.
+    Every update uses new episodes, which cost almost nothing; the held-out ones are the same for all seeds.
 
     Args:
         world: "mild" or "stiff".
         context: what the posterior reads.
-        updates: of the optimiser.
-        seed: of weights, episodes and noise.
-        given: a model of these parts whose p is taken over and kept (`with_true_p`, or one that was learned here); only
-            q is learned then, and the gap of a filter is above all its conditioning gap. A filter that learns p as well
-            bends it towards one that suits filters, with less noise on x than there is.
-        parts: of the model, which `context` completes.
-        batch: episodes an update.
-        episodes: held-out ones.
-        samples: of q for each of them.
-        progress: is told in a line, now and then, how far it is.
+        updates: number of optimiser steps.
+        seed: seed of weights, episodes and noise.
+        given: a model with the same parts whose p is copied and kept (from `with_true_p`, or learned here). Then only
+            q is learned, and the gap of a filter is mostly its conditioning gap; a filter that learns p as well biases
+            it towards one that suits filters, with too little noise on x.
+        parts: parts of the model; `context` is added to them.
+        batch: episodes per update.
+        episodes: number of held-out episodes.
+        samples: samples of q for each of them.
+        progress: called now and then with a line about the progress.
 
     Raises:
-        ValueError: If there is no such world or context, or a number is not positive.
+        ValueError: If no world or context has this name, or a number is not positive.
 
     Reference: Bayer et al. 2021, "Mind the Gap when Conditioning Amortised Inference in Sequential Latent-Variable
     Models"; Turner & Sahani 2011, "Two problems with variational expectation maximisation for time-series models".
@@ -198,12 +198,12 @@ def learn_linear_world(
 
 @torch.no_grad()
 def with_true_p(world: str) -> SequentialVAE:
-    """Return a model whose p is the world's own, set by hand, and whose q knows nothing: z is the state.
+    """Return a model whose p is the world's own, set by hand, with an untrained q: z is the state.
 
-    h = [A z + B u, 0, ...], but [m0, 1, 0, ...] in the first row, by which the prior knows that there std(z) is P0's.
+    h = [A z + B u, 0, ...], but [m0, 1, 0, ...] in the first row: the 1 makes the prior use the covariance P0 there.
 
     Raises:
-        ValueError: If there is no such world.
+        ValueError: If no world has this name.
     """
     _check(world, "filter", 1, 2)
     truth = WORLDS[world]
@@ -252,12 +252,12 @@ def _learner(
 
 
 def _p(model: SequentialVAE) -> tuple[nn.Module, ...]:
-    """Return the parts of p(x, z)."""
+    """Return the modules of p(x, z)."""
     return model.memory, model.prior, model.senses.decoders
 
 
 def _q(model: SequentialVAE) -> tuple[nn.Module, ...]:
-    """Return the parts of q(z | x)."""
+    """Return the modules of q(z | x)."""
     smoother = () if model.smoother is None else (model.smoother,)
     return model.senses.encoders, model.posterior, *smoother
 
@@ -277,7 +277,7 @@ def measure(
 
 
 def rows_of(observations: Tensor, actions: Tensor) -> Batch:
-    """Return episodes in the convention of the library."""
+    """Return episodes in the row convention of the library."""
     zeros = torch.zeros(observations.shape[:2])
     none = torch.zeros_like(zeros, dtype=torch.bool)
     first = none.clone()

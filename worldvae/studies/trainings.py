@@ -1,4 +1,4 @@
-"""Trainings of a comparison: `worldvae train` in processes of their own, for the same time each."""
+"""Trainings of a comparison: one `worldvae train` process per family, each for the same time."""
 
 import json
 import os
@@ -16,20 +16,20 @@ from worldvae.runs.checkpoint import latest
 from worldvae.system.cores import usable_cores
 
 MARK = "compared"
-"""Name of the file that says that a run has had its time."""
+"""Name of the file that marks a run as trained for its full time."""
 
 
 @dataclass(frozen=True)
 class Trainings:
-    """What is trained for a comparison.
+    """The trainings of a comparison.
 
     Attributes:
-        config: what `worldvae train` takes.
-        out: the folder of the runs, one of each family's name.
-        minutes: of training, the same for all.
-        seed: of all.
-        jobs: trainings side by side; each has its share of the cores, and learns behaviour in its one process if there
-            are several.
+        config: argument of `worldvae train`.
+        out: folder of the runs, which are named after the families.
+        minutes: training time of each family.
+        seed: seed of all trainings.
+        jobs: number of parallel trainings; each gets an equal share of the cores and, if there are several, learns
+            behaviour in the same process as the world model.
         overrides: further settings, the same for all.
     """
 
@@ -41,9 +41,9 @@ class Trainings:
     overrides: Sequence[str]
 
     def run(self, families: Sequence[str], tell: Callable[[str], None]) -> dict[str, str | None]:
-        """Train every family for what is left of its time; return why it failed, or None.
+        """Train every family for the rest of its time; return the reason of each failure, or None.
 
-        Ctrl-C and SIGTERM let every training save before this raises.
+        On Ctrl-C and SIGTERM all trainings save their state before this function raises.
 
         Raises:
             KeyboardInterrupt: If it was interrupted.
@@ -63,7 +63,7 @@ class Trainings:
                         tell(f"{name}: {found[name] or 'trained'}")
                     time.sleep(0.1)
         finally:
-            for process in running.values():  # in sessions of their own: nothing else reaches them
+            for process in running.values():  # they run in sessions of their own: no other signal reaches them
                 process.send_signal(signal.SIGINT)
             for process in running.values():
                 process.wait()
@@ -73,11 +73,11 @@ class Trainings:
         return self.out / f"{name}.log"
 
     def _start(self, name: str) -> subprocess.Popen[bytes] | None:
-        """Begin a training or go on with it; None if it has had its time."""
+        """Start or continue a training; None if it has had its full time."""
         folder = self.out / name
         if (folder / MARK).exists():
             return None
-        if latest(folder / "checkpoints") is None:  # of what was saved of it, nothing can be gone on with
+        if latest(folder / "checkpoints") is None:  # none of its files is a checkpoint to continue from
             shutil.rmtree(folder, ignore_errors=True)
         left = self.minutes - minutes_of(folder)
         command = [sys.executable, "-m", "worldvae", "train", "--minutes", str(max(left, 1e-3))]
@@ -111,7 +111,7 @@ class Trainings:
 
 
 def minutes_of(folder: Path) -> float:
-    """Return how long a run was trained until its newest checkpoint."""
+    """Return the training time of a run up to its newest checkpoint."""
     newest = latest(folder / "checkpoints")
     if newest is None:
         return 0.0
@@ -119,7 +119,7 @@ def minutes_of(folder: Path) -> float:
     for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
         try:
             said = json.loads(line)
-        except json.JSONDecodeError:  # the last one, if the run was killed
+        except json.JSONDecodeError:  # the last line, if the run was killed
             continue
         if said["step"] <= step:
             seconds = said["time"]
@@ -128,7 +128,7 @@ def minutes_of(folder: Path) -> float:
 
 @contextmanager
 def _terminable() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does."""
+    """Treat SIGTERM like Ctrl-C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield

@@ -1,4 +1,4 @@
-"""The linear-Gaussian environment: its dynamics, and what the optimal controller earns in it."""
+"""The linear-Gaussian environment: its dynamics, and the return of the optimal controller."""
 
 import math
 
@@ -51,7 +51,7 @@ def test_the_same_seed_gives_the_same_episode() -> None:
 
 @pytest.mark.parametrize("name", ["stiff", "mild"])
 def test_the_dynamics_are_the_matrices(name: str) -> None:
-    """What remains of each step without A z + B u and C z is noise of covariance Q and R; the start has P0."""
+    """The residuals of A z + B u and of C z are noise with covariance Q and R; the start has covariance P0."""
     env, world = bare(world=name), linear.WORLDS[name]
     a, b, c = world.A.numpy(), world.B.numpy(), world.C.numpy()
     random = np.random.default_rng(0)
@@ -124,7 +124,7 @@ def test_the_optimal_controller_pays_what_theory_says(full_state: bool, least: f
         x, reward, *_ = env.step(u / env.reach)
         estimate = a @ estimate + b @ u
         paid.append(-reward)
-    # The start is forgotten; blocks of 200 steps are many times longer than what a cost remembers.
+    # The influence of the start is gone; blocks of 200 steps are many times longer than the correlation time of costs.
     blocks = np.asarray(paid[200:]).reshape(-1, 200).mean(1)
     error = blocks.std(ddof=1) / math.sqrt(len(blocks))
     assert abs(blocks.mean() - least) < 4 * error

@@ -1,4 +1,4 @@
-"""The built-in world: its dynamics, its frames, and what policies earn in it."""
+"""The built-in world: its dynamics, its frames, and the returns of known policies."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ def returns(policy: str, axes: int, episodes: int = 400) -> np.ndarray:
     velocity, total = np.zeros_like(position), np.zeros(episodes)
     distance, speed = np.abs(position - target), 0.0
     for _ in range(tiny.STEPS):
-        if policy == "bound":  # rush to the target at full thrust and stop there at no cost
+        if policy == "bound":  # full thrust towards the target, and stop there for free
             speed = tiny.DAMPING * speed + tiny.GAIN
             distance = np.maximum(distance - speed, 0.0)
             total += tiny.reward_of(distance, np.zeros_like(distance))
@@ -97,7 +97,7 @@ def test_discrete_actions_stay_left_right_up_down() -> None:
 
 
 def test_a_decision_draws_one_frame_and_that_small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What makes it fast: frames that nobody sees are not drawn, and none is drawn larger than it is shown."""
+    """Why it is fast: frames that are not shown are not drawn, and none is drawn larger than it is shown."""
     drawn: list[tuple[int, ...]] = []
     draw = tiny.draw
 

@@ -1,4 +1,4 @@
-"""Two rooms: no move goes through a wall, what is met stops it, and episodes begin where they are told to."""
+"""Two rooms: walls stop the disc, only the door connects the rooms, and episodes begin where they are told to."""
 
 import gymnasium as gym
 import numpy as np
@@ -25,7 +25,7 @@ def number(x: float) -> Tensor:
 
 
 def crawl(start: list[float], action: list[float], door: float, steps: int = 400) -> list[float]:
-    """Do the move in tiny steps, none of which is made if it leads to where the disc cannot be."""
+    """Move in tiny steps, and omit those that lead to where the disc cannot be."""
     place = list(start)
     for axis in (0, 1):
         for _ in range(steps):
@@ -51,7 +51,7 @@ def test_a_move_is_the_limit_of_tiny_moves_that_stop_at_walls(
 
 
 def test_nobody_gets_through_the_wall_but_by_the_door() -> None:
-    """A thousand random walks, all of which begin in the left room."""
+    """A thousand random walks that begin in the left room."""
     generator = torch.Generator().manual_seed(0)
     door = number(HEIGHT)
     position = torch.rand(1000, 2, generator=generator, dtype=torch.float64) * 2 - 1
@@ -63,12 +63,12 @@ def test_nobody_gets_through_the_wall_but_by_the_door() -> None:
         assert bool(free(moved, door.expand(1000)).all())
         assert bool(((position[crossed, 1] - HEIGHT).abs() <= DOOR + 1e-12).all())
         position = moved
-    assert 0.05 < float((position[:, 0] > 0).double().mean()) < 0.6  # the door is found, though
+    assert 0.05 < float((position[:, 0] > 0).double().mean()) < 0.6  # but the door is found
 
 
 def test_known_moves() -> None:
     door = number(HEIGHT)
-    one = {  # (position, action): where it leads
+    one = {  # (position, action): resulting position
         ((-0.5, -0.5), (1.0, -0.5)): (-0.3, -0.6),
         ((-0.2, -0.5), (1.0, 0.0)): (-WALL, -0.5),
         ((0.2, -0.5), (-1.0, 0.0)): (WALL, -0.5),
@@ -77,7 +77,7 @@ def test_known_moves() -> None:
         ((0.0, 0.4), (0.0, 1.0)): (0.0, 0.6),
         ((0.0, 0.5), (0.0, 1.0)): (0.0, HEIGHT + DOOR),  # the door's frame
         ((0.95, -0.95), (1.0, -1.0)): (1.0, -1.0),
-        ((-0.5, 0.0), (7.0, 0.0)): (-0.3, 0.0),  # longer moves than possible are not made
+        ((-0.5, 0.0), (7.0, 0.0)): (-0.3, 0.0),  # longer moves than possible are shortened
     }
     for (position, action), expected in one.items():
         assert advance(point(*position), point(*action), door).tolist() == pytest.approx(list(expected))
