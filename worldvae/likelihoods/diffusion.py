@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from worldvae.distributions import IsotropicGaussian, Shape
 from worldvae.likelihoods.gaussian import GaussianLikelihood
-from worldvae.networks import hasten
+from worldvae.networks import scale_learning_rate
 from worldvae.priors.draws import Draws
 
-DETAIL_HASTE, DENOISER_HASTE = 10.0, 4.0
+DETAIL_LR_SCALE, DENOISER_LR_SCALE = 10.0, 4.0
 """How much faster than the other parameters of a model log s moves (it has far to go), and how much faster the denoiser
-learns: nothing else depends on it, and what it regresses is noisier than anything else. (`networks.hasten`)"""
+learns (`networks.scale_learning_rate`): nothing else depends on it, and what it regresses is noisier than the rest."""
 
 NOISE_FLOOR = 0.01
 """Standard deviation of the noise that is left in x unless another is asked for."""
@@ -78,8 +78,8 @@ class DiffusionLikelihood(GaussianLikelihood):
             raise ValueError(f"share={share} must be above 0, and at most 1")
         self.denoiser, self.noise_floor, self.share, self.detach = denoiser, floor, share, detach
         self.log_detail = nn.Parameter(torch.tensor(math.log(sigma - floor)))
-        hasten([self.log_detail], DETAIL_HASTE)
-        hasten(denoiser.parameters(), DENOISER_HASTE)
+        scale_learning_rate([self.log_detail], DETAIL_LR_SCALE)
+        scale_learning_rate(denoiser.parameters(), DENOISER_LR_SCALE)
         self.draws = Draws()
 
     @property
