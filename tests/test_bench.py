@@ -14,12 +14,12 @@ from worldvae.commands.bench import RESTLESS, _figure, _show, _warn_of_differenc
 from worldvae.commands.cli import main
 from worldvae.config import config_names, find_config, load_config
 from worldvae.runs.run import Run
-from worldvae.runs.settings import PLANNERS, RunConfig
+from worldvae.runs.settings import PLANNER_SECTIONS, RunConfig
 from worldvae.types import ActionLayout, ObservationLayout
 
 SMALL = ["tiny", "train.batch=2", "train.length=8", "actor_critic.starts=8", "cem.candidates=10"]
 SMALL += ["icem.candidates=10", "icem.elites=4", "mppi.candidates=64", "guided.candidates=64", "gradient.iterations=2"]
-HERE = [name for name in PLANNERS if name != "tree"]  # which is for discrete actions, and those of tiny are not
+HERE = [name for name in PLANNER_SECTIONS if name != "tree"]  # which is for discrete actions, and those of tiny are not
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 

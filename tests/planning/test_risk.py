@@ -36,7 +36,7 @@ from worldvae.planning import (
 from worldvae.planning.clock import Clock
 from worldvae.planning.problems import Problems, worst_if_nan
 from worldvae.planning.risk import spread, together, trusted_returns
-from worldvae.runs.settings import PLANNERS, RunConfig
+from worldvae.runs.settings import PLANNER_SECTIONS, RunConfig
 from worldvae.types import ActionLayout, Dream, State
 
 few = settings(max_examples=30, deadline=None)
@@ -331,7 +331,7 @@ def test_it_is_a_section_of_each_planners_config_which_old_runs_do_not_have(tmp_
     text = old.read_text()
     lines = text.splitlines(keepends=True)
     without = [line for line in lines if line.strip().partition(":")[0] not in {"risk", *RiskConfig.__annotations__}]
-    assert len(lines) - len(without) == 6 * len(PLANNERS)
+    assert len(lines) - len(without) == 6 * len(PLANNER_SECTIONS)
     old.write_text("".join(without))
     assert load_config(RunConfig, [old]) == RunConfig(EnvConfig("Pendulum-v1"))
     given = ["cem.risk.samples=8", "cem.risk.deviations=1", "mppi.risk.trust=0.3", "model.ensemble=5"]

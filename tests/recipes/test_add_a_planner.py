@@ -5,7 +5,7 @@
    `problems.held(moves)` makes a plan of moves; bounds, noise, doubt and the clock are seen to there.
 3. `planning.register(name, config, search)`: then `wv.plan(..., BangBangConfig(horizon=8))`, an agent
    `PlannerAgent(model, BangBangConfig())` and, with the config's defaults, `run.make_agent(name)`. (A section of the
-   run's config takes two more lines: a field of `RunConfig`, and the name in `PLANNERS` above it.)
+   run's config takes two more lines: a field of `RunConfig`, and the name in `PLANNER_SECTIONS` above it.)
 """
 
 from collections.abc import Iterator

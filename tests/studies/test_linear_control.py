@@ -12,9 +12,9 @@ from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
 from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.studies.linear_control import (
-    Dice,
     Expected,
     Plant,
+    WorldNoise,
     believe,
     control,
     control_table,
@@ -78,9 +78,9 @@ def test_the_world_itself_as_a_model_pays_the_optimum() -> None:
 
 def test_the_optimal_controller_pays_the_optimum() -> None:
     number, steps, burn_in = 400, 40, 30
-    dice = Dice(STIFF, number, seed=0)
-    plant = dice.plant()
-    paid = [plant.step(optimal(plant), dice(STIFF.Q), dice(STIFF.R)) for _ in range(burn_in + steps)]
+    draw = WorldNoise(STIFF, number, seed=0)
+    plant = draw.plant()
+    paid = [plant.step(optimal(plant), draw(STIFF.Q), draw(STIFF.R)) for _ in range(burn_in + steps)]
     mean = torch.stack(paid[burn_in:]).mean(0)
     assert abs(float(mean.mean() - lqg_cost(STIFF))) < 4 * float(mean.std()) / number**0.5
 

@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldvae.exact import MILD, bound, filtering_chain, log_likelihood, random_episodes, smoothing_chain
+from worldvae.exact import MILD, WORLDS, bound, filtering_chain, log_likelihood, random_episodes, smoothing_chain
 from worldvae.exact.kalman import update
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.studies.linear_world import (
     REACH,
-    WORLDS,
     LinearWorldResult,
     learn_linear_world,
     measure,

@@ -19,7 +19,7 @@ from worldvae.envs import EnvPool
 from worldvae.models.world_model import WorldModel
 from worldvae.planning import CEMConfig, PlanConfig
 from worldvae.runs.run import Run, create
-from worldvae.runs.settings import PLANNERS, RunConfig, pick_device
+from worldvae.runs.settings import PLANNER_SECTIONS, RunConfig, pick_device
 from worldvae.system.allocator import keep_freed_memory
 from worldvae.training.behaviour import make_behaviour, threads_beside
 from worldvae.training.collector import Collector
@@ -177,7 +177,7 @@ class Bench:
     def _planning(self, limits: Limits) -> Iterator[Measure]:
         run, start = self.run, self.states.flatten()[:1]
         keep = torch.ones(1, device=self.device)
-        configs: dict[str, PlanConfig] = {name: getattr(self.config, name) for name in PLANNERS}
+        configs: dict[str, PlanConfig] = {name: getattr(self.config, name) for name in PLANNER_SECTIONS}
         configs["cem_1000x10x12"] = CEMConfig(candidates=1000, elites=100, iterations=10, horizon=12)
         for name, config in configs.items():
             try:

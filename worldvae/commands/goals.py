@@ -13,10 +13,10 @@ from worldvae.commands.record import Recorder, RecordFile
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation.reaching import OBJECTIVES, GoalSuite, Reached
 from worldvae.films.film import film, towards_goals
-from worldvae.runs.settings import PLANNERS
+from worldvae.runs.settings import PLANNER_SECTIONS
 from worldvae.training.progress import say
 
-GOAL_PLANNERS = tuple(name for name in PLANNERS if name not in ("guided", "tree"))
+GOAL_PLANNERS = tuple(name for name in PLANNER_SECTIONS if name not in ("guided", "tree"))
 """Planners that no policy guides: the actor of a run has learnt to earn, not to reach what it is shown."""
 
 FILMED = 6

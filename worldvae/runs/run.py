@@ -17,7 +17,7 @@ from worldvae.models.world_model import WorldModel
 from worldvae.planning import PlanConfig
 from worldvae.runs import checkpoint
 from worldvae.runs.resuming import resumed_config
-from worldvae.runs.settings import AGENTS, PLANNERS, RunConfig, pick_device, settled
+from worldvae.runs.settings import AGENTS, PLANNER_SECTIONS, RunConfig, pick_device, settled
 from worldvae.types import ActionLayout, ObservationLayout
 
 
@@ -105,15 +105,15 @@ class Run:
         """
         for override in overrides:
             section, dot, _ = override.partition(".")
-            if section not in PLANNERS or not dot:
+            if section not in PLANNER_SECTIONS or not dot:
                 raise UserError(
                     f"{override!r} cannot be given here: a trained run takes settings of its planners "
-                    f"({', '.join(PLANNERS)}), such as cem.candidates=1000."
+                    f"({', '.join(PLANNER_SECTIONS)}), such as cem.candidates=1000."
                 )
         if not overrides:
             return
         self.config = load_config(RunConfig, [self.folder / "config.yaml"], overrides)
-        for name in PLANNERS:
+        for name in PLANNER_SECTIONS:
             if getattr(self.config, name).value and any(one.startswith(f"{name}.discount=") for one in overrides):
                 raise UserError(
                     f"{name}.discount would not be used: with {name}.value=true an agent takes the critic's discount "

@@ -30,10 +30,10 @@ from worldvae.seeds import check_seed
 from worldvae.system.cores import usable_cores
 from worldvae.types import ObservationLayout
 
-PLANNERS = ("cem", "icem", "mppi", "gradient", "guided", "tree")
+PLANNER_SECTIONS = ("cem", "icem", "mppi", "gradient", "guided", "tree")
 """Those of `worldvae.planning.PLANNERS` that a run has a section of its config for, by its name."""
 
-AGENTS = ("actor", *PLANNERS, "random")
+AGENTS = ("actor", *PLANNER_SECTIONS, "random")
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         check_kind(self.model.kind)
-        for name in PLANNERS:
+        for name in PLANNER_SECTIONS:
             risk: RiskConfig = getattr(self, name).risk
             try:
                 risk.dreams()

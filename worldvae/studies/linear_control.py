@@ -20,7 +20,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain
+from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain, named_world
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import (
     CEMConfig,
@@ -33,17 +33,17 @@ from worldvae.planning import (
     plan,
 )
 from worldvae.seeds import stream
-from worldvae.studies.linear_world import LENGTH, REACH, known, rows_of
+from worldvae.studies.linear_world import LENGTH, REACH, rows_of
 from worldvae.types import Batch, Dream, State
 
 SEARCH = {"horizon": 10, "candidates": 80, "elites": 8, "iterations": 4, "std": 0.15, "min_std": 0.005, "discount": 1.0}
-PLANNERS: dict[str, PlanConfig] = {
+PLANNER_CONFIGS: dict[str, PlanConfig] = {
     "cem": CEMConfig(**SEARCH),  # type: ignore[arg-type]
     "icem": ICEMConfig(**SEARCH),  # type: ignore[arg-type]
     "mppi": MPPIConfig(**SEARCH, value=False),  # type: ignore[arg-type]
     "gradient": GradientConfig(horizon=10, restarts=2, iterations=15, learning_rate=0.02, std=0.1, discount=1.0),
 }
-"""Planners that look so far ahead that the exact model would let them pay a few thousandths more than the optimum."""
+"""The configs that act here, by planner: horizons at which the exact model pays a few thousandths above the optimum."""
 
 
 @dataclass(frozen=True)
@@ -144,8 +144,14 @@ class Plant:
         return torch.stack(self.seen, dim=1), torch.stack([*self.done, nothing], dim=1)
 
 
-class Dice:
-    """Disturbances of so many worlds side by side."""
+class WorldNoise:
+    """Draws the noise of `episodes` parallel worlds: their first states, disturbances and observation noise.
+
+    Args:
+        world: whose matrices say how the noise is distributed.
+        episodes: worlds that are played side by side.
+        seed: of the generator.
+    """
 
     def __init__(self, world: LinearGaussian, episodes: int, seed: int) -> None:
         self.world, self.episodes, self.generator = world, episodes, torch.Generator().manual_seed(seed)
@@ -187,7 +193,7 @@ class Pilot:
 
     Args:
         model: what it knows of the world.
-        planner: a name in `PLANNERS`.
+        planner: a name in `PLANNER_CONFIGS`.
         seed: of its draws.
 
     Raises:
@@ -195,9 +201,11 @@ class Pilot:
     """
 
     def __init__(self, model: SequentialVAE, planner: str, seed: int) -> None:
-        if planner not in PLANNERS:
-            raise ValueError(f"planner={planner!r} is not a planner that controls: take one of {', '.join(PLANNERS)}")
-        self.model, self.config, self.expected = model, PLANNERS[planner], Expected(model)
+        if planner not in PLANNER_CONFIGS:
+            raise ValueError(
+                f"planner={planner!r} is not a planner that controls: take one of {', '.join(PLANNER_CONFIGS)}"
+            )
+        self.model, self.config, self.expected = model, PLANNER_CONFIGS[planner], Expected(model)
         self.generator, self.previous = torch.Generator().manual_seed(seed), cast(Plan | None, None)
 
     def act(self, plant: Plant) -> Float64[Tensor, "batch action"]:
@@ -218,12 +226,12 @@ def play(
     model: SequentialVAE, world: str, planner: str = "icem", *, episodes: int = 256, noise: float = 0.1, seed: int = 0
 ) -> Batch:
     """Return episodes in which a planner acts with Gaussian noise of this deviation, and what they earned."""
-    truth, pilot = known(world), Pilot(model, planner, seed)
-    dice = Dice(truth, episodes, seed)
-    plant, earned = dice.plant(), []
+    truth, pilot = named_world(world), Pilot(model, planner, seed)
+    draw = WorldNoise(truth, episodes, seed)
+    plant, earned = draw.plant(), []
     for _ in range(LENGTH - 1):
-        action = (pilot.act(plant) + noise * dice.white(truth.B.shape[1])).clamp(-1, 1)
-        earned.append(-plant.step(REACH * action, dice(truth.Q), dice(truth.R)).float())
+        action = (pilot.act(plant) + noise * draw.white(truth.B.shape[1])).clamp(-1, 1)
+        earned.append(-plant.step(REACH * action, draw(truth.Q), draw(truth.R)).float())
     return replace(rows_of(*plant.history()), reward=F.pad(torch.stack(earned, dim=1), (1, 0)))
 
 
@@ -242,7 +250,7 @@ def control(
     Args:
         model: from `learn_to_control`.
         world: "mild" or "stiff", as it was there.
-        planner: a name in `PLANNERS`.
+        planner: a name in `PLANNER_CONFIGS`.
         episodes: that are played side by side.
         burn_in: steps that do not count.
         steps: that do.
@@ -251,18 +259,18 @@ def control(
     Raises:
         ValueError: If there is no such world or planner, or a number is too small.
     """
-    truth, pilot = known(world), Pilot(model, planner, seed)
+    truth, pilot = named_world(world), Pilot(model, planner, seed)
     if episodes < 2 or burn_in < 0 or steps < 1:
         raise ValueError("a standard error needs 2 episodes at least, and at least 1 step must count")
-    dice = Dice(truth, episodes, stream(seed, "control"))
-    ours = dice.plant()
+    draw = WorldNoise(truth, episodes, stream(seed, "control"))
+    ours = draw.plant()
     best = Plant(truth, ours.state, ours.seen[0])
     more, seconds = torch.zeros(episodes, dtype=torch.float64), 0.0
     for t in range(burn_in + steps):
         began = time.perf_counter()
         action = pilot.act(ours)
         seconds += (time.perf_counter() - began) / (burn_in + steps)
-        shock = dice(truth.Q), dice(truth.R)
+        shock = draw(truth.Q), draw(truth.R)
         difference = ours.step(REACH * action, *shock) - best.step(optimal(best), *shock)
         if t >= burn_in:
             more += difference / steps

@@ -11,7 +11,7 @@ from itertools import chain
 import torch
 from torch.nn import functional as F
 
-from worldvae.exact import COST, LinearGaussian, random_episodes, roll_out
+from worldvae.exact import COST, LinearGaussian, named_world, random_episodes, roll_out
 from worldvae.memory import LatentState, MarkovConfig
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import Optimiser
@@ -21,7 +21,6 @@ from worldvae.studies.linear_world import (
     LINEAR,
     OPTIMISER,
     REACH,
-    known,
     learn_linear_world,
     rows_of,
 )
@@ -99,7 +98,7 @@ def learn_to_control(
 
     Reference: Hafner et al. 2019, "Learning Latent Dynamics for Planning from Pixels", algorithm 1.
     """
-    truth, tell = known(world), progress or (lambda line: None)
+    truth, tell = named_world(world), progress or (lambda line: None)
     found = learn_linear_world(world, "smooth", updates, seed, parts=PARTS, episodes=2, samples=1, progress=progress)
     model, generator = found.model, torch.Generator().manual_seed(seed)
     rows = rewarded_episodes(truth, 4 * PLAYED, generator)

@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from worldvae.distributions import FullGaussianFamily
-from worldvae.exact import MILD, STIFF, LinearGaussian, log_likelihood, random_episodes
+from worldvae.exact import log_likelihood, named_world, random_episodes
 from worldvae.memory import MarkovMemory
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import SequentialVAE
@@ -33,7 +33,6 @@ from worldvae.seeds import stream
 from worldvae.training.learner import Learner
 from worldvae.types import ActionLayout, Batch, Kind, Observation, ObservationLayout
 
-WORLDS = {"mild": MILD, "stiff": STIFF}
 LENGTH = 50
 REACH = 10.0
 """The action u that the entry 1 of an action vector stands for, as in `worldvae/LinearGaussian-v0`."""
@@ -123,17 +122,6 @@ def table(results: Sequence[LinearWorldResult]) -> str:
     return "\n".join(rows)
 
 
-def known(world: str) -> LinearGaussian:
-    """Return the world of that name.
-
-    Raises:
-        ValueError: If there is none.
-    """
-    if world not in WORLDS:
-        raise ValueError(f"world={world!r} is not a linear-Gaussian world: take one of {', '.join(WORLDS)}")
-    return WORLDS[world]
-
-
 def learn_linear_world(
     world: str = "mild",
     context: str = "smooth",
@@ -173,7 +161,7 @@ def learn_linear_world(
     """
     _check(world, context, min(updates, batch, samples), episodes)
     generator = torch.Generator().manual_seed(seed)
-    draw = partial(random_episodes, WORLDS[world], length=LENGTH, reach=REACH)
+    draw = partial(random_episodes, named_world(world), length=LENGTH, reach=REACH)
     began = time.perf_counter()
     model, learner = _learner(replace(parts, context=context), seed, given, *draw(1024, generator=generator))
     for update in range(updates):
@@ -183,7 +171,7 @@ def learn_linear_world(
             progress(f"{world} {context} seed {seed}: update {update + 1} of {updates}, bound {nats:.1f}")
     seconds = time.perf_counter() - began
     held = draw(episodes, generator=torch.Generator().manual_seed(stream(0, "held-out episodes")))
-    exact = log_likelihood(WORLDS[world], *held)
+    exact = log_likelihood(named_world(world), *held)
     reconstruction, kl = measure(model, rows_of(*held), samples, generator)
     return LinearWorldResult(
         *(world, context, "p and q" if given is None else "q", seed, updates, seconds, episodes),
@@ -206,7 +194,7 @@ def with_true_p(world: str) -> SequentialVAE:
         ValueError: If there is no such world.
     """
     _check(world, "filter", 1, 2)
-    truth = WORLDS[world]
+    truth = named_world(world)
     model = SequentialVAE(ObservationLayout(vector=1), ActionLayout(continuous=1), LINEAR, OBJECTIVE)
     memory, decoder, size = cast(MarkovMemory, model.memory), model.senses.likelihood("vector"), len(truth.m0)
     prior = cast(BypassedMLP, cast(ParametricPrior, model.prior).net)
@@ -229,7 +217,7 @@ def with_true_p(world: str) -> SequentialVAE:
 
 
 def _check(world: str, context: str, least: int, episodes: int) -> None:
-    known(world)
+    named_world(world)
     if context not in ("filter", "smooth"):
         raise ValueError(f"context={context!r} is not what a posterior can read: take filter or smooth")
     if least < 1 or episodes < 2:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from worldvae.networks.optimiser import risen_again
-from worldvae.runs.settings import PLANNERS, RunConfig
+from worldvae.runs.settings import PLANNER_SECTIONS, RunConfig
 from worldvae.training.collector import without_unfinished
 
 
@@ -95,7 +95,7 @@ def schedule(config: RunConfig) -> dict[str, Any]:
 def acting(config: RunConfig) -> dict[str, Any]:
     """Return the settings of the agent that collects: what it remembers of an episode fits no other."""
     explore = config.train.explore
-    own = asdict(getattr(config, explore)) if explore in PLANNERS else {}
+    own = asdict(getattr(config, explore)) if explore in PLANNER_SECTIONS else {}
     return {"explore": explore, "persistence": config.train.persistence, "planner": own}
 
 
