@@ -21,7 +21,7 @@ from worldvae.planning import CEMConfig, PlanConfig
 from worldvae.runs.run import Run, create
 from worldvae.runs.settings import PLANNER_SECTIONS, RunConfig, pick_device
 from worldvae.system.allocator import keep_freed_memory
-from worldvae.training.behaviour import make_behaviour, threads_beside
+from worldvae.training.behaviour import leave_cores_to, make_behaviour
 from worldvae.training.collector import Collector
 from worldvae.training.learner import Learner
 from worldvae.types import State
@@ -103,7 +103,7 @@ class Bench:
 
     def full_update(self) -> None:
         """Make one update of the world model and one of the actor-critic, in the way of a training."""
-        with threads_beside(self.behaviour):
+        with leave_cores_to(self.behaviour):
             self.behaviour.update(self.update().flatten(), 0.0)
 
     def plain_update(self) -> None:

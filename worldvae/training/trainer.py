@@ -15,7 +15,7 @@ from worldvae.evaluation.held_out import held_out_dream
 from worldvae.films.open_loop import OpenLoop
 from worldvae.runs import checkpoint
 from worldvae.runs.settings import RunConfig
-from worldvae.training.behaviour import threads_beside
+from worldvae.training.behaviour import leave_cores_to
 from worldvae.training.collector import Finished
 from worldvae.training.interrupts import interruptible
 from worldvae.training.logger import Logger
@@ -142,7 +142,7 @@ class Trainer:
         repeat = config.env.action_repeat
         with (
             interruptible(self.interrupt),
-            threads_beside(self.behaviour),
+            leave_cores_to(self.behaviour),
             Progress(config.train.steps, config.train.updates) as progress,
         ):
             while not (self.finished or self.interrupted or (deadline and time.monotonic() > deadline)):
