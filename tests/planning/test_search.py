@@ -114,8 +114,8 @@ def solve(name: str, config: PlanConfig = CONFIG, seed: int = 0, **arguments: An
     generator = torch.Generator().manual_seed(seed)
 
     def guide(state: State, draws: Draws) -> Tensor:  # one that knows nothing
-        wide = Proposal.wide(layout, draws.batch, 1, 1.0, torch.device("cpu"))
-        return wide.sample(state.size // draws.batch, draws).flatten(0, 2)
+        uninformed = Proposal.uninformed(layout, draws.batch, 1, 1.0, torch.device("cpu"))
+        return uninformed.sample(state.size // draws.batch, draws).flatten(0, 2)
 
     arguments = {"objective": objective(), "config": config, "layout": layout, "guide": guide, **arguments}
     return plan(world, start, generator=generator, **arguments)

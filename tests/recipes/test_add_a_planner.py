@@ -1,8 +1,8 @@
 """How to add a planner.
 
 1. Its numbers: a frozen dataclass that extends `PlanConfig` (or `SearchConfig`, if it samples candidates).
-2. What plans: a function of `Problems` and that config. `problems.returns(candidates)` imagines and judges them;
-   `problems.held(moves)` makes a plan of moves; bounds, noise, doubt and the clock are seen to there.
+2. The search: a function of `Problems` and that config. `problems.returns(candidates)` imagines and scores them;
+   `problems.hold(moves)` makes a plan of moves; `Problems` also owns bounds, noise, doubt and the clock.
 3. `planning.register(name, config, search)`: then `wv.plan(..., BangBangConfig(horizon=8))`, an agent
    `PlannerAgent(model, BangBangConfig())` and, with the config's defaults, `run.make_agent(name)`. (A section of the
    run's config takes two more lines: a field of `RunConfig`, and the name in `PLANNER_SECTIONS` above it.)
@@ -40,7 +40,7 @@ def bang_bang(problems: Problems, config: BangBangConfig) -> Plan:
     one_way = torch.stack([torch.where(moment < switch, 1.0, -1.0) for switch in range(config.moves + 1)])
     both = torch.cat([one_way, -one_way])[None, :, :, None].expand(problems.draws.batch, -1, -1, problems.layout.size)
     best, value = best_of(both, problems.returns(both), 1)
-    return Plan(problems.held(best[:, 0]), value[:, 0])
+    return Plan(problems.hold(best[:, 0]), value[:, 0])
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Objectives of planning towards a goal that is shown, not paid for: be where the goal is, and be there soon.
+"""Objectives of planning towards a goal that is shown, without rewards: be at the goal, and be there soon.
 
 Each sums over the steps of a dream, so that of two plans that arrive the sooner is better (eb_jepa, the examples to
 Meta's JEPAs, gains 8 points by the sum over the last step alone).
@@ -40,7 +40,7 @@ def repeated(goal: Float[Tensor, "batch *rest"], rows: int) -> Float[Tensor, "ro
     """Return each goal as often as there are candidates for it, in the order of `Problems`: goal after goal.
 
     Raises:
-        ValueError: If so many rows are not the same number for each goal.
+        ValueError: If `rows` is no multiple of the number of goals.
     """
     candidates, left = divmod(rows, len(goal))
     if left or not candidates:
