@@ -14,7 +14,7 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.envs.worlds.two_rooms import HEIGHT, REACH, STEPS, TwoRoomsEnv, advance, free
+from worldvae.envs.worlds.two_rooms import DOOR_HEIGHT, MAX_STEP, TIME_LIMIT, TwoRoomsEnv, advance, free
 from worldvae.errors import UserError
 from worldvae.types import Dream, State, VectorState
 
@@ -68,8 +68,8 @@ class TwoRoomsGoals:
     """
 
     tolerance = 0.1
-    budget = STEPS
-    reached = f"the disc's centre comes within {tolerance} of the goal's (a room is about 1 wide, a step {REACH})"
+    budget = TIME_LIMIT
+    reached = f"the disc's centre comes within {tolerance} of the goal's (a room is about 1 wide, a step {MAX_STEP})"
 
     def __init__(self, env: TwoRoomsEnv) -> None:
         if env.random_door:
@@ -101,12 +101,12 @@ class TwoRoomsGoals:
         self, state: Float[Tensor, "batch state"], action: Float[Tensor, "batch action"]
     ) -> Float[Tensor, "batch state"]:
         """Move the disc."""
-        return advance(state, action, torch.full_like(state[:, 0], HEIGHT))
+        return advance(state, action, torch.full_like(state[:, 0], DOOR_HEIGHT))
 
     def _somewhere(self, rng: np.random.Generator) -> np.ndarray:
         while True:
             place = rng.uniform(-1, 1, 2)
-            if bool(free(torch.from_numpy(place), torch.tensor(HEIGHT, dtype=torch.float64))):
+            if bool(free(torch.from_numpy(place), torch.tensor(DOOR_HEIGHT, dtype=torch.float64))):
                 return place
 
 

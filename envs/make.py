@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig
 from worldvae.envs.lookup import close, create, find_spec
 from worldvae.envs.observations import ObservationCodec
 from worldvae.envs.statistics import refuse_statistics
-from worldvae.envs.world_env import DEFAULT_TIME_LIMIT, MODES, WorldEnv, choose_view
+from worldvae.envs.world_env import DEFAULT_TIME_LIMIT, OBS_MODES, WorldEnv, choose_view
 from worldvae.errors import UserError, near_miss
 
 
@@ -146,8 +146,8 @@ def _check_space(space: Any, name: str, id: str) -> None:
 
 
 def _check(size: Any, obs: Any = "auto", action_repeat: Any = 1, time_limit: Any = None) -> None:
-    if obs not in MODES:
-        raise UserError(f"obs={obs!r} is not one of {', '.join(MODES)}.{near_miss(str(obs), MODES)}")
+    if obs not in OBS_MODES:
+        raise UserError(f"obs={obs!r} is not one of {', '.join(OBS_MODES)}.{near_miss(str(obs), OBS_MODES)}")
     if not (np.shape(size) == (2,) and all(map(_positive, size))):
         raise UserError(f"size={size!r} is not a height and a width, such as (64, 64).")
     if not _positive(action_repeat):

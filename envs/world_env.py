@@ -17,8 +17,8 @@ from worldvae.errors import UserError
 from worldvae.types import ObservationLayout
 
 DEFAULT_TIME_LIMIT = 1000
-LARGEST_NUMBER = float(np.finfo(np.float32).max)
-MODES = ("auto", "pixels", "state", "both")
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+OBS_MODES = ("auto", "pixels", "state", "both")
 
 Result = TypeVar("Result")
 
@@ -185,9 +185,9 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         return value
 
     def _check_size(self, reward: float) -> None:
-        if abs(reward) > LARGEST_NUMBER:
+        if abs(reward) > MAX_FLOAT32:
             raise self._fault(
-                f"the reward is {reward:g}, which is too large for float32 (at most {LARGEST_NUMBER:.1e}): "
+                f"the reward is {reward:g}, which is too large for float32 (at most {MAX_FLOAT32:.1e}): "
                 "scale rewards to about 1 to 10"
             )
 

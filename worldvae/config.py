@@ -31,7 +31,7 @@ from omegaconf.errors import (
 from worldvae.errors import UserError, near_miss
 
 T = TypeVar("T")
-ANYTHING = "numbers, text, true, false, null, and lists and dicts of these"
+PLAIN_VALUES = "numbers, text, true, false, null, and lists and dicts of these"
 MISSING = "???"  # what OmegaConf takes for a setting without a value
 Keys = tuple[Any, ...]  # the path of a setting, e.g. ("model", "latent")
 
@@ -303,7 +303,7 @@ def _words(hint: Any) -> str:
     if section := _section(hint):
         return f"a section with {', '.join(field.name for field in dataclasses.fields(section))}"
     if hint is Any:
-        return ANYTHING
+        return PLAIN_VALUES
     names = (option.__name__ if type(option) is type else str(option) for option in _options(hint))
     return " or ".join(names).replace("NoneType", "null").replace("typing.", "")
 
@@ -326,7 +326,7 @@ def _plain(value: Any, keys: Keys) -> Any:
     if isinstance(value, Path):
         return _plain(str(value), keys)
     if not isinstance(value, bool | int | float | None):
-        raise UserError(f"{_dotted(keys)} is {_short(value)}, and the config's file can only hold {ANYTHING}.")
+        raise UserError(f"{_dotted(keys)} is {_short(value)}, and the config's file can only hold {PLAIN_VALUES}.")
     return value
 
 

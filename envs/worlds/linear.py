@@ -15,7 +15,7 @@ import numpy as np
 
 from worldvae.exact import COST, named_world
 
-STEPS = 50
+TIME_LIMIT = 50
 
 
 class LinearGaussianEnv(gym.Env[Any, Any]):
@@ -78,4 +78,4 @@ def register() -> None:
     """Make the id known to Gymnasium."""
     id = "worldvae/LinearGaussian-v0"
     if id not in gym.registry:
-        gym.register(id, "worldvae.envs.worlds.linear:LinearGaussianEnv", max_episode_steps=STEPS)
+        gym.register(id, "worldvae.envs.worlds.linear:LinearGaussianEnv", max_episode_steps=TIME_LIMIT)

@@ -12,7 +12,7 @@ import pytest
 
 from worldvae.commands.cli import main
 from worldvae.commands.record import _commit, append, command
-from worldvae.commands.tables import KEYS, read_records
+from worldvae.commands.tables import RECORD_KEYS, read_records
 
 SMALL = (Path(__file__).parents[1] / "small_run.txt").read_text().split()
 
@@ -43,7 +43,7 @@ def test_a_command_is_kept_without_what_changes_no_figure(given: str, kept: str)
 def test_the_same_command_again_takes_the_place_of_its_record(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     for name, number in (("a", 1), ("b", 2), ("a", 3), ("c", 4)):
-        append(file, dict.fromkeys(KEYS) | {"command": name, "result": number})
+        append(file, dict.fromkeys(RECORD_KEYS) | {"command": name, "result": number})
     assert [(one["command"], one["result"]) for one in read_records(file)] == [("a", 3), ("b", 2), ("c", 4)]
     assert len(file.read_text().splitlines()) == 2 + 3  # a record is a line
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

@@ -26,7 +26,7 @@ from worldvae.training.collector import Collector
 from worldvae.training.learner import Learner
 from worldvae.types import State
 
-STARTS, STEPS = 1024, 15
+DREAMS, DREAM_STEPS = 1024, 15
 REPLAY_BYTES = 2**27
 
 
@@ -50,13 +50,13 @@ class Measure:
 
 
 def imagination(run: Run, states: State, generator: torch.Generator) -> Work:
-    """Return the work of imagining `STARTS` dreams of `STEPS` steps with a run's actor, from states `[batch]`."""
+    """Return the work of imagining `DREAMS` dreams of `DREAM_STEPS` steps with a run's actor, from states `[batch]`."""
     model, actor = run.model, run.actor_critic.actor
-    starts = states[torch.arange(STARTS, device=run.device) % states.size]
+    starts = states[torch.arange(DREAMS, device=run.device) % states.size]
 
     def work() -> None:
         with torch.no_grad():
-            model.imagine(starts, lambda state: actor(state.features).draw(generator), STEPS, generator)
+            model.imagine(starts, lambda state: actor(state.features).draw(generator), DREAM_STEPS, generator)
 
     return work
 
@@ -171,8 +171,8 @@ class Bench:
         work = imagination(self.run, self.states.flatten(), self.generator)
         seconds = self._seconds(work)
         share = flops(work) / seconds / self._peak_rate(limits)
-        words = f"latent steps of {STARTS} dreams of {STEPS} steps with the policy"
-        yield Measure("imagine.steps_per_second", words, STARTS * STEPS / seconds, "steps/s", share)
+        words = f"latent steps of {DREAMS} dreams of {DREAM_STEPS} steps with the policy"
+        yield Measure("imagine.steps_per_second", words, DREAMS * DREAM_STEPS / seconds, "steps/s", share)
 
     def _planning(self, limits: Limits) -> Iterator[Measure]:
         run, start = self.run, self.states.flatten()[:1]

@@ -20,8 +20,8 @@ from worldvae.errors import UserError
 from worldvae.runs.settings import configure, find_or_make
 from worldvae.system.cores import usable_cores
 
-RESTLESS = 1.25  # a factor that the limits of a quiet machine do not change by
-CASES = [f"bench/{name}" for name in config_names("bench")]
+MAX_LIMIT_CHANGE = 1.25  # a factor that the limits of a quiet machine do not change by
+BENCH_CONFIGS = [f"bench/{name}" for name in config_names("bench")]
 
 
 def bench(
@@ -29,7 +29,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[CONFIG] [KEY=VALUE]...",
-            help=f"As for train, or one of {', '.join(CASES)}; default: pendulum.",
+            help=f"As for train, or one of {', '.join(BENCH_CONFIGS)}; default: pendulum.",
             show_default=False,
         ),
     ] = None,
@@ -58,7 +58,7 @@ def bench(
         torch.set_num_threads(threads)
     given = arguments or []
     name, overrides = (given[0], given[1:]) if given and "=" not in given[0] else ("pendulum", given)
-    config = configure(find_or_make(name, CASES), overrides)
+    config = configure(find_or_make(name, BENCH_CONFIGS), overrides)
     case = " ".join([name, *overrides])
     if before is not None and before.get("case") != case:
         raise UserError(f"--compare {compare} is of {before.get('case')!r}, not of {case!r}: measure the same case.")
@@ -96,7 +96,7 @@ def _measured(bench: Bench, limits: Limits) -> list[Measure]:
 
 def _warn_of_unrest(changed: float) -> None:
     """Say on stderr if the machine's own limits were not the same before and after."""
-    if changed > RESTLESS:
+    if changed > MAX_LIMIT_CHANGE:
         print(
             f"This machine was not quiet: its limits changed by a factor of {changed:.2f} while it was measured, and "
             "each figure may be off by as much.",

@@ -21,12 +21,12 @@ from worldvae.planning import uniform_actions
 from worldvae.seeds import LARGEST_SEED, check_seed, episode_seed
 from worldvae.system.child import Child, Tasks
 
-FEWEST_FRAMES_PER_SECOND = 100
-LARGEST_REWARD = 100.0
-SPARSE = 0.01
-SHORT_EPISODE = 5
-FEWEST_LEVELS = 16
-MOST_NUMBERS = 2000
+MIN_FRAMES_PER_SECOND = 100
+MAX_REWARD = 100.0
+MIN_REWARDED_SHARE = 0.01
+MIN_EPISODE_STEPS = 5
+MIN_LEVELS = 16
+MAX_VECTOR_SIZE = 2000
 SECOND_INSTANCE_SECONDS = 60.0
 
 
@@ -128,7 +128,7 @@ def inspect_env(config: EnvConfig, seconds: float = 5.0, seed: int = 0) -> EnvRe
         )
     if env.ignored:
         problems.append(f"the world model will not see {', '.join(env.ignored)}: kinds of space it cannot read.")
-    if speed < FEWEST_FRAMES_PER_SECOND:
+    if speed < MIN_FRAMES_PER_SECOND:
         problems.append(
             f"it is slow: 10 000 steps take {10_000 / speed / 60:.0f} minutes before anything is learned from them. "
             "Several environments in parallel help, and obs=state, where there is a vector, saves the rendering."
@@ -194,7 +194,7 @@ def _play(env: WorldEnv, seconds: float, seed: int) -> _Play:
         observation, reward, terminated, truncated, _ = env.step(action)
         rewards.append(reward)
         length += 1
-        if blank or brightest - darkest < FEWEST_LEVELS:
+        if blank or brightest - darkest < MIN_LEVELS:
             low, high = int(observation["pixels"].min()), int(observation["pixels"].max())
             blank = blank and low == high
             darkest, brightest = min(darkest, low), max(brightest, high)
@@ -256,12 +256,12 @@ def _frame_problems(env: WorldEnv, play: _Play) -> list[str]:
         return ["the observation never changed within an episode: there is nothing to learn from."]
     problems = []
     darkest, brightest = play.levels
-    if brightest - darkest < FEWEST_LEVELS:
+    if brightest - darkest < MIN_LEVELS:
         problems.append(
             f"frames hold only the grey levels {darkest} to {brightest} of 0 to 255, so that little can be seen"
             + (": give the space of its image the bounds that the images really have." if env.view.native else ".")
         )
-    if (env.observation_layout.vector or 0) > MOST_NUMBERS:
+    if (env.observation_layout.vector or 0) > MAX_VECTOR_SIZE:
         problems.append(
             f"the vector has {env.observation_layout.vector} numbers, most of them from {env.widest}: images become "
             "frames if their Box has one finite lower and upper bound and a shape such as (height, width, channels); "
@@ -279,21 +279,21 @@ def _reward_problems(play: _Play) -> list[str]:
             f"random play never found a reward in {len(play.rewards)} steps: the world can be learned, but not what "
             "is good in it. More exploration, a shaped reward or recorded episodes help."
         )
-    elif rewarded < SPARSE * len(play.rewards):
+    elif rewarded < MIN_REWARDED_SHARE * len(play.rewards):
         problems.append(f"rewards are sparse ({rewarded} in {len(play.rewards)} random steps): plan for more steps.")
     elif play.rewards.min() == play.rewards.max() and play.terminations == 0:
         problems.append(
             f"every step earned {play.rewards[0]:g} and no episode terminated: random play never saw one action do "
             "better than another. More exploration, a shaped reward or recorded episodes help."
         )
-    if largest > LARGEST_REWARD:
+    if largest > MAX_REWARD:
         problems.append(f"rewards reach {largest:g} in size: scale them to about 1 to 10.")
     return problems
 
 
 def _episode_problems(env: WorldEnv, play: _Play) -> list[str]:
     problems = []
-    if play.lengths.mean() < SHORT_EPISODE:
+    if play.lengths.mean() < MIN_EPISODE_STEPS:
         problems.append(f"episodes end after {play.lengths.mean():.1f} steps: there is little to look ahead to.")
     cut_off = bool((play.lengths * env.action_repeat >= env.time_limit).any())
     if not env.has_own_limit and (cut_off or not play.finished):

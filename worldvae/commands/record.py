@@ -26,7 +26,7 @@ RecordFile = Annotated[
 ]
 """The option `--record` of every command."""
 
-UNSAID = ("--record", "--out")
+OUTPUT_OPTIONS = ("--record", "--out")
 """Options that say where something is written, and change nothing of what is found."""
 
 
@@ -89,9 +89,9 @@ def command(arguments: Sequence[str]) -> str:
     kept: list[str] = []
     left = iter(arguments)
     for argument in left:
-        if argument in UNSAID:
+        if argument in OUTPUT_OPTIONS:
             next(left, None)  # its value
-        elif argument != "--json" and argument.partition("=")[0] not in UNSAID:
+        elif argument != "--json" and argument.partition("=")[0] not in OUTPUT_OPTIONS:
             head, equals, value = argument.rpartition("=")
             kept.append(head + equals + (Path(value).name if Path(value).is_absolute() else value))
     return shlex.join(["worldvae", *kept])

@@ -20,7 +20,7 @@ from worldvae.system.cores import usable_cores
 from worldvae.system.json_file import write_json
 from worldvae.training.progress import say
 
-OWN = ("family=", "seed=", "train.eval_episodes=")
+STUDY_SETTINGS = ("family=", "seed=", "train.eval_episodes=")
 """Settings that a comparison makes itself."""
 
 
@@ -78,7 +78,7 @@ def families(
     if not arguments or "=" in arguments[0]:
         raise UserError("no config was given: `worldvae study families CONFIG` takes a task as for train.")
     config, overrides = arguments[0], arguments[1:]
-    for name in OWN:
+    for name in STUDY_SETTINGS:
         if any(override.startswith(name) for override in overrides):
             raise UserError(f"{name} does not apply to `worldvae study families`, which sets it itself: leave it out.")
     out = out or Path("runs") / f"study-{Path(config).stem.replace(':', '-')}"

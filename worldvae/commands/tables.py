@@ -28,10 +28,10 @@ from typing import Any
 from worldvae.errors import UserError
 
 Record = dict[str, Any]
-KEYS = {"command", "commit", "date", "machine", "minutes", "result"}
+RECORD_KEYS = {"command", "commit", "date", "machine", "minutes", "result"}
 
-BEGINNING = re.compile("^<!-- table:", re.MULTILINE)
-TABLE = re.compile(
+TABLE_START = re.compile("^<!-- table:", re.MULTILINE)
+TABLE_BLOCK = re.compile(
     r"^<!-- table: (?P<file>[^;\n]+)(; of: (?P<of>[^;\n]+))?(; each: (?P<each>[^;\n]+))?\n"
     r"(?P<columns>(?:(?!-->).)*)-->\n(?:(?!^<!-- table:).)*?^<!-- end -->",
     re.DOTALL | re.MULTILINE,
@@ -48,7 +48,7 @@ def read_records(file: Path) -> list[Record]:
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as JSON ({error}): repair it, or record in another file.") from None
-    if not isinstance(found, list) or not all(isinstance(one, dict) and one.keys() >= KEYS for one in found):
+    if not isinstance(found, list) or not all(isinstance(one, dict) and one.keys() >= RECORD_KEYS for one in found):
         raise UserError(f"{file} does not hold what --record writes: repair it, or record in another file.")
     return found
 
@@ -60,8 +60,8 @@ def render(readme: Path) -> str:
         UserError: If a comment that asks for a table cannot be understood, or its records cannot be read.
     """
     text = readme.read_text(encoding="utf-8")
-    new, number = TABLE.subn(lambda asked: _filled(asked, readme), text)
-    if number != len(BEGINNING.findall(text)):
+    new, number = TABLE_BLOCK.subn(lambda asked: _filled(asked, readme), text)
+    if number != len(TABLE_START.findall(text)):
         raise UserError(
             f"{readme}: a table is asked for as <!-- table: FILE.json; of: COMMAND, COMMAND; each: LIST, then lines of "
             "HEADER = TEMPLATE, -->, and <!-- end --> where the table ends."

@@ -21,7 +21,7 @@ from worldvae.system.lock import Taken
 from worldvae.training.progress import say
 from worldvae.training.trainer import Trainer
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 
 def train(
@@ -58,7 +58,7 @@ def train(
         if not done:
             say(f"Stopped at step {run.steps} and saved. Go on with: worldvae train --resume {run.folder}")
             if trainer.interrupted:
-                raise typer.Exit(INTERRUPTED)
+                raise typer.Exit(EXIT_INTERRUPTED)
         head = {"config": None if resume is not None else " ".join(arguments or [])}
         result: dict[str, Any] = plain(head | _finish(trainer, (time.monotonic() - began) / 60))
         if as_json:
@@ -67,7 +67,7 @@ def train(
     except KeyboardInterrupt:  # a second one within a step, or one while the result is evaluated
         saved = latest(run.folder / "checkpoints") is not None
         say(f"Interrupted. {f'Go on with: worldvae train --resume {run.folder}' if saved else 'Nothing was saved.'}")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
         trainer.close()
 

@@ -22,7 +22,7 @@ from worldvae.models.world_model import WorldModel
 from worldvae.system.json_file import plain
 from worldvae.types import Batch, State
 
-CELLS = 8
+CELLS_PER_SIDE = 8
 """Frames are predicted as the means of 8 x 8 cells: of single pixels nearly all are background, and calibrated."""
 
 
@@ -247,6 +247,6 @@ def _chunks(states: State, size: int) -> list[State]:
 
 
 def _cells(frames: Float[Tensor, "row time channel height width"]) -> Float[Tensor, "row time cell"]:
-    pooled = F.adaptive_avg_pool2d(frames.float().flatten(0, 1), CELLS)
+    pooled = F.adaptive_avg_pool2d(frames.float().flatten(0, 1), CELLS_PER_SIDE)
     out: Tensor = pooled.flatten(1).unflatten(0, frames.shape[:2])
     return out

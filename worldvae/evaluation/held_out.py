@@ -8,7 +8,7 @@ from jaxtyping import Bool, Float, Int
 from worldvae.agents import Agent, Carry
 from worldvae.envs import EnvPool
 from worldvae.errors import UserError
-from worldvae.evaluation.play import PROCESSES, in_parts, play
+from worldvae.evaluation.play import PARALLEL_PROCESSES, in_parts, play
 from worldvae.films.open_loop import OpenLoop, open_loop
 from worldvae.runs.run import Run
 from worldvae.types import Batch, Observation
@@ -92,7 +92,7 @@ def held_out_rows(run: Run, length: int, episodes: int, seed: int = 0) -> tuple[
         UserError: If the environment fails.
     """
     env = run.config.env
-    together = min(PROCESSES, episodes) if env.alone else episodes
+    together = min(PARALLEL_PROCESSES, episodes) if env.alone else episodes
     parts = [
         play(
             run.agent, env, min(together, episodes - first), seed,

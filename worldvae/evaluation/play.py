@@ -15,12 +15,14 @@ from worldvae.envs import EnvConfig, EnvPool
 from worldvae.seeds import HELD_OUT, check_seed, episode_seed, stream
 from worldvae.types import Batch
 
-SIDE_BY_SIDE = 32
-PROCESSES = 4
+PARALLEL_EPISODES = 32
+"""Episodes that one process plays side by side."""
+
+PARALLEL_PROCESSES = 4
 """Episodes side by side where each has a process of its own (`env.alone`), which may be a whole emulator."""
 
-ALONE = 100
-"""Decisions that are timed one by one."""
+TIMED_DECISIONS = 100
+"""Decisions in one environment whose latencies are measured."""
 
 Interval = tuple[float, float]
 
@@ -212,7 +214,7 @@ def _score(agent: Agent, env: EnvConfig, episodes: int, seed: int) -> Evaluation
     start = time.perf_counter()
     played = in_parts(agent, env, episodes, seed)
     seconds = time.perf_counter() - start
-    alone = 1e3 * np.asarray(play(agent, env, 1, seed, limit=ALONE).seconds)
+    alone = 1e3 * np.asarray(play(agent, env, 1, seed, limit=TIMED_DECISIONS).seconds)
     low, high, highest = (float(value) for value in np.percentile(alone, (50, 95, 99)))
     decisions = sum(int(part.lengths.sum()) for part in played)
     return Evaluation(
@@ -232,14 +234,14 @@ def _returns(parts: Sequence[Episodes]) -> list[float]:
 
 
 def in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int, *, keep_rows: bool = False) -> list[Episodes]:
-    """Play at most `SIDE_BY_SIDE` episodes at a time; the first part keeps `seed`, the others have their own.
+    """Play at most `PARALLEL_EPISODES` episodes at a time; the first part keeps `seed`, the others have their own.
 
     A planner with a limit of time gets it for every decision: its episodes are played one by one. Those of
     environments that need a process each are played a few at a time.
     """
-    sizes = [min(SIDE_BY_SIDE, episodes - done) for done in range(0, episodes, SIDE_BY_SIDE)]
+    sizes = [min(PARALLEL_EPISODES, episodes - done) for done in range(0, episodes, PARALLEL_EPISODES)]
     seeds = [seed, *(episode_seed(seed, HELD_OUT + part, 0) for part in range(1, len(sizes)))]
-    together = PROCESSES if env.alone else SIDE_BY_SIDE
+    together = PARALLEL_PROCESSES if env.alone else PARALLEL_EPISODES
     if isinstance(agent, PlannerAgent) and agent.config.max_ms:
         together = 1
     return [

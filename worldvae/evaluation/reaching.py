@@ -24,6 +24,7 @@ from worldvae.agents import (
 from worldvae.data.replay import Replay
 from worldvae.envs import EnvConfig, WorldEnv, make_from
 from worldvae.envs.goals import GoalWorld, TrueDynamics, goal_world
+from worldvae.evaluation.play import PARALLEL_EPISODES
 from worldvae.planning import Landmarks, Objective, PlanConfig, RiskConfig
 from worldvae.runs import checkpoint
 from worldvae.runs.run import Run
@@ -31,12 +32,12 @@ from worldvae.seeds import HELD_OUT, check_seed, episode_seed
 from worldvae.system.lock import Lock
 from worldvae.types import Observation
 
-SIDE_BY_SIDE = 32
-LANDMARKS = 1024
-OBJECTIVES = ("geodesic", *GOALS)
-"""What plans towards goals can be judged by."""
-DRAWS = 1000
-"""Pairs drawn for each that is wanted, at most: where nearly all are solved already there is nothing to evaluate."""
+LANDMARK_COUNT = 1024
+"""Seen states in the graph of landmarks."""
+GOAL_OBJECTIVES = ("geodesic", *GOALS)
+"""Words for the distances to a goal that plans can minimise."""
+MAX_DRAWS_PER_PAIR = 1000
+"""If nearly all pairs are solved at the start, there is nothing to evaluate."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def held_out_pairs(world: GoalWorld, number: int, seed: int = 0) -> Pairs:
         else:
             starts.append(start)
             goals.append(goal)
-        if solved > DRAWS * number:
+        if solved > MAX_DRAWS_PER_PAIR * number:
             raise ValueError(f"of {solved + len(starts)} pairs of start and goal {solved} were solved from the start")
     kinds = tuple(world.kind(start, goal) for start, goal in zip(starts, goals, strict=True))
     return Pairs(np.stack(starts), np.stack(goals), kinds, solved)
@@ -89,7 +90,7 @@ class Reached:
 
     Attributes:
         agent: what planned.
-        objective: what plans were judged by: one of `OBJECTIVES`, "true" for the oracle, "none" for random play.
+        objective: what plans were judged by: one of `GOAL_OBJECTIVES`, "true" for the oracle, "none" for random play.
         distances: from the goal, before the first decision and after each, by the true state.
         tolerance: up to which distance a goal is reached.
         kinds: the group of each pair.
@@ -155,7 +156,7 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def seen_landmarks(run: Run, seed: int = 0) -> Landmarks:
-    """Return the latents of `LANDMARKS` rows that a run was trained on, each inferred from its frame alone.
+    """Return the latents of `LANDMARK_COUNT` rows that a run was trained on, each inferred from its frame alone.
 
     Raises:
         UserError: If the replay is gone, or a training is writing to it.
@@ -164,7 +165,7 @@ def seen_landmarks(run: Run, seed: int = 0) -> Landmarks:
     assert path is not None, "a run that was loaded has a checkpoint"
     with closing(Lock(run.folder)):
         replay = Replay.open(run.folder / "replay", checkpoint.load(path)["replay"])
-        rows = replay.sample(LANDMARKS // 8, 8, torch.Generator().manual_seed(seed))
+        rows = replay.sample(LANDMARK_COUNT // 8, 8, torch.Generator().manual_seed(seed))
     return latent_landmarks(run.model, rows.observation.flatten())
 
 
@@ -230,9 +231,9 @@ class GoalSuite:
     def _play(
         self, name: str | None, objective: str, make: Callable[[slice], Agent], *, truth: bool = False, film: int = 0
     ) -> Reached:
-        """Play all pairs, `SIDE_BY_SIDE` at a time (one, if a process holds only one), each for the whole budget."""
+        """Play all pairs for the whole budget, `PARALLEL_EPISODES` at a time (1 if a process holds only one)."""
         distances, filmed, begun = [], [], time.perf_counter()
-        together = 1 if self.env.alone else SIDE_BY_SIDE
+        together = 1 if self.env.alone else PARALLEL_EPISODES
         for first in range(0, len(self.pairs), together):
             part = slice(first, first + together)
             agent = make(part)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from worldvae.distributions import LatentFamily
 
-JUDGES = 8  # the comparison has so many times the samples of a step: it decides, a step only points
+COMPARISON_FACTOR = 8  # the comparison has so many times the samples of a step: it decides, a step only points
 
 LogJoint = Callable[[Float[Tensor, "sample *batch latent"]], Float[Tensor, "sample *batch"]]
 """log p(x, z) of a fixed x per batch element, for several samples of z."""
@@ -113,7 +113,7 @@ def _ascend(
 ) -> Refined:
     """Ascend by Adam, which scales every number by itself: examples do not influence each other."""
     shape = (samples, *start.shape[:-1])
-    judge = family.noise((JUDGES * samples, *start.shape[:-1]), start.device, generator).to(start.dtype)
+    judge = family.noise((COMPARISON_FACTOR * samples, *start.shape[:-1]), start.device, generator).to(start.dtype)
     parameters = start if differentiable else start.detach().requires_grad_()
     if differentiable and not parameters.requires_grad:
         raise ValueError("differentiable=True needs parameters that come from a graph: pass the encoder's own output")

@@ -11,7 +11,7 @@ from worldvae.priors.base import Base, BaseKind
 from worldvae.priors.draws import Draws
 from worldvae.priors.prior import Prior, frozen
 
-LIMIT = 5.0
+MAX_ENERGY = 5.0
 """Nats by which E may raise or lower the Gaussian's log-density. Without a limit E grows on where the chain errs: on
 two blobs, 300 updates of Adam at 0.003 with 20 steps of 0.1 end 248 nats below one Gaussian; with it, 0.58 above."""
 
@@ -82,7 +82,7 @@ class EnergyPrior(Prior):
     ) -> Float[Tensor, "*batch"]:
         """Return E(z, h)."""
         raw: Tensor = self.net(torch.cat([latent, memory], dim=-1)).float()
-        return LIMIT * torch.tanh(raw.squeeze(-1) / LIMIT)
+        return MAX_ENERGY * torch.tanh(raw.squeeze(-1) / MAX_ENERGY)
 
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None

@@ -9,7 +9,7 @@ from worldvae.config import load_config
 from worldvae.errors import UserError
 from worldvae.runs.settings import RunConfig
 
-FIXED = (
+FIXED_SETTINGS = (
     "env",
     "model",
     "seed",
@@ -44,7 +44,7 @@ def resumed_config(source: Path, overrides: Sequence[str], steps: int, updates: 
         return before
     known = [override for override in overrides if not override.startswith("family=")]
     after = load_config(RunConfig, [source], known)
-    changed = [name for name in FIXED if _at(before, name) != _at(after, name)]
+    changed = [name for name in FIXED_SETTINGS if _at(before, name) != _at(after, name)]
     if changed or len(known) < len(overrides):
         raise UserError(
             f"{changed[0] if changed else 'family'} was decided when the run in {source.parent} began, and cannot "

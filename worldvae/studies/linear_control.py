@@ -33,14 +33,22 @@ from worldvae.planning import (
     plan,
 )
 from worldvae.seeds import stream
-from worldvae.studies.linear_world import LENGTH, REACH, rows_of
+from worldvae.studies.linear_world import EPISODE_ROWS, MAX_ACTION, rows_of
 from worldvae.types import Batch, Dream, State
 
-SEARCH = {"horizon": 10, "candidates": 80, "elites": 8, "iterations": 4, "std": 0.15, "min_std": 0.005, "discount": 1.0}
+SEARCH_SETTINGS = {
+    "horizon": 10,
+    "candidates": 80,
+    "elites": 8,
+    "iterations": 4,
+    "std": 0.15,
+    "min_std": 0.005,
+    "discount": 1.0,
+}
 PLANNER_CONFIGS: dict[str, PlanConfig] = {
-    "cem": CEMConfig(**SEARCH),  # type: ignore[arg-type]
-    "icem": ICEMConfig(**SEARCH),  # type: ignore[arg-type]
-    "mppi": MPPIConfig(**SEARCH, value=False),  # type: ignore[arg-type]
+    "cem": CEMConfig(**SEARCH_SETTINGS),  # type: ignore[arg-type]
+    "icem": ICEMConfig(**SEARCH_SETTINGS),  # type: ignore[arg-type]
+    "mppi": MPPIConfig(**SEARCH_SETTINGS, value=False),  # type: ignore[arg-type]
     "gradient": GradientConfig(horizon=10, restarts=2, iterations=15, learning_rate=0.02, std=0.1, discount=1.0),
 }
 """The configs that act here, by planner: horizons at which the exact model pays a few thousandths above the optimum."""
@@ -229,9 +237,9 @@ def play(
     truth, pilot = named_world(world), Pilot(model, planner, seed)
     draw = WorldNoise(truth, episodes, seed)
     plant, earned = draw.plant(), []
-    for _ in range(LENGTH - 1):
+    for _ in range(EPISODE_ROWS - 1):
         action = (pilot.act(plant) + noise * draw.white(truth.B.shape[1])).clamp(-1, 1)
-        earned.append(-plant.step(REACH * action, draw(truth.Q), draw(truth.R)).float())
+        earned.append(-plant.step(MAX_ACTION * action, draw(truth.Q), draw(truth.R)).float())
     return replace(rows_of(*plant.history()), reward=F.pad(torch.stack(earned, dim=1), (1, 0)))
 
 
@@ -271,7 +279,7 @@ def control(
         action = pilot.act(ours)
         seconds += (time.perf_counter() - began) / (burn_in + steps)
         shock = draw(truth.Q), draw(truth.R)
-        difference = ours.step(REACH * action, *shock) - best.step(optimal(best), *shock)
+        difference = ours.step(MAX_ACTION * action, *shock) - best.step(optimal(best), *shock)
         if t >= burn_in:
             more += difference / steps
     least, error = float(lqg_cost(truth)), float(more.std()) / math.sqrt(episodes)

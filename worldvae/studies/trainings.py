@@ -15,7 +15,7 @@ from pathlib import Path
 from worldvae.runs.checkpoint import latest
 from worldvae.system.cores import usable_cores
 
-MARK = "compared"
+FINISHED_FILE = "compared"
 """Name of the file that says that a run has had its time."""
 
 
@@ -75,7 +75,7 @@ class Trainings:
     def _start(self, name: str) -> subprocess.Popen[bytes] | None:
         """Begin a training or go on with it; None if it has had its time."""
         folder = self.out / name
-        if (folder / MARK).exists():
+        if (folder / FINISHED_FILE).exists():
             return None
         if latest(folder / "checkpoints") is None:  # of what was saved of it, nothing can be gone on with
             shutil.rmtree(folder, ignore_errors=True)
@@ -100,7 +100,7 @@ class Trainings:
 
     def _ended(self, name: str, code: int) -> str | None:
         if code == 0:
-            (self.out / name / MARK).touch()
+            (self.out / name / FINISHED_FILE).touch()
             return None
         log = self._log(name)
         if code < 0:

@@ -4,7 +4,7 @@ import ctypes
 import platform
 
 MMAP_MAX, TRIM_THRESHOLD = -4, -1  # names of glibc's mallopt(3)
-NEVER = -1
+NO_TRIMMING = -1
 
 
 def keep_freed_memory() -> bool:
@@ -17,4 +17,4 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(MMAP_MAX, 0) and libc.mallopt(TRIM_THRESHOLD, NEVER))
+    return bool(libc.mallopt(MMAP_MAX, 0) and libc.mallopt(TRIM_THRESHOLD, NO_TRIMMING))

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
-ROWS, FRAMES = 256, 64
+TIMED_ROWS, TIMED_FRAMES = 256, 64
 """Rows of the product and frames of the convolution that are timed."""
-MARGIN = 0.95
+MAX_TIME_SHARE = 0.95
 """bfloat16 has to take less than this share of float32's time: it is the less exact of the two."""
-SECONDS = 0.1
+MEASURE_SECONDS = 0.1
 """Spent on the measurement, the warm-up aside."""
-FINE = 1e-4
+MAX_CLOCK_RESOLUTION = 1e-4
 """Resolution in seconds that a clock must have."""
 
 
@@ -48,7 +48,7 @@ def faster_precision(device: torch.device, hidden: int, maps: tuple[int, int, in
     try:
         with torch.inference_mode(False), torch.enable_grad():
             works = [_product(hidden)] if maps is None else [_product(hidden), _convolution(*maps)]
-            return "bfloat16" if _bfloat16_share(works) < MARGIN else "float32"
+            return "bfloat16" if _bfloat16_share(works) < MAX_TIME_SHARE else "float32"
     finally:
         torch.set_num_threads(threads)
 
@@ -59,14 +59,14 @@ def _bfloat16_share(works: list[Callable[[bool], None]]) -> float:
     The two take turns, and the fastest turn of each counts.
     """
     # A system that counts processor time by its scheduler's ticks (15 ms on Windows) cannot tell the turns apart.
-    fine = time.get_clock_info("thread_time").resolution < FINE
+    fine = time.get_clock_info("thread_time").resolution < MAX_CLOCK_RESOLUTION
     now = time.thread_time if fine else time.perf_counter
     fastest = [[float("inf"), float("inf")] for _ in works]
     for work in works:  # the first call in each type compiles kernels
         work(False)
         work(True)
     began = now()
-    while now() - began < SECONDS:
+    while now() - began < MEASURE_SECONDS:
         for times, work in zip(fastest, works, strict=True):
             for narrow in (False, True):
                 start = now()
@@ -76,14 +76,14 @@ def _bfloat16_share(works: list[Callable[[bool], None]]) -> float:
 
 
 def _product(hidden: int) -> Callable[[bool], None]:
-    return _trained(F.linear, (ROWS, hidden), (hidden, hidden))
+    return _trained(F.linear, (TIMED_ROWS, hidden), (hidden, hidden))
 
 
 def _convolution(channels: int, height: int, width: int) -> Callable[[bool], None]:
     def layer(x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x, weight, None, stride=2, padding=1).permute(0, 2, 3, 1)
 
-    return _trained(layer, (FRAMES, channels, height, width), (2 * channels, channels, 4, 4))
+    return _trained(layer, (TIMED_FRAMES, channels, height, width), (2 * channels, channels, 4, 4))
 
 
 def _trained(

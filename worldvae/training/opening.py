@@ -21,7 +21,7 @@ from worldvae.training.collector import Collector
 from worldvae.training.learner import Learner
 from worldvae.training.state import TrainState, acting, schedule
 
-WRITTEN = ("config.yaml", "metrics.jsonl", "replay")
+NEW_FILES = ("config.yaml", "metrics.jsonl", "replay")
 """What a trainer writes into the folder of a new run before its first step."""
 
 
@@ -102,9 +102,9 @@ def open_new(config: RunConfig, folder: Path, stack: ExitStack, *, new: bool) ->
     """
     lock = claim(folder, stack, new=new)
     pool = _open_pool(config, stack)
-    there = {path for path in (folder / name for name in WRITTEN) if path.exists()}
+    there = {path for path in (folder / name for name in NEW_FILES) if path.exists()}
     run = create(folder, config, pool.observation_layout, pool.action_layout)
-    stack.callback(_remove, {folder / name for name in WRITTEN} - there)
+    stack.callback(_remove, {folder / name for name in NEW_FILES} - there)
     state = TrainState.zero(run.config, run.device)
     return _open_rest(lock, run, pool, state, stack), state
 

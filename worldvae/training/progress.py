@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-EVERY_SECONDS = 30.0
+REPORT_SECONDS = 30.0
 
 
 def say(text: str) -> None:
@@ -54,7 +54,7 @@ class Progress:
             if now - self._last > 0.25:
                 self._last = now
                 self._live.update(Text(self.line(step, updates, returns, now)))
-        elif now - self._last > EVERY_SECONDS:
+        elif now - self._last > REPORT_SECONDS:
             self._last = now
             say(self.line(step, updates, returns, now))
 

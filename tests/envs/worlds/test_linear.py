@@ -26,10 +26,10 @@ def test_spaces_and_the_time_limit(full_state: bool) -> None:
     observation, _ = env.reset(seed=0)
     assert observation["vector"].shape == (2 if full_state else 1,)
     assert env.action_layout.size == 1
-    for step in range(linear.STEPS):
+    for step in range(linear.TIME_LIMIT):
         observation, _, terminated, truncated, _ = env.step(np.ones(1, np.float32))
         assert not terminated
-        assert truncated == (step == linear.STEPS - 1)
+        assert truncated == (step == linear.TIME_LIMIT - 1)
         assert observation["vector"].dtype == np.float32
 
 
@@ -80,7 +80,7 @@ def test_the_dynamics_are_the_matrices(name: str) -> None:
 def test_the_actions_of_the_reference_are_within_reach() -> None:
     env = bare(full_state=True)
     env.reset(seed=0)
-    for u in np.sin(0.3 * np.arange(linear.STEPS)):
+    for u in np.sin(0.3 * np.arange(linear.TIME_LIMIT)):
         action = np.array([u / env.reach])
         assert env.action_space.contains(action.astype(np.float32))
     clipped = [bare(full_state=True) for _ in range(2)]
@@ -96,7 +96,7 @@ def test_the_kalman_filter_is_calibrated_on_it() -> None:
     xs, us = [], []
     random = np.random.default_rng(0)
     for episode in range(40):
-        actions = random.uniform(-1, 1, (linear.STEPS, 1))
+        actions = random.uniform(-1, 1, (linear.TIME_LIMIT, 1))
         rows = [env.reset(seed=episode)[0]]
         rows += [env.step(action)[0] for action in actions]
         xs.append(rows)
