@@ -7,9 +7,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from worldvae.networks.frozen import frozen
 from worldvae.priors.base import Base, BaseKind
 from worldvae.priors.draws import Draws
-from worldvae.priors.prior import Prior, frozen
+from worldvae.priors.prior import Prior
 
 MAX_ENERGY = 5.0
 """Nats by which E may raise or lower the Gaussian's log-density. Without a limit E grows on where the chain errs: on

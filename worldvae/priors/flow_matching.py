@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from worldvae.networks import MLP
+from worldvae.networks.frozen import frozen
 from worldvae.priors.base import Base, BaseKind
 from worldvae.priors.draws import Draws
-from worldvae.priors.prior import Prior, frozen
+from worldvae.priors.prior import Prior
 
 Solver = Literal["euler", "heun"]
 HARMONICS = 4
