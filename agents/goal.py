@@ -25,7 +25,7 @@ from worldvae.planning import (
     planner_name,
     state_distance,
 )
-from worldvae.planning.goals import repeated
+from worldvae.planning.goal_objectives import for_candidates
 from worldvae.types import ActionLayout, Batch, Dream, Observation, State, VectorState
 
 
@@ -81,7 +81,7 @@ def goal_probability(model: WorldModel, goal: Observation) -> Objective:
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
         states = LatentState.of(dream.states)
         memory, latent = states.memory, states.latent
-        embedded = repeated(projected, len(memory)).unsqueeze(1).expand(-1, memory.shape[1], -1)
+        embedded = for_candidates(projected, len(memory)).unsqueeze(1).expand(-1, memory.shape[1], -1)
         _, q = model.posterior.infer(memory, embedded, None)
         total: Tensor = model.posterior.distribution(q).log_prob(latent).sum(dim=1)
         return total

@@ -7,7 +7,7 @@ from typing import Annotated
 import torch
 import typer
 
-from worldvae.commands.opening import open_run
+from worldvae.commands.open_run import open_run
 from worldvae.commands.record import Recorder, RecordFile
 from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
 from worldvae.diagnostics import diagnose as examine

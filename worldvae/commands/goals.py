@@ -8,7 +8,7 @@ import torch
 import typer
 
 from worldvae.agents import GOALS
-from worldvae.commands.opening import open_run
+from worldvae.commands.open_run import open_run
 from worldvae.commands.record import Recorder, RecordFile
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation.reaching import GOAL_OBJECTIVES, GoalSuite, Reached

@@ -23,7 +23,7 @@ from worldvae.agents import (
 )
 from worldvae.data.replay import Replay
 from worldvae.envs import EnvConfig, WorldEnv, make_from
-from worldvae.envs.goals import GoalWorld, TrueDynamics, goal_world
+from worldvae.envs.goal_worlds import GoalWorld, TrueDynamics, goal_world
 from worldvae.evaluation.play import PARALLEL_EPISODES
 from worldvae.planning import Landmarks, Objective, PlanConfig, RiskConfig
 from worldvae.runs import checkpoint

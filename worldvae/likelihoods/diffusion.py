@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from worldvae.distributions import IsotropicGaussian, Shape
 from worldvae.likelihoods.gaussian import GaussianLikelihood
 from worldvae.networks import scale_learning_rate
-from worldvae.priors.draws import Draws
+from worldvae.priors.random_stream import RandomStream
 
 DETAIL_LR_SCALE, DENOISER_LR_SCALE = 10.0, 4.0
 """How much faster than the other parameters of a model log s moves (it has far to go), and how much faster the denoiser
@@ -80,7 +80,7 @@ class DiffusionLikelihood(GaussianLikelihood):
         self.log_detail = nn.Parameter(torch.tensor(math.log(sigma - floor)))
         scale_learning_rate([self.log_detail], DETAIL_LR_SCALE)
         scale_learning_rate(denoiser.parameters(), DENOISER_LR_SCALE)
-        self.draws = Draws()
+        self.draws = RandomStream()
 
     @property
     def detail(self) -> Float[Tensor, ""]:

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.planning.goals import repeated
+from worldvae.planning.goal_objectives import for_candidates
 from worldvae.planning.simulator import Objective
 from worldvae.types import Dream, State
 
@@ -77,9 +77,9 @@ def geodesic_distance(
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
         latent = about(dream.states)
         rows, steps, _ = latent.shape
-        straight = (latent - repeated(goal, rows).unsqueeze(1)).norm(dim=-1)
+        straight = (latent - for_candidates(goal, rows).unsqueeze(1)).norm(dim=-1)
         nearest = landmarks.nearest(latent.detach().flatten(0, 1)).view(rows, steps)
-        along = repeated(ways, rows).gather(1, nearest)
+        along = for_candidates(ways, rows).gather(1, nearest)
         total: Tensor = -torch.where(straight < landmarks.reach, straight, along).sum(dim=1)
         return total
 

@@ -9,8 +9,8 @@ from torch.distributions import Distribution
 
 from worldvae.networks.frozen import frozen
 from worldvae.priors.base import Base, BaseKind
-from worldvae.priors.draws import Draws
 from worldvae.priors.prior import Prior
+from worldvae.priors.random_stream import RandomStream
 
 MAX_ENERGY = 5.0
 """Nats by which E may raise or lower the Gaussian's log-density. Without a limit E grows on where the chain errs: on
@@ -72,7 +72,7 @@ class EnergyPrior(Prior):
         self.net = nn.Sequential(
             nn.Linear(latent + memory, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), last
         )
-        self.draws = Draws()
+        self.draws = RandomStream()
 
     def extra_repr(self) -> str:
         """Show the chain."""

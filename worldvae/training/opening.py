@@ -19,7 +19,7 @@ from worldvae.system.lock import Lock, claim
 from worldvae.training.behaviour import Behaviour, make_behaviour
 from worldvae.training.collector import Collector
 from worldvae.training.learner import Learner
-from worldvae.training.state import TrainState, acting, schedule
+from worldvae.training.train_state import TrainState, acting, schedule
 
 NEW_FILES = ("config.yaml", "metrics.jsonl", "replay")
 """What a trainer writes into the folder of a new run before its first step."""

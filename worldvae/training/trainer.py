@@ -21,7 +21,7 @@ from worldvae.training.interrupts import interruptible
 from worldvae.training.logger import Logger
 from worldvae.training.opening import Opened, open_new, open_saved
 from worldvae.training.progress import Progress, say
-from worldvae.training.state import TrainState
+from worldvae.training.train_state import TrainState
 from worldvae.types import Batch, State
 
 FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES = 5, 40, 4

@@ -184,7 +184,7 @@ def goal_world(env: gym.Env[Any, Any], id: str) -> GoalWorld:
         return cast(GoalWorld, inner.goals)
     raise UserError(
         f"no goals are known of {id}: there are some of worldvae/TwoRooms-v0 and Pendulum-v1, and of environments with "
-        "an attribute `goals` (see worldvae.envs.goals.GoalWorld)."
+        "an attribute `goals` (see worldvae.envs.goal_worlds.GoalWorld)."
     )
 
 

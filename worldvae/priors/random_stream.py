@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Draws(nn.Module):
+class RandomStream(nn.Module):
     """A stream of random numbers that belongs to a module, apart from torch's default generator.
 
     It begins with the seed that torch was given before the module was made (`source.manual_seed` sets another), and

@@ -29,14 +29,14 @@ def state_distance(
 
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
         states = about(dream.states)
-        target = repeated(goal, len(states)).unsqueeze(1).expand_as(states)
+        target = for_candidates(goal, len(states)).unsqueeze(1).expand_as(states)
         total: Tensor = -distance(states, target).sum(dim=1)
         return total
 
     return objective
 
 
-def repeated(goal: Float[Tensor, "batch *rest"], rows: int) -> Float[Tensor, "row *rest"]:
+def for_candidates(goal: Float[Tensor, "batch *rest"], rows: int) -> Float[Tensor, "row *rest"]:
     """Return each goal as often as there are candidates for it, in the order of `Problems`: goal after goal.
 
     Raises:
