@@ -9,7 +9,7 @@ import typer
 
 from worldvae.commands.record import Recorder, RecordFile
 from worldvae.commands.study_known import study_digits, study_linear
-from worldvae.commands.train import INTERRUPTED
+from worldvae.commands.train import EXIT_INTERRUPTED
 from worldvae.config import config_names
 from worldvae.envs import make_from
 from worldvae.errors import UserError, near_miss
@@ -91,7 +91,7 @@ def families(
         found = compare_families(trainings, resolved, names, episodes, say)
     except KeyboardInterrupt:
         say(f"Interrupted, and saved in {out}: the same command goes on.")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     numbers = out / "comparison.json"
     head = {
         "config": " ".join([config, *overrides]),
