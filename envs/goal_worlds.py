@@ -1,7 +1,7 @@
-"""Worlds in which goals can be set: how a state is put there, what counts as reached, and the true dynamics.
+"""Worlds with goals: how to put an environment into a state, when a goal is reached, and the true dynamics.
 
-A goal world knows the true state of one environment. What it says is for evaluations (`worldvae.evaluation.reaching`)
-alone: what acts on a world model is shown the frame of the goal and nothing else.
+A goal world knows the true state of one environment. Only evaluations use it (`worldvae.evaluation.reaching`): agents
+that act on a world model see the frame of the goal and nothing else.
 """
 
 import math
@@ -21,12 +21,12 @@ from worldvae.types import Dream, State, VectorState
 
 @runtime_checkable
 class GoalWorld(Protocol):
-    """What an evaluation of goals needs to know of an environment.
+    """What an evaluation of goals must know of an environment.
 
     Attributes:
-        reached: what counts as reached, a sentence.
+        reached: when a goal counts as reached, a sentence.
         tolerance: the distance up to which a goal is reached.
-        budget: environment steps within which it has to be.
+        budget: environment steps within which it has to be reached.
     """
 
     reached: str
@@ -152,7 +152,7 @@ class PendulumGoals:
         return np.asarray(env.state, np.float64)
 
     def distance(self, state: Float[Tensor, "*batch state"], goal: Float[Tensor, "*batch state"]) -> Tensor:
-        """Return the larger of both differences, each in units of what is tolerated."""
+        """Return the larger of both differences, each in units of its tolerance."""
         angle, velocity = (state - goal).unbind(dim=-1)
         angle = torch.remainder(angle + math.pi, math.tau) - math.pi
         return torch.maximum(angle.abs() / self.angle, velocity.abs() / self.velocity)
@@ -168,10 +168,10 @@ class PendulumGoals:
 
 
 def goal_world(env: gym.Env[Any, Any], id: str) -> GoalWorld:
-    """Return what is known of goals in an environment: by itself, as its attribute `goals`, or here.
+    """Return the goal world of an environment: its attribute `goals`, or one of this module.
 
     Raises:
-        UserError: If nothing is.
+        UserError: If there is none.
     """
     inner = env.unwrapped
     if isinstance(inner, TwoRoomsEnv):

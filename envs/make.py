@@ -22,7 +22,7 @@ class EnvConfig:
 
     Attributes:
         id: Any Gymnasium id, also "module:Name-v0".
-        obs: What is shown: auto, pixels, state or both (see `choose_view`).
+        obs: What the model sees: auto, pixels, state or both (see `choose_view`).
         size: Height and width of the frames.
         action_repeat: Environment steps per action.
         time_limit: Environment steps after which an episode is cut off; None takes the registered limit, or 1000
@@ -77,7 +77,7 @@ def make_from(config: EnvConfig) -> WorldEnv:
     limit = config.time_limit or find_spec(config.id).max_episode_steps
 
     def instance(render: bool) -> gym.Env[Any, Any]:
-        # (an environment may change what it is given: each has arguments of its own)
+        # (an environment may change its arguments: each has its own copy)
         return create(config.id, limit or DEFAULT_TIME_LIMIT, render, _plain(config.kwargs))
 
     env = instance(render=False)
@@ -86,7 +86,7 @@ def make_from(config: EnvConfig) -> WorldEnv:
         can_render = "rgb_array" in (env.metadata.get("render_modes") or ())
         view = choose_view(codec, config.obs, can_render, config.id)
         if view.rendered:
-            # whether rendering is needed shows in the observation space, which only an instance has
+            # the observation space, which only an instance has, shows whether rendering is needed
             close(env, config.id)
             env = instance(render=True)
         return WorldEnv(env, codec, view, id=config.id, action_repeat=config.action_repeat, time_limit=limit)

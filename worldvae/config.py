@@ -4,7 +4,7 @@ A schema is a (nested, preferably frozen) dataclass. Its fields may be scalars, 
 `dict[str, ...]`, paths and further dataclasses; a field without a default must be given by the user.
 
 OmegaConf merges, converts and resolves `${...}`. Its own errors span lines and some lack the path of the setting, so
-each value is merged on its own: whatever goes wrong, the path, the value and the expected type are at hand.
+each value is merged on its own: every error can name the path, the value and the expected type.
 """
 
 import dataclasses
@@ -118,7 +118,7 @@ def dump_config(config: Any, path: Path) -> None:
             f"{_dotted(keys)} is {_short(before)}, and would be read back from the config's file as {_short(after)}: "
             "give it in that form."
         )
-    part = path.with_suffix(".part")  # whoever reads meanwhile, or after a crash, finds the old file or the new one
+    part = path.with_suffix(".part")  # a reader, also after a crash, finds either the old file or the new one
     part.write_bytes(written)
     part.replace(path)
 
@@ -161,7 +161,7 @@ def _merge(config: DictConfig, schema: Any, values: Any) -> None:
     for keys, value in _leaves(values, ()):
         hint = _hint(schema, keys)
         if isinstance(value, float) and value.is_integer() and int in _options(hint) and float not in _options(hint):
-            value = int(value)  # YAML reads 1e6 as a float; whoever writes it for a number of steps means the integer
+            value = int(value)  # YAML reads 1e6 as a float; written for a number of steps it means the integer
         try:
             if isinstance(value, Mapping) and not value and (_section(hint) or _entry(hint)):
                 _enter(config, schema, keys)

@@ -32,12 +32,12 @@ SECOND_INSTANCE_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class EnvReport:
-    """What random play shows of an environment.
+    """The findings of random play in an environment.
 
     Attributes:
         env_id: The id that was asked for.
         observation: What the world model sees, a sentence.
-        action: What it is told of actions, a sentence.
+        action: The action space, a sentence.
         frames_per_second: Steps with their observation, per second, in one process.
         reward_range: Smallest and largest reward of a step.
         episode_length: Mean number of steps of an episode (of the unfinished one if none was finished).
@@ -100,7 +100,7 @@ def check_env(
 
 
 def inspect_env(config: EnvConfig, seconds: float = 5.0, seed: int = 0) -> EnvReport:
-    """Play random episodes of the environment for about `seconds` and report what was seen.
+    """Play random episodes of the environment for about `seconds` and return a report.
 
     Raises:
         UserError: If the environment cannot be made, or breaks its own promises while it is played.
@@ -146,11 +146,11 @@ def inspect_env(config: EnvConfig, seconds: float = 5.0, seed: int = 0) -> EnvRe
 
 
 def _two_instances(opened: ExitStack, config: EnvConfig) -> Tasks:
-    """Make an instance, in a process that is asked for another one later."""
+    """Make an instance, in a process that later makes a second one."""
 
     def begin() -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what there is to be said, the instance says that is played
+            warnings.simplefilter("ignore")  # the instance that is played warns of the same
             env = make_from(config)
             opened.callback(env.close)
             env.reset(seed=0)
@@ -160,13 +160,13 @@ def _two_instances(opened: ExitStack, config: EnvConfig) -> Tasks:
 
 
 def _second_instance(config: EnvConfig) -> str | None:
-    """Return what speaks against a second instance beside a first one, tried in a process that may well crash."""
+    """Return why a process cannot hold two instances, None if it can; tried in a process that may crash."""
     child = Child(_two_instances, (config,), "a process with two instances", "one at a time is possible.")
     try:
         try:
             child.wait()
         except (UserError, RuntimeError):
-            return None  # one alone fails, too: whoever plays it will say why
+            return None  # a single one fails, too: playing it will say why
         child.send("again")
         child.wait(SECOND_INSTANCE_SECONDS)
     except (UserError, RuntimeError) as error:

@@ -1,4 +1,4 @@
-"""`worldvae diagnose RUN`: is the world model itself any good, apart from what an agent earns with it?"""
+"""`worldvae diagnose RUN`: is the world model itself any good, whatever an agent earns with it?"""
 
 import json
 from pathlib import Path

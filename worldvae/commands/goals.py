@@ -1,4 +1,4 @@
-"""`worldvae goals RUN`: how often does planning towards an image lead to what it shows?"""
+"""`worldvae goals RUN`: how often does planning towards an image of a goal reach it?"""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ from worldvae.runs.settings import PLANNER_SECTIONS
 from worldvae.training.progress import say
 
 GOAL_PLANNERS = tuple(name for name in PLANNER_SECTIONS if name not in ("guided", "tree"))
-"""Planners that no policy guides: the actor of a run has learnt to earn, not to reach what it is shown."""
+"""Planners without a policy: the actor of a run has learnt to earn rewards, not to reach goals."""
 
 FILMED_PAIRS = 6
 
@@ -94,7 +94,7 @@ OBJECTIVE_TEXT = {
     "probability": "log q given the goal's frame",
     "true": "the distance of true states",
 }
-"""What plans are judged by, in words."""
+"""The objectives of plans, in words."""
 
 
 def _table(suite: GoalSuite, results: list[Reached], films: list[str]) -> str:

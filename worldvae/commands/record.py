@@ -1,4 +1,4 @@
-"""`--record FILE.json`: keep what a command found, with what it was measured on, for the README beside the file."""
+"""`--record FILE.json`: keep a command's result, its commit and machine, for the README beside the file."""
 
 import json
 import shlex
@@ -27,7 +27,7 @@ RecordFile = Annotated[
 """The option `--record` of every command."""
 
 OUTPUT_OPTIONS = ("--record", "--out")
-"""Options that say where something is written, and change nothing of what is found."""
+"""Options that say where a command writes; they do not change its result."""
 
 
 class Recorder:

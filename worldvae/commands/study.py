@@ -21,7 +21,7 @@ from worldvae.system.json_file import write_json
 from worldvae.training.progress import say
 
 STUDY_SETTINGS = ("family=", "seed=", "train.eval_episodes=")
-"""Settings that a comparison makes itself."""
+"""Settings that the study itself makes, and refuses from the user."""
 
 
 study = typer.Typer(help="Exchange one part and keep everything else.")
@@ -124,7 +124,7 @@ def _check(trainings: Trainings, episodes: int) -> None:
 
 
 def _resolved(trainings: Trainings) -> RunConfig:
-    """Return the config of the task; what is wrong with the task itself is said before any training."""
+    """Return the config of the task, so that a mistake in it is reported before any training."""
     resolved = configure(find_or_make(trainings.config), [*trainings.overrides, f"seed={trainings.seed}"])
     pick_device(resolved.device)
     make_from(resolved.env).close()

@@ -82,7 +82,7 @@ def refresh(readme: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file; whoever reads it meanwhile finds the old text or the new one.
+    """Write a file such that a reader finds either the old text or the new one.
 
     Raises:
         UserError: If there is no way to write there.
@@ -131,7 +131,7 @@ def _rows(record: Record, each: str | None) -> list[Record]:
 
 
 def _origin(rows: Sequence[Record]) -> str:
-    """Say where figures come from: a sentence for all commands of one commit, day and machine."""
+    """Return the source of the figures: a sentence for all commands of one commit, day and machine."""
     commands: dict[tuple[str | None, str, str], dict[str, None]] = {}
     for one in rows:
         commands.setdefault((one["commit"], one["date"], one["machine"]), {})[f"`{one['command']}`"] = None
@@ -149,7 +149,7 @@ def _at(commit: str | None) -> str:
 
 
 def _cell(template: str, values: Record, readme: Path) -> str:
-    """Return a cell, an empty one where the record lacks what it shows."""
+    """Return a cell; an empty one if the record lacks a value."""
     try:
         return _CELLS.vformat(template, (), values)
     except (LookupError, AttributeError, TypeError):
@@ -162,7 +162,7 @@ class _Cells(string.Formatter):
     """Formats as `str.format` does, but numbers with "−" for minus, and with spaces between thousands and before %."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        """Format one field; what is None is missing."""
+        """Format one field; None counts as missing."""
         if value is None:
             raise LookupError
         if isinstance(value, bool) or not isinstance(value, int | float):

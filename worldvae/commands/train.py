@@ -35,7 +35,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the run is written; default: runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training; resumable.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this many minutes of training; resumable.")] = None,
     resume: Annotated[
         Path | None,
         typer.Option(help="Go on exactly where this run stopped; with settings such as train.steps=20000, further."),
@@ -93,7 +93,7 @@ def _new(arguments: list[str], out: Path | None, seed: int | None) -> Trainer:
 
 
 def _how(trainer: Trainer) -> str:
-    """Say where and in which arithmetic it is trained: what was left to the machine, it has decided."""
+    """Describe device, precision and behaviour learning of a training, with the choices made for "auto"."""
     run, kind = trainer.run, trainer.behaviour.kind
     behaviour = {
         "none": "no behaviour is learnt",
@@ -116,7 +116,7 @@ def _resumed(folder: Path, arguments: list[str] | None, out: Path | None, seed: 
 
 
 def _finish(trainer: Trainer, minutes: float) -> dict[str, Any]:
-    """Evaluate, film a dream and say where everything is; return what came of the training."""
+    """Evaluate, film a dream and print where the files are; return the numbers of the training."""
     run, train = trainer.run, trainer.run.config.train
     lines = [f"Trained for {minutes:.1f} minutes: {run.steps} environment steps, {trainer.updates} updates."]
     result = None

@@ -129,8 +129,7 @@ def diagnose(
     q = model.posterior.distribution(observed.parameters)
     kl = model.prior.kl(q, states.latent, states.memory)
     memory, inferred = states.memory[valid], states.latent[valid]
-    noise = model.prior.noise(tuple(memory.shape[:1]), model.device, draws)
-    imagined = model.prior.step(memory, noise)
+    imagined = model.prior.step(memory, model.prior.noise(tuple(memory.shape[:1]), model.device, draws))
     pick = torch.randperm(len(memory), generator=generator)[:2000]
     memory, some, others = memory[pick], inferred[pick], imagined[pick]
     with torch.enable_grad():
@@ -138,7 +137,6 @@ def diagnose(
         joint = [torch.cat([memory, z], dim=-1) for z in (some, others)]
         conditional = log_ratio(joint[0], joint[1], generator)
     surprise = torch.where(valid, kl, torch.nan)
-    known = None if truth is None else truth.to(model.device)[valid]
     return Diagnosis(
         model.prior.kind,
         collapse(_means(q, states)[valid], kl[valid]),
@@ -148,7 +146,7 @@ def diagnose(
         hole,
         conditional,
         _calibration(model, rows, valid, draws, context, horizon, samples),
-        None if known is None else linear_probe(states.features[valid], known).tolist(),
+        None if truth is None else linear_probe(states.features[valid], truth.to(model.device)[valid]).tolist(),
         *_inference(model, rows, valid, observed, effort, generator, draws),
     )
 

@@ -1,4 +1,4 @@
-"""Held-out episodes with every row: what dreams and diagnoses are measured on."""
+"""Held-out episodes with every row: the data on which dreams and diagnoses are measured."""
 
 from dataclasses import dataclass, replace
 
@@ -80,9 +80,9 @@ def held_out_rows(run: Run, length: int, episodes: int, seed: int = 0) -> tuple[
     """Play the beginning of held-out episodes with the exploring actor.
 
     Args:
-        run: whose actor plays.
-        length: rows of each episode; the last one of an episode that ended sooner is repeated.
-        episodes: how many.
+        run: the run whose actor plays.
+        length: rows of each episode; shorter episodes repeat their last row.
+        episodes: number of episodes.
         seed: of the episodes.
 
     Returns:

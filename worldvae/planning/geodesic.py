@@ -26,7 +26,7 @@ class Landmarks:
         reach: the longest trusted line, the median distance of the last of the neighbours.
 
     Reference: Tenenbaum, de Silva & Langford 2000, "A Global Geometric Framework for Nonlinear Dimensionality
-    Reduction" (Isomap); Eysenbach et al. 2019, "Search on the Replay Buffer", for planning along what was seen.
+    Reduction" (Isomap); Eysenbach et al. 2019, "Search on the Replay Buffer", for planning along seen states.
     """
 
     def __init__(self, latents: Float[Tensor, "landmark latent"], neighbours: int = 8) -> None:

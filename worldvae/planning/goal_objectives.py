@@ -22,9 +22,9 @@ def state_distance(
     """Return the objective -sum_k distance(about(s_k), goal), of dreams of the same number of candidates for each goal.
 
     Args:
-        distance: between what is compared, over the last axis.
-        goal: what is compared of each goal.
-        about: what of a state is compared; default: its features, which are the true state in a `VectorState`.
+        distance: between a part of the states and the goals, over the last axis.
+        goal: the same part of each goal's state.
+        about: that part of a state; default: its features, which are the true state in a `VectorState`.
     """
 
     def objective(dream: Dream) -> Float[Tensor, "batch"]:

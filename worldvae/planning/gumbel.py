@@ -11,7 +11,7 @@ def considered_visits(actions: int, simulations: int) -> list[int]:
     """Return how often an action must have been visited before to be visited in simulation 0, 1, 2, ...
 
     Sequential Halving: all actions are visited equally often, then the better half of them, and so on, such that each
-    of the ceil(log2 actions) phases has an equal share of the simulations; the last two share what is left over.
+    of the ceil(log2 actions) phases has an equal share of the simulations; the last two share the rest.
 
     Args:
         actions: how many are considered.

@@ -59,7 +59,7 @@ class ICEMConfig(SearchConfig):
 
 @torch.no_grad()
 def icem(problems: Problems, config: ICEMConfig) -> Plan:
-    """Plan by refitting to the elites; what is returned is the best candidate itself.
+    """Plan by refitting to the elites; the plan is the best candidate itself.
 
     The tricks: (1) coloured noise, (2) clipped instead of truncated, (3) fewer candidates with each iteration,
     (4) elites kept from one iteration to the next and (5) from one decision to the next, (6) the best candidate and

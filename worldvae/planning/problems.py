@@ -37,7 +37,7 @@ class Problems:
         layout: shape of the action vector.
         draws: source of all randomness.
         clock: ends the search when its time is over.
-        previous: plans of the step before (warm start).
+        previous: the previous plans (warm start).
         keep: 1 where `previous` is of the same episode, 0 where another episode has begun.
         guide: a policy that proposes actions.
     """

@@ -21,7 +21,7 @@ class SimulatorEnsemble:
 
     Args:
         models: at least 2. Those that are random must be `Stochastic`, all of them, and have noise of the same form.
-        about: what of a state they may disagree about; default: its features.
+        about: the part of a state whose disagreement counts; default: its features.
 
     Attributes:
         members: number of simulators.
@@ -86,7 +86,7 @@ class SimulatorEnsemble:
         return Dream.cat(dreams, dim=0)[torch.cat(places).argsort()]
 
     def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
-        """Return the standard deviation over the members of a group of M rows, root-mean-square over what it is about.
+        """Return the standard deviation over the M rows of a group, root-mean-square over the entries of `about`.
 
         Args:
             states: rows along the first axis, in groups of M: the dreams of one candidate.

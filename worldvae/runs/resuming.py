@@ -1,4 +1,4 @@
-"""What of a run may change when it goes on: how long it lasts and how it learns, but not what it is."""
+"""The settings that may change when a run is resumed: its length and how it learns, not its environment or model."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -24,20 +24,20 @@ FIXED_SETTINGS = (
     "actor_critic.bins",
     "actor_critic.gradient",
 )
-"""Settings (and whole sections) that were decided when a run began: shapes of its weights, its data and its seed."""
+"""Settings (and whole sections) that cannot change: shapes of the weights, the data and the seed."""
 
 
 def resumed_config(source: Path, overrides: Sequence[str], steps: int, updates: int) -> RunConfig:
-    """Return the config of the run that was written to `source`, with `overrides` for the time to come.
+    """Return the config of a run with `overrides`, for its training from now on.
 
     Args:
         source: the run's config.yaml.
         overrides: settings as `train.steps=20000`.
         steps: environment steps that the run has taken.
-        updates: updates that it has made.
+        updates: updates that the run has made.
 
     Raises:
-        UserError: If one of them was decided when the run began, does not exist or fit, or lies behind the run.
+        UserError: If a setting cannot change any more, does not exist or fit, or asks for less than the run has done.
     """
     before = load_config(RunConfig, [source])
     if not overrides:

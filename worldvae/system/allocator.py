@@ -8,7 +8,7 @@ NO_TRIMMING = -1
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc reuse large freed blocks; return whether it could be asked to.
+    """Let glibc reuse large freed blocks; return whether it does.
 
     By default every large tensor is a mapping of its own (from 32 MiB on even where M_MMAP_THRESHOLD asks for less):
     each update gives its images back to the kernel and faults the same pages in again, zeroed. That costs 10 to 30 %

@@ -1,4 +1,4 @@
-"""Which arithmetic a processor is faster in: measured, because what it says of itself misleads.
+"""Which arithmetic a processor is faster in: measured, because its list of instructions misleads.
 
 A processor without bfloat16 instructions computes in bfloat16 all the same, several times slower than in float32; one
 with them may still be slower in it, where convolutions are narrow. So both are tried, for about a tenth of a second.
@@ -15,22 +15,22 @@ from torch.nn import functional as F
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 TIMED_ROWS, TIMED_FRAMES = 256, 64
-"""Rows of the product and frames of the convolution that are timed."""
+"""Rows of the timed product and frames of the timed convolution."""
 MAX_TIME_SHARE = 0.95
-"""bfloat16 has to take less than this share of float32's time: it is the less exact of the two."""
+"""bfloat16, the less exact type, has to take less than this share of float32's time."""
 MEASURE_SECONDS = 0.1
-"""Spent on the measurement, the warm-up aside."""
+"""Duration of the measurement without the warm-up."""
 MAX_CLOCK_RESOLUTION = 1e-4
-"""Resolution in seconds that a clock must have."""
+"""In seconds: a coarser clock cannot time the turns."""
 
 
 @cache
 def faster_precision(device: torch.device, hidden: int, maps: tuple[int, int, int] | None) -> str:
     """Return "float32" or "bfloat16", whichever a training step of a model of this shape takes less time in.
 
-    What is timed is a normalised layer of a perceptron and, for a model of frames, one of its convolutions, forward and
-    backward. Each shape is measured once per process, so that all models of one shape in it agree. Where both take
-    nearly the same time, another process may choose the other one: a run therefore stores what was chosen for it.
+    The measurement times a normalised layer of a perceptron and, for a model of frames, one of its convolutions,
+    forward and backward. Each shape is measured once per process, so that all models of one shape in it agree. Where
+    both take nearly the same time, another process may choose the other one: a run therefore stores its choice.
 
     An accelerator is not measured: it gets bfloat16 if it has instructions for it.
 
@@ -44,7 +44,7 @@ def faster_precision(device: torch.device, hidden: int, maps: tuple[int, int, in
     if device.type != "cpu":
         return "float32"
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # whose processor time can be told apart from that of whatever else the machine does
+    torch.set_num_threads(1)  # the processor time of one thread does not include that of other programs
     try:
         with torch.inference_mode(False), torch.enable_grad():
             works = [_product(hidden)] if maps is None else [_product(hidden), _convolution(*maps)]

@@ -185,7 +185,7 @@ class SeparateProcess:
         run, but enough to go on from.
 
         Raises:
-            Diverged: If what it learns is no longer finite.
+            Diverged: If the weights that it learns are no longer finite.
         """
         try:
             self._wait()
@@ -220,7 +220,7 @@ def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
 
     Args:
         run: the run, whose `actor_critic` learns.
-        noise: generator of what is drawn in this process.
+        noise: generator of the dreams' randomness, if behaviour learns in this process.
 
     Raises:
         UserError: If its process cannot be started.
@@ -231,7 +231,7 @@ def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
     if config.train.behaviour == "inline" or run.device.type != "cpu":
         return Inline(run.actor_critic, noise)
     rows = config.train.batch * config.train.length
-    make = KINDS[config.model.kind]  # itself, not its name: a spawned process does not know what was registered here
+    make = KINDS[config.model.kind]  # itself, not its name: a spawned process does not have the kinds registered here
     build = partial(make, run.model.observation_layout, run.model.action_layout, config.model, None)
     try:
         return SeparateProcess(
