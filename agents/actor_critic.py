@@ -1,8 +1,6 @@
 """An actor and a critic that learn in imagination, never from a real step."""
 
 import copy
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +15,7 @@ from worldvae.distributions import check_bins
 from worldvae.likelihoods import TwoHotLikelihood
 from worldvae.models.world_model import WorldModel
 from worldvae.networks import MLP
+from worldvae.networks.frozen import frozen
 from worldvae.networks.optimiser import Optimiser, OptimiserConfig
 from worldvae.objectives import lambda_returns
 from worldvae.planning import Plan
@@ -71,19 +70,6 @@ class ActorCriticConfig:
         check_bins(self.bins)
 
 
-@contextmanager
-def frozen(module: nn.Module | WorldModel) -> Iterator[None]:
-    """Let gradients flow through a module without computing those of its parameters."""
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    for parameter in parameters:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in parameters:
-            parameter.requires_grad_(True)
-
-
 class ActorCritic(nn.Module):
     """Learns a policy and a value from dreams of the world model.
 
@@ -135,7 +121,8 @@ class ActorCritic(nn.Module):
         if 0 < config.starts < starts.size:
             order = torch.randperm(starts.size, generator=generator, device=starts.device)
             starts = starts[order[: config.starts]]
-        with frozen(model), frozen(self.critic), torch.set_grad_enabled(self.through_dynamics):
+        constants = [*model.parameters(), *self.critic.parameters()]
+        with frozen(constants), torch.set_grad_enabled(self.through_dynamics):
             dream = model.imagine(starts, lambda s: self._policy(s).draw(generator), config.horizon, generator)
             states = State.cat([starts.map(lambda x: x.unsqueeze(1)), dream.states], dim=1)
             values = self.value(states)

@@ -14,10 +14,10 @@ from worldvae.types import Batch, Observation, State, TensorTree
 
 @dataclass(frozen=True)
 class Carry(TensorTree):
-    """What an agent remembers between two steps of the same environments.
+    """An agent's memory between two steps of the same environments.
 
-    `action` is what was taken at the last row, `state` where the world is believed to have been there (None for agents
-    that believe nothing), `plan` the plan that the action came from.
+    `action` is the action at the last row, `state` the estimated state of the world there (None for agents
+    without an estimate), `plan` the plan of the action.
     """
 
     action: Float[Tensor, "batch action"]
@@ -32,7 +32,7 @@ class Agent(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where it draws its random numbers."""
+        """The device of its random numbers."""
         return torch.device("cpu")
 
     @abstractmethod
@@ -44,12 +44,12 @@ class Agent(ABC):
         generator: torch.Generator | None = None,
         explore: bool = False,
     ) -> tuple[Float[Tensor, "batch action"], Carry | None]:
-        """Return actions and what to hand back at the next step.
+        """Return actions, and the carry for the next step.
 
         Args:
             observation: the newest row of every environment, `[batch]`.
             is_first: which environments have just been reset.
-            carry: what the last call returned; None at the very first step.
+            carry: the carry that the last call returned; None at the first step.
             generator: source of randomness, on `device`.
             explore: act to learn (sampled, noisy) rather than to score.
         """
@@ -63,7 +63,7 @@ class ModelAgent(Agent):
 
     @property
     def device(self) -> torch.device:
-        """Where the model lives; what `act` is given may lie elsewhere."""
+        """The device of the model; the arguments of `act` may lie on another."""
         return self.model.device
 
     @abstractmethod
@@ -75,9 +75,9 @@ class ModelAgent(Agent):
         generator: torch.Generator | None,
         explore: bool,
     ) -> tuple[Float[Tensor, "batch action"], Plan | None]:
-        """Return actions for posterior states `[batch]`, and the plan behind them if there is one.
+        """Return actions for posterior states `[batch]`, and their plan if there is one.
 
-        `keep` is 0 where an episode has just begun, so that `previous` (the plan of the step before) no longer holds.
+        `keep` is 0 where an episode has just begun, so that the previous plan is of another episode.
         """
 
     @torch.no_grad()
@@ -101,7 +101,7 @@ class ModelAgent(Agent):
             torch.zeros_like(is_first).unsqueeze(1),
             is_first.unsqueeze(1),
         )
-        # To score, the mode of q: an action is then a function of what was seen, whoever else is playing.
+        # To score, the mode of q: an action then depends on its own observations alone, not on the rest of the batch.
         state = self.model.observe(row, carry.state, carry.action, generator, mode=not explore).posterior[:, 0]
         action, plan = self.decide(state, (~is_first).float(), carry.plan, generator, explore)
         return action, Carry(action, state, plan)

@@ -1,6 +1,6 @@
-"""Agents that are shown where to go: one plans in the world model, one with the true dynamics beside it.
+"""Agents that see a goal: one plans in the world model, the oracle with the true dynamics.
 
-What a plan towards a goal is worth to a world model stands here, too (`GOALS`): planners know no world model.
+The objectives of plans towards a goal that need a world model are here, too (`GOALS`): planners know no world model.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from worldvae.planning import (
     planner_name,
     state_distance,
 )
-from worldvae.planning.goals import repeated
+from worldvae.planning.goal_objectives import for_candidates
 from worldvae.types import ActionLayout, Batch, Dream, Observation, State, VectorState
 
 
@@ -41,9 +41,9 @@ def goal_state(model: WorldModel, goal: Observation) -> State:
 
 
 def latent_of(states: State) -> Float[Tensor, "*batch latent"]:
-    """Return what states are compared by: z of a memory and a latent, all features of any other model's.
+    """Return the part of states that is compared with goals: z of a `LatentState`, all features of any other.
 
-    The memory of a goal, which nothing led to, is that of an episode's first row: it says nothing of the goal.
+    The memory of a goal, which has no history, is that of an episode's first row: it says nothing of the goal.
     """
     return states.latent if isinstance(states, LatentState) else states.features
 
@@ -54,7 +54,7 @@ def latent_distance(model: WorldModel, goal: Observation) -> Objective:
 
 
 def landmark_distance(model: WorldModel, goal: Observation, landmarks: Landmarks) -> Objective:
-    """Return the objective `geodesic_distance` of latents, along landmarks that `latent_landmarks` has made."""
+    """Return the objective `geodesic_distance` of latents, along landmarks from `latent_landmarks`."""
     return geodesic_distance(landmarks, latent_of(goal_state(model, goal)), latent_of)
 
 
@@ -64,7 +64,7 @@ def latent_landmarks(model: WorldModel, seen: Observation) -> Landmarks:
 
 
 def goal_probability(model: WorldModel, goal: Observation) -> Objective:
-    """Return the objective sum_k log q(z_k | h_k, e_goal): would the goal's frame leave what is imagined as it is?
+    """Return the objective sum_k log q(z_k | h_k, e_goal): is the imagined z likely under the goal's frame?
 
     Args:
         model: the world model.
@@ -81,7 +81,7 @@ def goal_probability(model: WorldModel, goal: Observation) -> Objective:
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
         states = LatentState.of(dream.states)
         memory, latent = states.memory, states.latent
-        embedded = repeated(projected, len(memory)).unsqueeze(1).expand(-1, memory.shape[1], -1)
+        embedded = for_candidates(projected, len(memory)).unsqueeze(1).expand(-1, memory.shape[1], -1)
         _, q = model.posterior.infer(memory, embedded, None)
         total: Tensor = model.posterior.distribution(q).log_prob(latent).sum(dim=1)
         return total
@@ -93,11 +93,11 @@ GOALS: dict[str, Callable[[WorldModel, Observation], Objective]] = {
     "distance": latent_distance,
     "probability": goal_probability,
 }
-"""How a world model is asked to reach an observation, by name, where nothing else is known."""
+"""Objectives of reaching an observation that need nothing but the model, by name."""
 
 
 def _first_row(model: WorldModel, goal: Observation) -> Batch:
-    """Return `[batch, 1]` rows that begin an episode in which a goal is seen."""
+    """Return `[batch, 1]` rows: first rows of episodes, with the goals as observations."""
     there = goal.pixels if goal.pixels is not None else goal.vector
     assert there is not None
     rows = len(there)
@@ -108,11 +108,11 @@ def _first_row(model: WorldModel, goal: Observation) -> Batch:
 
 
 class GoalAgent(PlannerAgent):
-    """Plans in latent space towards a goal that is shown to each environment, and for no reward.
+    """Plans in latent space towards the goal of each environment; rewards do not count.
 
     Args:
         model: the world model.
-        config: numbers of the planner; its discount and its critic are for rewards, and not used.
+        config: numbers of the planner; its discount and its critic, which are for rewards, are not used.
         objective: knows the goal of each environment, as those of `GOALS` and `landmark_distance`.
 
     Raises:
@@ -124,21 +124,21 @@ class GoalAgent(PlannerAgent):
         self._objective = objective
 
     def objective(self) -> Objective:
-        """Return what plans are judged by: how soon and how well they reach the goal."""
+        """Return the objective of plans: how soon and how well they reach the goal."""
         return self._objective
 
 
 class OracleAgent(Agent):
     """Plans with the true dynamics from the true state, by the straight distance to the goal.
 
-    No model of the world can be more right; but an objective that knows the way can be better than the straight line.
+    No model of the world is more accurate; but an objective that knows the path can beat the straight line.
 
     Args:
         simulator: the true dynamics, on states that are the true state (`VectorState`).
         layout: shape of the action vector.
         config: numbers of the planner.
         distance: of states to goals, by their last axis.
-        goal: the true state that each environment should come to.
+        goal: the true state that each environment should reach.
     """
 
     def __init__(

@@ -28,14 +28,14 @@ from worldvae.types import State
 
 
 class PlannerAgent(ModelAgent):
-    """Plans in latent space at every step, starting from the plan of the step before.
+    """Plans in latent space at every step, starting from the previous plan.
 
-    Each environment draws from a stream of its own: what is played side by side is independent.
+    Each environment has a random stream of its own: parallel episodes are independent.
 
     Args:
         model: the world model.
-        config: numbers of the planner, whose type says which one it is.
-        value: of the states at the end of a plan; used where `config.value` is set.
+        config: numbers of the planner; its type chooses the planner.
+        value: of the states at the end of a plan; used if `config.value` is set.
         noise: standard deviation of Gaussian noise on continuous actions when exploring.
         actor: the policy whose roll-outs are among the candidates of the planner `guided`, and whose probabilities
             the planner `tree` begins with.
@@ -74,7 +74,7 @@ class PlannerAgent(ModelAgent):
         generator: torch.Generator | None,
         explore: bool,
     ) -> tuple[Float[Tensor, "batch action"], Plan | None]:
-        """Return the first action of a fresh plan, and the plan; a tree search draws no actions unless it explores."""
+        """Return the first action of a new plan, and the plan; a tree search is random only when it explores."""
         layout = self.model.action_layout
         config = self.config
         if isinstance(config, TreeConfig) and not explore:
@@ -98,7 +98,7 @@ class PlannerAgent(ModelAgent):
         return action, found
 
     def objective(self) -> Objective:
-        """Return what plans are judged by: the discounted return that the model promises."""
+        """Return the objective of plans: the discounted return that the model promises."""
         discount, termination = self.config.discount, self.config.termination
         return partial(discounted_return, discount=discount, value=self.value, termination=termination)
 

@@ -16,7 +16,7 @@ from worldvae.types import ActionLayout
 class _Bound(torch.autograd.Function):
     """Clamp to [-1, 1], with a gradient that never pushes out and always pulls back in.
 
-    Behind a tanh or a plain clamp, what has once been pushed to the bound stays there: no gradient brings it back.
+    Behind a tanh or a plain clamp, a mean that has reached the bound stays there: no gradient brings it back.
 
     Reference: Hausknecht & Stone 2016, "Deep Reinforcement Learning in Parameterized Action Space", section 5
     (inverting gradients; here cut off instead of scaled).

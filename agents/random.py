@@ -1,4 +1,4 @@
-"""The uniform agent: the floor every other agent is measured against."""
+"""The uniform agent: the floor for all other agents."""
 
 import torch
 from jaxtyping import Bool, Float
@@ -14,8 +14,8 @@ class RandomAgent(Agent):
 
     Args:
         layout: shape of the action vector.
-        persistence: probability that an action is taken once more instead. Each action is uniform all the same, but who
-            goes on gets further than who turns at every step, and learns what it is to push against a wall.
+        persistence: probability of repeating the last action. Each action is still uniform, but episodes get further
+            than with a new action at every step, and show what pushing against a wall does.
     """
 
     name = "random"
@@ -31,7 +31,7 @@ class RandomAgent(Agent):
         generator: torch.Generator | None = None,
         explore: bool = False,
     ) -> tuple[Float[Tensor, "batch action"], Carry | None]:
-        """Return uniform actions; nothing is looked at, and nothing remembered but the action before."""
+        """Return uniform actions; the observation is not used, and only the last action is remembered."""
         size, device = len(is_first), is_first.device if generator is None else generator.device
         action = uniform_actions(self.layout, (size,), device, generator)
         if not self.persistence:

@@ -1,4 +1,4 @@
-"""From an id to a Gymnasium environment, with an answer to what can go wrong on the way."""
+"""From an id to a Gymnasium environment, with a message for every failure."""
 
 import importlib
 import os
@@ -26,7 +26,7 @@ EXTRAS = {
 
 
 def find_spec(id: str) -> gym.envs.registration.EnvSpec:
-    """Return what is registered under `id` ("Name-v0", "namespace/Name-v0" or "module:Name-v0").
+    """Return the registration of `id` ("Name-v0", "namespace/Name-v0" or "module:Name-v0").
 
     Raises:
         UserError: If there is no such environment, or its module or package cannot be imported.
@@ -75,7 +75,7 @@ def create(id: str, time_limit: int, render: bool, kwargs: dict[str, Any]) -> gy
 
 
 def close(env: gym.Env[Any, Any], id: str) -> None:
-    """Close an environment; should it fail to, a warning says so: whatever it has played is not lost by that."""
+    """Close an environment; a failure to close is a warning, as no data depend on it."""
     try:
         env.close()
     except KeyboardInterrupt:
@@ -119,7 +119,7 @@ def _import(module: str, id: str, fix: str = "") -> None:
         raise UserError(
             f"the module of the environment {id!r} cannot be imported: {fix or _sentence(error)}."
         ) from error
-    except BaseException as error:  # whatever a user's module does when it is imported, sys.exit() included
+    except BaseException as error:  # a user's module may do anything when it is imported, even sys.exit()
         raise UserError(f"the module of the environment {id!r} cannot be imported: {described(error)}.") from error
 
 

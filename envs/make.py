@@ -12,7 +12,7 @@ from omegaconf import DictConfig, ListConfig
 from worldvae.envs.lookup import close, create, find_spec
 from worldvae.envs.observations import ObservationCodec
 from worldvae.envs.statistics import refuse_statistics
-from worldvae.envs.world_env import DEFAULT_TIME_LIMIT, MODES, WorldEnv, choose_view
+from worldvae.envs.world_env import DEFAULT_TIME_LIMIT, OBS_MODES, WorldEnv, choose_view
 from worldvae.errors import UserError, near_miss
 
 
@@ -22,7 +22,7 @@ class EnvConfig:
 
     Attributes:
         id: Any Gymnasium id, also "module:Name-v0".
-        obs: What is shown: auto, pixels, state or both (see `choose_view`).
+        obs: What the model sees: auto, pixels, state or both (see `choose_view`).
         size: Height and width of the frames.
         action_repeat: Environment steps per action.
         time_limit: Environment steps after which an episode is cut off; None takes the registered limit, or 1000
@@ -77,7 +77,7 @@ def make_from(config: EnvConfig) -> WorldEnv:
     limit = config.time_limit or find_spec(config.id).max_episode_steps
 
     def instance(render: bool) -> gym.Env[Any, Any]:
-        # (an environment may change what it is given: each has arguments of its own)
+        # (an environment may change its arguments: each has its own copy)
         return create(config.id, limit or DEFAULT_TIME_LIMIT, render, _plain(config.kwargs))
 
     env = instance(render=False)
@@ -86,7 +86,7 @@ def make_from(config: EnvConfig) -> WorldEnv:
         can_render = "rgb_array" in (env.metadata.get("render_modes") or ())
         view = choose_view(codec, config.obs, can_render, config.id)
         if view.rendered:
-            # whether rendering is needed shows in the observation space, which only an instance has
+            # the observation space, which only an instance has, shows whether rendering is needed
             close(env, config.id)
             env = instance(render=True)
         return WorldEnv(env, codec, view, id=config.id, action_repeat=config.action_repeat, time_limit=limit)
@@ -146,8 +146,8 @@ def _check_space(space: Any, name: str, id: str) -> None:
 
 
 def _check(size: Any, obs: Any = "auto", action_repeat: Any = 1, time_limit: Any = None) -> None:
-    if obs not in MODES:
-        raise UserError(f"obs={obs!r} is not one of {', '.join(MODES)}.{near_miss(str(obs), MODES)}")
+    if obs not in OBS_MODES:
+        raise UserError(f"obs={obs!r} is not one of {', '.join(OBS_MODES)}.{near_miss(str(obs), OBS_MODES)}")
     if not (np.shape(size) == (2,) and all(map(_positive, size))):
         raise UserError(f"size={size!r} is not a height and a width, such as (64, 64).")
     if not _positive(action_repeat):

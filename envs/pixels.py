@@ -55,7 +55,7 @@ class ImageFormat:
     def stray(self, image: Shaped[np.ndarray, "..."]) -> float | None:
         """Return the value that lies farthest outside of `low..high`, None where none does by more than a grey level.
 
-        (What is resized or summed in floating point may overshoot by a little, which clipping does not show.)
+        (Resizing or summing in floating point may overshoot by a little, which clipping does not show.)
         """
         if image.dtype == np.uint8 and (self.low, self.high) == (0.0, 255.0):
             return None
@@ -112,7 +112,7 @@ def shrink(
 ) -> UInt8[np.ndarray, "channel new_height new_width"]:
     """Resize an image to `size` (height, width), channels first, as a copy.
 
-    Every source pixel contributes to the result (antialiased bilinear), so what is thinner than a new pixel fades
+    Every source pixel contributes to the result (antialiased bilinear), so details thinner than a new pixel fade
     instead of vanishing. Torch does this on uint8 in 0.08 ms for 400×600 to 64×64 (PIL's box filter: 0.4 ms).
     """
     if image.shape[:2] == size:

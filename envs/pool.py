@@ -25,7 +25,7 @@ from worldvae.types import Observation, TensorTree
 
 @dataclass(frozen=True)
 class Step(TensorTree):
-    """What one step of a pool returns, a row per environment; `observation` is the true last one where `done`."""
+    """The result of a step, a row per environment; where `done`, `observation` is the last one of the episode."""
 
     observation: Observation
     reward: Float[Tensor, "*batch"]
@@ -50,7 +50,7 @@ class EnvPool:
     Args:
         makers: Configs, or functions that make a `WorldEnv` (one per environment).
         mode: "sync" plays in this process, "async" in worker processes. Where a config says `alone`, every environment
-            plays in a worker process of its own, and this process holds none, whatever the mode and `workers` are.
+            plays in a worker process of its own, and this process holds none, in every mode.
         workers: Number of processes in async mode; None takes one per CPU core, at most one per environment.
 
     Example:
@@ -75,7 +75,7 @@ class EnvPool:
         self._workers: list[Worker] = []
         self._done = np.ones(self.num_envs, np.bool_)
         self._playing: np.ndarray | None = None
-        with ExitStack() as opened:  # should anything fail, what has been made is closed
+        with ExitStack() as opened:  # closes the environments made so far, if one fails
             opened.callback(self.close)
             if self.mode == "sync":
                 self._fill(functions)
@@ -93,7 +93,7 @@ class EnvPool:
         self._buffers = Buffers.allocate(self.num_envs, self.observation_layout, self.action_layout, None)
 
     def _hire(self, functions: Sequence[Maker], workers: int, alone: bool) -> None:
-        """Make the environments in processes; how they look shows in one that is made for that alone."""
+        """Make the environments in processes; their layouts are read off an environment made for that purpose."""
         look = look_elsewhere if alone else look_here
         self.id, self.observation_layout, self.action_layout = look(functions[0])
         layouts = (self.observation_layout, self.action_layout)
@@ -129,7 +129,7 @@ class EnvPool:
         return self.receive()
 
     def send(self, actions: Tensor | np.ndarray, active: Tensor | np.ndarray | None = None) -> None:
-        """Begin to play one action vector in each active environment; what comes of it, `receive` returns.
+        """Begin to play one action vector in each active environment; `receive` returns the result.
 
         In async mode the environments play while the caller goes on; in sync mode they play in `receive`.
 
@@ -154,14 +154,14 @@ class EnvPool:
         self._ask("step", plays.tolist())
 
     def receive(self) -> Step:
-        """Return what came of the actions that were sent.
+        """Wait for the actions sent, and return the result.
 
         Raises:
             UserError: If an environment fails.
         """
         assert self._playing is not None, "no step is under way: send actions first"
         plays, self._playing = self._playing, None
-        before, self._done = self._done, self._done | plays  # after a failure those rows are to be reset
+        before, self._done = self._done, self._done | plays  # after a failure those rows have to be reset
         self._run(step_rows, plays.tolist())
         terminated, truncated = self._buffers.terminated.copy(), self._buffers.truncated.copy()
         self._done = np.where(plays, terminated | truncated, before)
@@ -186,7 +186,7 @@ class EnvPool:
             worker.send(task, rows[worker.rows])
 
     def _run(self, function: Callable[..., None], rows: Sequence[Any]) -> None:
-        """Do in this process what nobody was asked to do, or wait for those who were."""
+        """Do the task in this process, or wait for the workers that do it."""
         if self.mode == "sync":
             function(self._envs, self._buffers, 0, rows)
         self._collect()

@@ -1,4 +1,4 @@
-"""Running statistics inside an environment: what it shows then depends on all that it has shown before."""
+"""Running statistics inside an environment: its observations then depend on all earlier ones."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,7 +9,7 @@ from worldvae.errors import UserError
 
 WRAPPERS = {"NormalizeObservation", "NormalizeReward"}
 STATISTICS = {"RunningMeanStd", "RunningStat", "MeanStdFilter"}
-"""Classes, by name: those of Gymnasium, and what other libraries have taken over from them."""
+"""Classes, by name: those of Gymnasium, and their copies in other libraries."""
 
 
 def refuse_statistics(env: gym.Env[Any, Any], id: str) -> None:

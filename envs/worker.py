@@ -53,7 +53,7 @@ def _build(
     """Make the environments, in the process."""
     envs: list[WorldEnv] = []
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # the pool has made one of them already: it has been said
+        warnings.simplefilter("ignore")  # the pool has made one of them already and shown its warnings
         for maker in makers:
             envs.append(cast(WorldEnv, maker.fn()))
             opened.callback(envs[-1].close)
@@ -65,7 +65,7 @@ def _build(
 
 
 def look_here(maker: Maker) -> Look:
-    """Make an environment, see how it looks, and close it."""
+    """Make an environment, read its layouts, and close it."""
     env = maker()
     env.close()
     return env.id, env.observation_layout, env.action_layout

@@ -17,8 +17,8 @@ from worldvae.errors import UserError
 from worldvae.types import ObservationLayout
 
 DEFAULT_TIME_LIMIT = 1000
-LARGEST_NUMBER = float(np.finfo(np.float32).max)
-MODES = ("auto", "pixels", "state", "both")
+MAX_FLOAT32 = float(np.finfo(np.float32).max)
+OBS_MODES = ("auto", "pixels", "state", "both")
 
 Result = TypeVar("Result")
 
@@ -33,9 +33,9 @@ class View:
 
 
 def choose_view(codec: ObservationCodec, obs: str, can_render: bool, id: str) -> View:
-    """Return what of an environment is shown under `obs`.
+    """Return the parts of an environment that `obs` shows.
 
-    - "auto": what it observes where that holds an image or is a Dict, else its rendering, else its vector.
+    - "auto": its observation if that holds an image or is a Dict, else its rendering, else its vector.
     - "pixels": the images it observes, else its rendering.
     - "state": its vector.
     - "both": its vector, and pixels as above.
@@ -157,7 +157,7 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         close(self.env, self.id)
 
     def show(self, observation: Any) -> dict[str, np.ndarray]:
-        """Return what the world model sees of the present state, for the environment's own observation of it.
+        """Return the world model's observation of the present state, for the environment's own observation of it.
 
         Raises:
             UserError: If that is not what the space promises.
@@ -185,14 +185,14 @@ class WorldEnv(gym.Env[dict[str, np.ndarray], np.ndarray]):
         return value
 
     def _check_size(self, reward: float) -> None:
-        if abs(reward) > LARGEST_NUMBER:
+        if abs(reward) > MAX_FLOAT32:
             raise self._fault(
-                f"the reward is {reward:g}, which is too large for float32 (at most {LARGEST_NUMBER:.1e}): "
+                f"the reward is {reward:g}, which is too large for float32 (at most {MAX_FLOAT32:.1e}): "
                 "scale rewards to about 1 to 10"
             )
 
     def _guard(self, name: str, call: Callable[[], Result]) -> Result:
-        """Run a method of the environment and turn what it raises into a UserError.
+        """Run a method of the environment and turn its exceptions into a UserError.
 
         That includes `sys.exit()` and the panics of compiled engines, which are no Exceptions and would end a training
         without a word; Ctrl-C stays what it is.

@@ -10,16 +10,16 @@ import torch
 from worldvae.bench.limits import Limits, unrest
 from worldvae.bench.measures import Measure
 from worldvae.bench.timing import flops, median_seconds
-from worldvae.commands.bench import RESTLESS, _figure, _show, _warn_of_differences, _warn_of_unrest
+from worldvae.commands.bench import MAX_LIMIT_CHANGE, _figure, _show, _warn_of_differences, _warn_of_unrest
 from worldvae.commands.cli import main
 from worldvae.config import config_names, find_config, load_config
 from worldvae.runs.run import Run
-from worldvae.runs.settings import PLANNERS, RunConfig
+from worldvae.runs.settings import PLANNER_SECTIONS, RunConfig
 from worldvae.types import ActionLayout, ObservationLayout
 
 SMALL = ["tiny", "train.batch=2", "train.length=8", "actor_critic.starts=8", "cem.candidates=10"]
 SMALL += ["icem.candidates=10", "icem.elites=4", "mppi.candidates=64", "guided.candidates=64", "gradient.iterations=2"]
-HERE = [name for name in PLANNERS if name != "tree"]  # `tree` needs discrete actions, which tiny does not have
+HERE = [name for name in PLANNER_SECTIONS if name != "tree"]  # `tree` needs discrete actions, which tiny does not have
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -57,7 +57,7 @@ def test_unrest_is_the_largest_change_of_a_rate_either_way(capsys: pytest.Captur
     after = Limits({"float32": 150.0, "bfloat16": 300.0}, {"float32": 80.0, "bfloat16": 100.0}, 9.0)
     assert unrest(before, before) == 1.0
     assert unrest(before, after) == unrest(after, before) == 2.0
-    _warn_of_unrest(RESTLESS)
+    _warn_of_unrest(MAX_LIMIT_CHANGE)
     assert capsys.readouterr().err == ""
     _warn_of_unrest(2.0)
     assert "not quiet: its limits changed by a factor of 2.00" in capsys.readouterr().err

@@ -79,6 +79,16 @@ def test_every_file_is_named_after_its_concept() -> None:
     assert [name(path) for path in FILES if vague & {path.stem, path.parent.name}] == []
 
 
+def test_modules_have_different_names() -> None:
+    """A name that stands in two folders has to be read with its folder to be understood."""
+    reasons = {"flow": "a normalising flow in both: as a posterior and as a prior"}
+    modules = [path for path in FILES if path.relative_to(ROOT).parts[0] != "tests" and path.stem != "__init__"]
+    folders: dict[str, list[str]] = {}
+    for path in modules:
+        folders.setdefault(path.stem, []).append(name(path.parent))
+    assert {stem for stem, found in folders.items() if len(found) > 1} == set(reasons), folders
+
+
 def test_imports_only_go_down() -> None:
     command = [str(Path(sys.executable).parent / "lint-imports"), "--no-cache"]
     report = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)

@@ -4,7 +4,7 @@ A schema is a (nested, preferably frozen) dataclass. Its fields may be scalars, 
 `dict[str, ...]`, paths and further dataclasses; a field without a default must be given by the user.
 
 OmegaConf merges, converts and resolves `${...}`. Its own errors span lines and some lack the path of the setting, so
-each value is merged on its own: whatever goes wrong, the path, the value and the expected type are at hand.
+each value is merged on its own: every error can name the path, the value and the expected type.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ from omegaconf.errors import (
 from worldvae.errors import UserError, near_miss
 
 T = TypeVar("T")
-ANYTHING = "numbers, text, true, false, null, and lists and dicts of these"
+PLAIN_VALUES = "numbers, text, true, false, null, and lists and dicts of these"
 MISSING = "???"  # what OmegaConf takes for a setting without a value
 Keys = tuple[Any, ...]  # the path of a setting, e.g. ("model", "latent")
 
@@ -118,7 +118,7 @@ def dump_config(config: Any, path: Path) -> None:
             f"{_dotted(keys)} is {_short(before)}, and would be read back from the config's file as {_short(after)}: "
             "give it in that form."
         )
-    part = path.with_suffix(".part")  # whoever reads meanwhile, or after a crash, finds the old file or the new one
+    part = path.with_suffix(".part")  # a reader, also after a crash, finds either the old file or the new one
     part.write_bytes(written)
     part.replace(path)
 
@@ -161,7 +161,7 @@ def _merge(config: DictConfig, schema: Any, values: Any) -> None:
     for keys, value in _leaves(values, ()):
         hint = _hint(schema, keys)
         if isinstance(value, float) and value.is_integer() and int in _options(hint) and float not in _options(hint):
-            value = int(value)  # YAML reads 1e6 as a float; whoever writes it for a number of steps means the integer
+            value = int(value)  # YAML reads 1e6 as a float; written for a number of steps it means the integer
         try:
             if isinstance(value, Mapping) and not value and (_section(hint) or _entry(hint)):
                 _enter(config, schema, keys)
@@ -303,7 +303,7 @@ def _words(hint: Any) -> str:
     if section := _section(hint):
         return f"a section with {', '.join(field.name for field in dataclasses.fields(section))}"
     if hint is Any:
-        return ANYTHING
+        return PLAIN_VALUES
     names = (option.__name__ if type(option) is type else str(option) for option in _options(hint))
     return " or ".join(names).replace("NoneType", "null").replace("typing.", "")
 
@@ -326,7 +326,7 @@ def _plain(value: Any, keys: Keys) -> Any:
     if isinstance(value, Path):
         return _plain(str(value), keys)
     if not isinstance(value, bool | int | float | None):
-        raise UserError(f"{_dotted(keys)} is {_short(value)}, and the config's file can only hold {ANYTHING}.")
+        raise UserError(f"{_dotted(keys)} is {_short(value)}, and the config's file can only hold {PLAIN_VALUES}.")
     return value
 
 

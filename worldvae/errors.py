@@ -5,14 +5,14 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake of the user's: the message says what was given, what is accepted and the fix.
+    """A mistake of the user: the message says what was given, what is accepted and the fix.
 
     The command line prints the message alone, without a traceback, and exits with 2.
     """
 
 
 class Diverged(UserError):
-    """What is learned has left the finite numbers: the state of the run is not worth saving over an earlier one."""
+    """Weights or gradients are no longer finite: the run must not be saved over an earlier checkpoint."""
 
 
 def near_miss(given: str, accepted: Iterable[str]) -> str:

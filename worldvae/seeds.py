@@ -6,7 +6,7 @@ import numpy as np
 
 from worldvae.errors import UserError
 
-MASK = 2**64 - 1
+MASK_64 = 2**64 - 1
 
 HELD_OUT = 2**31
 """The lane whose episodes are played by evaluations and never by training."""
@@ -47,7 +47,7 @@ def mix(base: int, key: int) -> int:
     Reference: Steele, Lea & Flood 2014, "Fast Splittable Pseudorandom Number Generators", figure 16 (SplitMix64, with
     the finaliser of Stafford's mix 13).
     """
-    z = (base + (key + 1) * 0x9E3779B97F4A7C15) & MASK
-    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK
-    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK
+    z = (base + (key + 1) * 0x9E3779B97F4A7C15) & MASK_64
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & MASK_64
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & MASK_64
     return z ^ (z >> 31)

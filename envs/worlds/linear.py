@@ -13,10 +13,9 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from worldvae.exact import COST, MILD, STIFF
+from worldvae.exact import COST, named_world
 
-STEPS = 50
-WORLDS = {"stiff": STIFF, "mild": MILD}
+TIME_LIMIT = 50
 
 
 class LinearGaussianEnv(gym.Env[Any, Any]):
@@ -40,11 +39,9 @@ class LinearGaussianEnv(gym.Env[Any, Any]):
     def __init__(
         self, world: str = "stiff", full_state: bool = False, reach: float = 10.0, render_mode: str | None = None
     ) -> None:
-        if world not in WORLDS:
-            raise ValueError(f"world={world!r} is not a linear-Gaussian world: take one of {', '.join(WORLDS)}")
         if not reach > 0:
             raise ValueError(f"reach={reach} must be positive: it is the action that 1 stands for")
-        self.world, self.full_state, self.reach, self.render_mode = WORLDS[world], full_state, reach, render_mode
+        self.world, self.full_state, self.reach, self.render_mode = named_world(world), full_state, reach, render_mode
         self._a, self._b, self._c = (m.numpy() for m in (self.world.A, self.world.B, self.world.C))
         # Roots of the covariances, so that a step costs products of small matrices and no factorisation.
         self._start, self._disturb, self._noise = (
@@ -81,4 +78,4 @@ def register() -> None:
     """Make the id known to Gymnasium."""
     id = "worldvae/LinearGaussian-v0"
     if id not in gym.registry:
-        gym.register(id, "worldvae.envs.worlds.linear:LinearGaussianEnv", max_episode_steps=STEPS)
+        gym.register(id, "worldvae.envs.worlds.linear:LinearGaussianEnv", max_episode_steps=TIME_LIMIT)

@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Float64, UInt8
 
 DAMPING, GAIN, WIDTH = 0.8, 0.05, 0.25
-STEPS = 50
+TIME_LIMIT = 50
 
 
 def matrices(axes: int = 1) -> tuple[Float64[np.ndarray, "n n"], Float64[np.ndarray, "n axes"]]:
@@ -142,5 +142,5 @@ def register() -> None:
     for id, discrete in (("worldvae/Tiny-v0", False), ("worldvae/TinyDiscrete-v0", True)):
         if id not in gym.registry:
             gym.register(
-                id, "worldvae.envs.worlds.tiny:TinyEnv", max_episode_steps=STEPS, kwargs={"discrete": discrete}
+                id, "worldvae.envs.worlds.tiny:TinyEnv", max_episode_steps=TIME_LIMIT, kwargs={"discrete": discrete}
             )

@@ -2,9 +2,9 @@
 
 State: the position of a disc in the field [-1, 1] x [-1, 1], and the height of the door. The wall between the rooms is
 the strip |x| < WALL, which the disc's centre can enter only where |y - door| <= DOOR. An action u in [-1, 1] for each
-axis moves the centre by REACH * u, first along x and then along y, each as far as walls and border let it: so whatever
-is met on the way stops the disc, and along a wall it slides. The straight way into the other room mostly ends at the
-wall, and the way through the door leads away from the goal first.
+axis moves the centre by MAX_STEP * u, first along x and then along y, each as far as walls and border let it: an
+obstacle stops the disc, and along a wall it slides. The straight way into the other room mostly ends at the wall, and
+the way through the door leads away from the goal first.
 """
 
 from typing import Any
@@ -16,17 +16,17 @@ from jaxtyping import Bool, Float, Float64, UInt8
 from torch import Tensor
 
 WALL, DOOR = 0.15, 0.2
-REACH = 0.2
-RADIUS = 0.1
-HEIGHT = 0.4
-STEPS = 50
+MAX_STEP = 0.2
+DISC_RADIUS = 0.1
+DOOR_HEIGHT = 0.4
+TIME_LIMIT = 50
 
 
 def advance(
     position: Float[Tensor, "*batch 2"], action: Float[Tensor, "*batch 2"], door: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch 2"]:
     """Return the position one step later; gradients reach position and action wherever nothing is in the way."""
-    (x, y), (right, down) = position.unbind(-1), (REACH * action.clamp(-1, 1)).unbind(-1)
+    (x, y), (right, down) = position.unbind(-1), (MAX_STEP * action.clamp(-1, 1)).unbind(-1)
     least, most = -torch.ones_like(x), torch.ones_like(x)
     walled = (y < door - DOOR) | (y > door + DOOR)  # and not |y - door| > DOOR, which rounding may make of the frame
     x = (x + right).clamp(torch.where(walled & (x > 0), WALL, least), torch.where(walled & (x < 0), -WALL, most))
@@ -48,14 +48,14 @@ def draw(
 
     x runs to the right, y downwards. The wall is drawn thinner, and its door wider, by the radius of the disc.
     """
-    middle, reach = (side - 1) / 2, side / (2 * (1 + RADIUS))
+    middle, reach = (side - 1) / 2, side / (2 * (1 + DISC_RADIUS))
     place = (np.arange(side) - middle) / reach  # of every pixel, in the field
     off = place - position[..., :, None]
     distance = np.hypot(off[..., 1, :, None], off[..., 0, None, :])
-    across = np.clip(reach * (WALL - RADIUS - np.abs(place)) + 0.5, 0, 1)
-    beside = np.clip(reach * (np.abs(place - door[..., None]) - DOOR - RADIUS) + 0.5, 0, 1)
+    across = np.clip(reach * (WALL - DISC_RADIUS - np.abs(place)) + 0.5, 0, 1)
+    beside = np.clip(reach * (np.abs(place - door[..., None]) - DOOR - DISC_RADIUS) + 0.5, 0, 1)
     frames = np.zeros((*distance.shape, 3), np.uint8)
-    frames[..., 0] = 255 * np.clip(reach * (RADIUS - distance) + 0.5, 0, 1)
+    frames[..., 0] = 255 * np.clip(reach * (DISC_RADIUS - distance) + 0.5, 0, 1)
     frames[..., 2] = 255 * (beside[..., :, None] * across)
     return frames
 
@@ -68,7 +68,7 @@ class TwoRoomsEnv(gym.Env[Any, Any]):
     nothing terminates them, and nothing is ever earned.
 
     Args:
-        random_door: Whether each episode has its door at another height; it is at HEIGHT otherwise.
+        random_door: Whether each episode has its door at another height; it is at DOOR_HEIGHT otherwise.
         side: Height and width of the frames.
         render_mode: "rgb_array" or None.
     """
@@ -79,7 +79,7 @@ class TwoRoomsEnv(gym.Env[Any, Any]):
         self.random_door, self.side, self.render_mode = random_door, side, render_mode
         self.observation_space = gym.spaces.Box(-1.0, 1.0, (3 if random_door else 2,), np.float32)
         self.action_space = gym.spaces.Box(-1.0, 1.0, (2,), np.float32)
-        self.position, self.door = np.full(2, -0.5), HEIGHT
+        self.position, self.door = np.full(2, -0.5), DOOR_HEIGHT
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         """Put the disc somewhere.
@@ -91,8 +91,8 @@ class TwoRoomsEnv(gym.Env[Any, Any]):
         options = options or {}
         if unknown := set(options) - {"position", "door"}:
             raise ValueError(f"reset has no option {', '.join(sorted(unknown))}: there are position and door")
-        top = 1 - DOOR - RADIUS  # up to there the door is drawn as wide as it is
-        self.door = float(self.np_random.uniform(-top, top)) if self.random_door else HEIGHT
+        top = 1 - DOOR - DISC_RADIUS  # up to there the door is drawn as wide as it is
+        self.door = float(self.np_random.uniform(-top, top)) if self.random_door else DOOR_HEIGHT
         self.door = float(options.get("door", self.door))
         self.position = self.np_random.uniform(-1, 1, 2)
         while not self._fits():
@@ -137,4 +137,4 @@ def register() -> None:
     """Make the id known to Gymnasium."""
     id = "worldvae/TwoRooms-v0"
     if id not in gym.registry:
-        gym.register(id, "worldvae.envs.worlds.two_rooms:TwoRoomsEnv", max_episode_steps=STEPS)
+        gym.register(id, "worldvae.envs.worlds.two_rooms:TwoRoomsEnv", max_episode_steps=TIME_LIMIT)

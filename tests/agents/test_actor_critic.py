@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from worldvae.agents import ActorCritic, ActorCriticConfig
-from worldvae.agents.actor_critic import frozen
 from worldvae.memory import LatentState
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import SequentialVAE
@@ -109,18 +108,6 @@ def test_an_update_leaves_the_world_model_alone(make_model: Maker, layout: Actio
     for part, old in ((learner.actor, actor), (learner.critic, critic)):
         assert any(not torch.equal(value, old[name]) for name, value in part.state_dict().items())
     assert not any(name.startswith("_model") for name in learner.state_dict())
-
-
-def test_frozen_lets_gradients_through_and_restores_after_an_error() -> None:
-    layer = torch.nn.Linear(2, 1)
-    layer.bias.requires_grad_(False)
-    x = torch.ones(1, 2, requires_grad=True)
-    with pytest.raises(RuntimeError, match="stop"), frozen(layer):
-        assert not layer.weight.requires_grad
-        assert torch.equal(torch.autograd.grad(layer(x).sum(), x)[0], layer.weight)
-        raise RuntimeError("stop")
-    assert layer.weight.requires_grad
-    assert not layer.bias.requires_grad
 
 
 @pytest.mark.parametrize("layout", LAYOUTS, ids=repr)

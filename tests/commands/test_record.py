@@ -13,7 +13,7 @@ import pytest
 
 from worldvae.commands.cli import main
 from worldvae.commands.record import _commit, append, command
-from worldvae.commands.tables import KEYS, read_records
+from worldvae.commands.tables import RECORD_KEYS, read_records
 from worldvae.studies.digits import DigitsRow
 from worldvae.studies.linear_control import LinearControlResult
 from worldvae.studies.linear_world import LinearWorldResult, Nats
@@ -47,7 +47,7 @@ def test_a_command_is_kept_without_what_changes_no_figure(given: str, kept: str)
 def test_the_same_command_again_takes_the_place_of_its_record(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     for name, number in (("a", 1), ("b", 2), ("a", 3), ("c", 4)):
-        append(file, dict.fromkeys(KEYS) | {"command": name, "result": number})
+        append(file, dict.fromkeys(RECORD_KEYS) | {"command": name, "result": number})
     assert [(one["command"], one["result"]) for one in read_records(file)] == [("a", 3), ("b", 2), ("c", 4)]
     assert len(file.read_text().splitlines()) == 2 + 3  # one record per line
     assert [path.name for path in tmp_path.iterdir()] == ["results.json"]

@@ -12,7 +12,7 @@ from worldvae.bench.measures import Measure
 from worldvae.commands.bench import _limits, _object
 from worldvae.commands.eval import _object as eval_object
 from worldvae.commands.record import append
-from worldvae.commands.tables import BEGINNING, TABLE, Record, read_records, refresh, render
+from worldvae.commands.tables import TABLE_BLOCK, TABLE_START, Record, read_records, refresh, render
 from worldvae.diagnostics.gaps import Gaps, Level
 from worldvae.diagnostics.inference import Inference
 from worldvae.errors import UserError
@@ -26,7 +26,8 @@ from worldvae.system.json_file import plain
 
 ROOT = Path(__file__).parents[2]
 FOUND = [*ROOT.glob("*/README.md"), *ROOT.glob("worldvae/*/README.md"), ROOT / "README.md"]
-READMES = [path for path in sorted(FOUND) if not path.parent.is_symlink() and BEGINNING.search(path.read_text("utf-8"))]
+OURS = [path for path in sorted(FOUND) if not path.parent.is_symlink()]
+READMES = [path for path in OURS if TABLE_START.search(path.read_text("utf-8"))]
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -207,12 +208,12 @@ def trained(dream: dict[str, Any], actor: Evaluation) -> dict[str, Any]:
 @pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_column_is_filled_by_its_command(path: Path, tmp_path: Path) -> None:
     results = examples()
-    for asked in TABLE.finditer(path.read_text(encoding="utf-8")):
+    for asked in TABLE_BLOCK.finditer(path.read_text(encoding="utf-8")):
         for command in asked["of"].split(","):
             [result] = [value for name, value in results.items() if command.strip().startswith(f"worldvae {name}")]
             append(tmp_path / asked["file"], record(command.strip(), result=plain(result)))
     (tmp_path / "README.md").write_text(path.read_text(encoding="utf-8"))
-    made = list(TABLE.finditer(render(tmp_path / "README.md")))
+    made = list(TABLE_BLOCK.finditer(render(tmp_path / "README.md")))
     assert made
     for asked in made:
         head, *rows = rows_of(asked[0])

@@ -10,7 +10,7 @@ from worldvae.agents import PlannerAgent, RandomAgent
 from worldvae.config import load_config
 from worldvae.envs import EnvConfig, EnvPool
 from worldvae.evaluation.plan_film import CONTEXT, plans_and_outcomes
-from worldvae.evaluation.play import ALONE, Evaluation, bootstrap, evaluate, evaluate_all, play
+from worldvae.evaluation.play import TIMED_DECISIONS, Evaluation, bootstrap, evaluate, evaluate_all, play
 from worldvae.runs.run import Run
 from worldvae.runs.settings import RunConfig
 
@@ -97,7 +97,7 @@ def test_latencies_are_of_one_environment(run: Run, monkeypatch: pytest.MonkeyPa
             return super().act(observation, is_first, *rest)
 
     evaluate(Watched(run.model.action_layout), TINY, 4)
-    assert sizes.count(1) == min(ALONE, 50) + 1 and set(sizes) == {1, 4}
+    assert sizes.count(1) == min(TIMED_DECISIONS, 50) + 1 and set(sizes) == {1, 4}
 
 
 def test_plans_are_held_against_the_rows_that_follow_them(run: Run) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from tests.test_commands import QUICK, call, complain
 from worldvae.envs import EnvConfig, make
-from worldvae.envs.goals import PendulumGoals, TrueDynamics, TwoRoomsGoals, goal_world
+from worldvae.envs.goal_worlds import PendulumGoals, TrueDynamics, TwoRoomsGoals, goal_world
 from worldvae.errors import UserError
 from worldvae.evaluation.reaching import GoalSuite, Reached, held_out_pairs, wilson
 from worldvae.planning import ICEMConfig

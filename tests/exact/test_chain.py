@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal, kl_divergence
 
 from worldvae import exact
-from worldvae.exact import MILD, STIFF, AffineChain, LinearGaussian
-
-WORLDS = {"stiff": STIFF, "mild": MILD}
+from worldvae.exact import MILD, STIFF, WORLDS, AffineChain, LinearGaussian
 
 
 def gap(world: LinearGaussian, q: AffineChain, x: Tensor, u: Tensor) -> Tensor:

@@ -9,10 +9,9 @@ from torch import Tensor
 from torch.distributions import MultivariateNormal
 
 from worldvae import exact
-from worldvae.exact import MILD, STIFF, LinearGaussian
+from worldvae.exact import MILD, STIFF, WORLDS, LinearGaussian
 
 LENGTH = 50
-WORLDS = {"stiff": STIFF, "mild": MILD}
 
 
 def random_world(seed: int) -> LinearGaussian:

@@ -10,7 +10,7 @@ from worldvae.errors import Diverged
 from worldvae.memory import LatentState
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import SequentialVAE
-from worldvae.networks import TRUNKS, hasten
+from worldvae.networks import TRUNKS, scale_learning_rate
 from worldvae.networks.optimiser import PATIENCE, Optimiser, OptimiserConfig
 from worldvae.types import ActionLayout, Observation, ObservationLayout
 
@@ -108,11 +108,11 @@ def test_a_step_is_that_of_plain_adam_whatever_lies_how_in_memory(trunk: str) ->
         assert torch.allclose(ours, theirs, atol=1e-4), name
 
 
-def test_hasty_parameters_take_larger_steps() -> None:
-    slow, hasty = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
-    hasten([hasty], 4.0)
-    optimiser = Optimiser([slow, hasty], OptimiserConfig(learning_rate=0.1, warmup=0))
+def test_parameters_with_a_scaled_learning_rate_take_larger_steps() -> None:
+    slow, fast = (torch.nn.Parameter(torch.zeros(3)) for _ in range(2))
+    scale_learning_rate([fast], 4.0)
+    optimiser = Optimiser([slow, fast], OptimiserConfig(learning_rate=0.1, warmup=0))
     for _ in range(3):
-        optimiser.step((slow + hasty - 1).sum())
+        optimiser.step((slow + fast - 1).sum())
     torch.testing.assert_close(slow, torch.full((3,), -0.3), atol=1e-4, rtol=0)
-    torch.testing.assert_close(hasty, 4 * slow)
+    torch.testing.assert_close(fast, 4 * slow)

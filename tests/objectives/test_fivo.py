@@ -10,10 +10,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from worldvae import exact
-from worldvae.exact import MILD, STIFF, AffineChain, LinearGaussian
+from worldvae.exact import MILD, STIFF, WORLDS, AffineChain, LinearGaussian
 from worldvae.objectives import Filtering, fivo, iwae, systematic
-
-WORLDS = {"stiff": STIFF, "mild": MILD}
 
 
 def log_normal(error: Tensor, whiten: Tensor) -> Tensor:

@@ -42,10 +42,10 @@ def test_samples_and_modes_are_always_valid_actions(
 ) -> None:
     layout = ActionLayout(*numbers)
     draws = Draws(2, torch.zeros(2), torch.Generator().manual_seed(seed))
-    wide = Proposal.wide(layout, 2, horizon, std, CPU)
-    mean = wide.mean.clone()
+    uninformed = Proposal.uninformed(layout, 2, horizon, std, CPU)
+    mean = uninformed.mean.clone()
     mean[..., : layout.continuous] += shift
-    for proposal in (wide, Proposal(layout, mean, wide.std)):
+    for proposal in (uninformed, Proposal(layout, mean, uninformed.std)):
         samples = proposal.sample(5, draws)
         assert samples.shape == (2, 5, horizon, layout.size)
         assert valid(samples, layout)
@@ -81,14 +81,14 @@ def test_samples_have_the_moments_of_the_proposal(generator: torch.Generator) ->
 
 def test_warm_start_shifts_by_one_step_and_is_reset_where_an_episode_began() -> None:
     layout = ActionLayout(1, (2,))
-    wide = Proposal.wide(layout, 2, 3, 0.5, CPU)
-    assert wide.mean[0].tolist() == [[0.0, 0.5, 0.5]] * 3
+    uninformed = Proposal.uninformed(layout, 2, 3, 0.5, CPU)
+    assert uninformed.mean[0].tolist() == [[0.0, 0.5, 0.5]] * 3
     actions = torch.tensor([[[0.1, 1.0, 0.0], [0.2, 0.0, 1.0], [0.3, 1.0, 0.0]]]).expand(2, 3, 3)
-    warm = wide.warm(actions[:, 1:], torch.tensor([1.0, 0.0]), trust=0.8)
+    warm = uninformed.warm_start(actions[:, 1:], torch.tensor([1.0, 0.0]), trust=0.8)
     expected = torch.tensor([[0.2, 0.1, 0.9], [0.3, 0.9, 0.1], [0.0, 0.5, 0.5]])
     assert torch.allclose(warm.mean[0], expected)
-    assert torch.equal(warm.mean[1], wide.mean[1])
-    assert torch.equal(warm.std, wide.std)
+    assert torch.equal(warm.mean[1], uninformed.mean[1])
+    assert torch.equal(warm.std, uninformed.std)
 
 
 @given(numbers=layouts, horizon=st.integers(1, 4), seed=st.integers(0, 99))
@@ -97,7 +97,7 @@ def test_a_warm_proposal_still_holds_probabilities(numbers: Numbers, horizon: in
     layout = ActionLayout(*numbers)
     generator = torch.Generator().manual_seed(seed)
     previous = uniform_actions(layout, (2, horizon), CPU, generator)
-    warm = Proposal.wide(layout, 2, horizon, 0.5, CPU).warm(previous[:, 1:], torch.ones(2))
+    warm = Proposal.uninformed(layout, 2, horizon, 0.5, CPU).warm_start(previous[:, 1:], torch.ones(2))
     for block in layout.blocks:
         assert torch.allclose(warm.mean[..., block].sum(-1), torch.ones(2, horizon), atol=1e-5)
     assert valid(warm.sample(3, Draws(2, torch.zeros(2), generator)), layout)

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from worldvae.planning.gumbel import completed, considered_visits, gumbel, most_lacking, scaled
+from worldvae.planning.gumbel import complete_values, considered_visits, gumbel, most_lacking, rescale_values
 
 few = settings(max_examples=50, deadline=None)
 
@@ -43,27 +43,33 @@ def test_values_are_completed_by_the_mixed_value() -> None:
     """By hand: the visited ones are 1 and 4 with probabilities 1/2 and 1/4, so 2 on average; 3 visits against raw 6."""
     logits = torch.tensor([0.5, 0.25, 0.25]).log() + 7
     values, visits, raw = torch.tensor([1.0, 4.0, 0.0]), torch.tensor([2.0, 1.0, 0.0]), torch.tensor(6.0)
-    assert completed(values, visits, logits, raw, torch.tensor(1.0)).tolist() == pytest.approx([1, 4, (6 + 3 * 2) / 4])
-    assert completed(values, visits, logits, raw, torch.tensor(0.0)).tolist() == pytest.approx([1, 4, 2])
-    nothing = completed(0 * values, 0 * visits, logits, raw, torch.tensor(1.0))
+    assert complete_values(values, visits, logits, raw, torch.tensor(1.0)).tolist() == pytest.approx(
+        [1, 4, (6 + 3 * 2) / 4]
+    )
+    assert complete_values(values, visits, logits, raw, torch.tensor(0.0)).tolist() == pytest.approx([1, 4, 2])
+    nothing = complete_values(0 * values, 0 * visits, logits, raw, torch.tensor(1.0))
     assert nothing.tolist() == [6, 6, 6]  # only the raw value is known
-    assert completed(0 * values, 0 * visits, logits, raw, torch.tensor(0.0)).tolist() == [0, 0, 0]
+    assert complete_values(0 * values, 0 * visits, logits, raw, torch.tensor(0.0)).tolist() == [0, 0, 0]
     never = torch.tensor([-1e9, 0.0, 0.0])  # visited, although the prior never would
-    assert completed(values, torch.tensor([1.0, 0.0, 0.0]), never, raw, torch.tensor(0.0)).isfinite().all()
+    assert complete_values(values, torch.tensor([1.0, 0.0, 0.0]), never, raw, torch.tensor(0.0)).isfinite().all()
 
 
 def test_values_are_scaled_between_their_own_bounds() -> None:
     """By hand: 0.1 (50 + 2) = 5.2 for the best, 0 for the worst."""
     values, visits = torch.tensor([1.0, 4.0, 3.0]), torch.tensor([2.0, 1.0, 0.0])
-    assert scaled(values, visits, 0.1, 50.0).tolist() == pytest.approx([0, 5.2, 5.2 * 2 / 3])
-    assert torch.allclose(scaled(1e6 * values - 3e7, visits, 0.1, 50.0), scaled(values, visits, 0.1, 50.0), atol=1e-4)
-    assert scaled(torch.full((3,), 7.0), visits, 0.1, 50.0).tolist() == [0, 0, 0]
+    assert rescale_values(values, visits, 0.1, 50.0).tolist() == pytest.approx([0, 5.2, 5.2 * 2 / 3])
+    assert torch.allclose(
+        rescale_values(1e6 * values - 3e7, visits, 0.1, 50.0), rescale_values(values, visits, 0.1, 50.0), atol=1e-4
+    )
+    assert rescale_values(torch.full((3,), 7.0), visits, 0.1, 50.0).tolist() == [0, 0, 0]
 
 
 def test_rounding_errors_are_no_differences_in_value() -> None:
     value = torch.tensor(1000.0)
     off = torch.stack([value, torch.nextafter(value, 2 * value)])
-    assert float(scaled(off, torch.ones(2), 0.1, 50.0).max()) < 5.1 / 8 + 1e-3  # an eighth of a difference's weight
+    assert (
+        float(rescale_values(off, torch.ones(2), 0.1, 50.0).max()) < 5.1 / 8 + 1e-3
+    )  # an eighth of a difference's weight
 
 
 def test_visits_follow_the_improved_policy() -> None:

@@ -60,10 +60,10 @@ def test_coloured_noise_has_the_power_spectrum_it_is_named_after(horizon: int, e
 def test_candidates_are_as_correlated_over_time_as_their_colour_says() -> None:
     """Classes as well as numbers, and every class as often as its probability says."""
     layout, horizon, number = ActionLayout(1, (2,)), 8, 8000
-    wide = Proposal.wide(layout, 1, horizon, 0.2, torch.device("cpu"))
+    uninformed = Proposal.uninformed(layout, 1, horizon, 0.2, torch.device("cpu"))
     for exponent in (0.0, 2.0):
         colour = coloured(horizon, exponent, torch.zeros(1))
-        found = wide.sample(number, Draws(1, torch.zeros(1), torch.Generator().manual_seed(0)), colour)[0]
+        found = uninformed.sample(number, Draws(1, torch.zeros(1), torch.Generator().manual_seed(0)), colour)[0]
         next_to = float((colour @ colour.T)[3, 4])
         for column, expected in ((0, next_to), (1, 2 / math.pi * math.asin(next_to))):
             pair = torch.corrcoef(found[:, 3:5, column].T)

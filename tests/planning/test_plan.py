@@ -86,8 +86,8 @@ def valid(actions: Tensor) -> bool:
 
 
 def guide(state: State, draws: Draws) -> Tensor:
-    wide = Proposal.wide(LAYOUT, draws.batch, 1, 1.0, torch.device("cpu"))
-    return wide.sample(state.size // draws.batch, draws).flatten(0, 2)
+    uninformed = Proposal.uninformed(LAYOUT, draws.batch, 1, 1.0, torch.device("cpu"))
+    return uninformed.sample(state.size // draws.batch, draws).flatten(0, 2)
 
 
 def problems(number: int) -> State:
@@ -201,7 +201,7 @@ def test_a_million_sampled_actions_are_within_the_bounds() -> None:
     draws = Draws(4, torch.zeros(1), torch.Generator().manual_seed(0), range(4))
     colour = coloured(10, 1.5, torch.zeros(1))
     for number, paint in ((12_500, None), (12_500, colour)):
-        actions = Proposal.wide(LAYOUT, 4, 10, 3.0, torch.device("cpu")).sample(number, draws, paint)
+        actions = Proposal.uninformed(LAYOUT, 4, 10, 3.0, torch.device("cpu")).sample(number, draws, paint)
         assert actions[..., 0].numel() == 500_000
         assert valid(actions)
 
@@ -280,8 +280,8 @@ def test_what_is_left_of_a_plan_whose_actions_are_held() -> None:
     world = Problems(
         Cliff(), VectorState(like), RETURN, config, ActionLayout(1), draws, Clock(0.0, CPU), before, torch.ones(1), None
     )
-    assert (4 * world.warm(0.5).mean).flatten().tolist() == [1.0, 2.0, 3.0]
-    assert (4 * world.held(world.warm(0.5).mean)).flatten().tolist() == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
+    assert (4 * world.warm_start(0.5).mean).flatten().tolist() == [1.0, 2.0, 3.0]
+    assert (4 * world.hold(world.warm_start(0.5).mean)).flatten().tolist() == [1.0, 1.0, 2.0, 2.0, 3.0, 3.0]
 
 
 @pytest.mark.parametrize(

@@ -35,8 +35,8 @@ from worldvae.planning import (
 )
 from worldvae.planning.clock import Clock
 from worldvae.planning.problems import Problems, worst_if_nan
-from worldvae.planning.risk import spread, together, trusted_returns
-from worldvae.runs.settings import PLANNERS, RunConfig
+from worldvae.planning.risk import aggregate, spread, trusted_returns
+from worldvae.runs.settings import PLANNER_SECTIONS, RunConfig
 from worldvae.types import ActionLayout, Dream, State
 
 few = settings(max_examples=30, deadline=None)
@@ -111,8 +111,8 @@ def starts(number: int) -> State:
 
 
 def guide(state: State, draws: Draws) -> Tensor:
-    wide = Proposal.wide(LAYOUT, draws.batch, 1, 1.0, torch.device("cpu"))
-    return wide.sample(state.size // draws.batch, draws).flatten(0, 2)
+    uninformed = Proposal.uninformed(LAYOUT, draws.batch, 1, 1.0, torch.device("cpu"))
+    return uninformed.sample(state.size // draws.batch, draws).flatten(0, 2)
 
 
 def solve(config: PlanConfig, state: State, model: Any = None, keys: list[int] | None = None, **more: Any) -> Any:
@@ -159,13 +159,13 @@ def test_a_risky_plan_is_the_same_alone_and_among_others(config: PlanConfig, kin
 
 def test_mean_less_deviations_and_quantiles_of_returns_by_hand() -> None:
     returns = torch.tensor([[1.0, 5.0, 3.0, 7.0], [2.0, 2.0, 2.0, 2.0]])
-    assert together(returns, RiskConfig(samples=4)).tolist() == [4.0, 2.0]
+    assert aggregate(returns, RiskConfig(samples=4)).tolist() == [4.0, 2.0]
     deviation = (20 / 3) ** 0.5  # of 4 numbers, divided by n - 1
     for k in (1.0, 2.5, -1.0):
-        found = together(returns, RiskConfig(samples=4, deviations=k))
+        found = aggregate(returns, RiskConfig(samples=4, deviations=k))
         assert found.tolist() == pytest.approx([4 - k * deviation, 2.0])
     for q, expected in ((0.0, 1.0), (0.25, 2.5), (0.5, 4.0), (0.9, 6.4), (1.0, 7.0)):
-        assert together(returns, RiskConfig(samples=4, quantile=q)).tolist() == pytest.approx([expected, 2.0])
+        assert aggregate(returns, RiskConfig(samples=4, quantile=q)).tolist() == pytest.approx([expected, 2.0])
 
 
 @given(
@@ -176,19 +176,19 @@ def test_mean_less_deviations_and_quantiles_of_returns_by_hand() -> None:
 @few
 def test_they_are_torchs(returns: list[float], q: float, k: float) -> None:
     x = torch.tensor(returns)
-    torch.testing.assert_close(together(x, RiskConfig(quantile=q)), x.quantile(q), atol=1e-3, rtol=1e-5)
-    torch.testing.assert_close(together(x, RiskConfig(deviations=k)), x.mean() - k * x.std(), atol=1e-2, rtol=1e-4)
+    torch.testing.assert_close(aggregate(x, RiskConfig(quantile=q)), x.quantile(q), atol=1e-3, rtol=1e-5)
+    torch.testing.assert_close(aggregate(x, RiskConfig(deviations=k)), x.mean() - k * x.std(), atol=1e-2, rtol=1e-4)
 
 
 def test_gradients_flow_and_are_numbers_where_all_dreams_are_alike() -> None:
     for risk in (RiskConfig(deviations=1.0), RiskConfig(quantile=0.3)):
         x = torch.tensor([[1.0, 2.0, 4.0], [3.0, 3.0, 3.0]], requires_grad=True)
-        (slope,) = torch.autograd.grad(together(x, risk).sum(), x)
+        (slope,) = torch.autograd.grad(aggregate(x, risk).sum(), x)
         assert torch.isfinite(slope).all()
         assert slope.sum(dim=1).tolist() == pytest.approx([1.0, 1.0])  # adding to every dream adds as much to all
         assert bool((slope[0] != slope[0, 0]).any())
     x = torch.tensor([1.0, 2.0, 5.0], requires_grad=True)
-    for ours, theirs in ((spread(x, 0), x.std()), (together(x, RiskConfig(quantile=0.3)), x.quantile(0.3))):
+    for ours, theirs in ((spread(x, 0), x.std()), (aggregate(x, RiskConfig(quantile=0.3)), x.quantile(0.3))):
         torch.testing.assert_close(torch.autograd.grad(ours, x), torch.autograd.grad(theirs, x))
 
 
@@ -331,7 +331,7 @@ def test_it_is_a_section_of_each_planners_config_which_old_runs_do_not_have(tmp_
     text = old.read_text()
     lines = text.splitlines(keepends=True)
     without = [line for line in lines if line.strip().partition(":")[0] not in {"risk", *RiskConfig.__annotations__}]
-    assert len(lines) - len(without) == 6 * len(PLANNERS)
+    assert len(lines) - len(without) == 6 * len(PLANNER_SECTIONS)
     old.write_text("".join(without))
     assert load_config(RunConfig, [old]) == RunConfig(EnvConfig("Pendulum-v1"))
     given = ["cem.risk.samples=8", "cem.risk.deviations=1", "mppi.risk.trust=0.3", "model.ensemble=5"]

@@ -69,14 +69,14 @@ MIXED = ActionCodec(gym.spaces.Dict({"gear": gym.spaces.Discrete(3), "push": gym
 STEPS = [[-1.0], [0.0], [1.0]]
 CONFIG = CEMConfig(horizon=3, candidates=200, elites=20, iterations=8, min_std=0.005, discount=1.0)
 SHARP = MPPIConfig(horizon=3, candidates=400, elites=40, iterations=12, min_std=0.005, discount=1.0, value=False)
-PLANNERS: dict[str, PlanConfig] = {
+CONFIGS: dict[str, PlanConfig] = {
     "cem": CONFIG,
     "mppi": SHARP,
     "icem": ICEMConfig(horizon=3, candidates=160, elites=12, iterations=14, min_std=0.005, discount=1.0),
     "gradient": GradientConfig(horizon=3, restarts=12, iterations=80, discount=1.0),
     "guided": GuidedConfig(**vars(SHARP)),
 }
-EVERY = pytest.mark.parametrize("config", PLANNERS.values(), ids=list(PLANNERS))
+EVERY = pytest.mark.parametrize("config", CONFIGS.values(), ids=list(CONFIGS))
 BOTH = pytest.mark.parametrize("config", [CONFIG, SHARP], ids=["cem", "mppi"])
 # World, layout, goals of two problems, and the best plans for them.
 PROBLEMS: dict[str, tuple[list[list[float]], ActionLayout, list[list[float]], list[list[list[float]]]]] = {
@@ -114,8 +114,8 @@ def solve(name: str, config: PlanConfig = CONFIG, seed: int = 0, **arguments: An
     generator = torch.Generator().manual_seed(seed)
 
     def guide(state: State, draws: Draws) -> Tensor:  # a guide without knowledge
-        wide = Proposal.wide(layout, draws.batch, 1, 1.0, torch.device("cpu"))
-        return wide.sample(state.size // draws.batch, draws).flatten(0, 2)
+        uninformed = Proposal.uninformed(layout, draws.batch, 1, 1.0, torch.device("cpu"))
+        return uninformed.sample(state.size // draws.batch, draws).flatten(0, 2)
 
     arguments = {"objective": objective(), "config": config, "layout": layout, "guide": guide, **arguments}
     return plan(world, start, generator=generator, **arguments)

@@ -2,10 +2,10 @@
 
 1. Its settings: a frozen dataclass that extends `PlanConfig` (or `SearchConfig`, if the planner samples candidates).
 2. The planner: a function of `Problems` and that config. `problems.returns(candidates)` imagines and evaluates
-   candidates, `problems.held(moves)` makes a plan from moves; both handle bounds, noise, risk and the time limit.
+   candidates, `problems.hold(moves)` makes a plan from moves; both handle bounds, noise, risk and the time limit.
 3. `planning.register(name, config, search)`. Then use `wv.plan(..., BangBangConfig(horizon=8))`, the agent
    `PlannerAgent(model, BangBangConfig())` or, with the config's defaults, `run.make_agent(name)`. (A section in the
-   run's config takes two more lines: a field of `RunConfig`, and the name in `PLANNERS` above it.)
+   run's config takes two more lines: a field of `RunConfig`, and the name in `PLANNER_SECTIONS` above it.)
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def bang_bang(problems: Problems, config: BangBangConfig) -> Plan:
     one_way = torch.stack([torch.where(moment < switch, 1.0, -1.0) for switch in range(config.moves + 1)])
     both = torch.cat([one_way, -one_way])[None, :, :, None].expand(problems.draws.batch, -1, -1, problems.layout.size)
     best, value = best_of(both, problems.returns(both), 1)
-    return Plan(problems.held(best[:, 0]), value[:, 0])
+    return Plan(problems.hold(best[:, 0]), value[:, 0])
 
 
 @pytest.fixture(autouse=True)

@@ -12,17 +12,17 @@ from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
 from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.studies.linear_control import (
-    Dice,
     Expected,
     Plant,
+    WorldNoise,
     believe,
     control,
     control_table,
     optimal,
     play,
 )
-from worldvae.studies.linear_training import PARTS, adapt, learn_rewards, learn_to_control, rewarded_episodes
-from worldvae.studies.linear_world import REACH, learn_linear_world
+from worldvae.studies.linear_training import CONTROL_MODEL, adapt, learn_rewards, learn_to_control, rewarded_episodes
+from worldvae.studies.linear_world import MAX_ACTION, learn_linear_world
 from worldvae.types import ActionLayout, Batch, Dream, ObservationLayout, State
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -32,7 +32,7 @@ class TrueModel(SequentialVAE):
     """The true world with a controller's two verbs: the Kalman filter, and the expected future."""
 
     def __init__(self) -> None:
-        super().__init__(ObservationLayout(vector=1), ActionLayout(continuous=1), PARTS)
+        super().__init__(ObservationLayout(vector=1), ActionLayout(continuous=1), CONTROL_MODEL)
 
     def observe(
         self,
@@ -44,7 +44,7 @@ class TrueModel(SequentialVAE):
         mode: bool = False,
     ) -> Inferred:
         assert batch.observation.vector is not None and mode
-        known = kalman_filter(STIFF, batch.observation.vector.double(), REACH * batch.action.double()).mean
+        known = kalman_filter(STIFF, batch.observation.vector.double(), MAX_ACTION * batch.action.double()).mean
         return Inferred(LatentState(known.float(), known[..., :0].float()), known.float())
 
     def imagine(
@@ -59,7 +59,7 @@ class TrueModel(SequentialVAE):
     ) -> Dream:
         assert mode
         z, states, costs = start.memory.double(), [], []
-        for action in (REACH * actions.double()).unbind(1):
+        for action in (MAX_ACTION * actions.double()).unbind(1):
             z = z @ STIFF.A.mT + action @ STIFF.B.mT
             states.append(LatentState(z.float(), start.latent))
             costs.append(COST.of(z, action).float())
@@ -78,9 +78,9 @@ def test_the_world_itself_as_a_model_pays_the_optimum() -> None:
 
 def test_the_optimal_controller_pays_the_optimum() -> None:
     number, steps, burn_in = 400, 40, 30
-    dice = Dice(STIFF, number, seed=0)
-    plant = dice.plant()
-    paid = [plant.step(optimal(plant), dice(STIFF.Q), dice(STIFF.R)) for _ in range(burn_in + steps)]
+    draw = WorldNoise(STIFF, number, seed=0)
+    plant = draw.plant()
+    paid = [plant.step(optimal(plant), draw(STIFF.Q), draw(STIFF.R)) for _ in range(burn_in + steps)]
     mean = torch.stack(paid[burn_in:]).mean(0)
     assert abs(float(mean.mean() - lqg_cost(STIFF))) < 4 * float(mean.std()) / number**0.5
 
@@ -88,7 +88,7 @@ def test_the_optimal_controller_pays_the_optimum() -> None:
 def test_at_the_last_row_the_mode_of_a_smoother_is_what_a_filter_knows(generator: torch.Generator) -> None:
     rows = rewarded_episodes(STIFF, 3, generator)
     assert rows.observation.vector is not None
-    seen, done = rows.observation.vector.double(), REACH * rows.action.double()
+    seen, done = rows.observation.vector.double(), MAX_ACTION * rows.action.double()
     chain, mode = smoothing_chain(STIFF, seen, done), torch.zeros(3, 2, dtype=torch.float64)
     for t in range(seen.shape[1]):
         mode = mode @ chain.F[t].mT + chain.b[:, t]
@@ -102,7 +102,7 @@ def test_rewards_arrive_with_the_state_that_an_action_led_to(generator: torch.Ge
     calm, wild = rows.action.abs().amax((1, 2)).sort().values[[0, -1]].tolist()
     assert 0.09 < calm < 0.15 and 0.85 < wild < 1  # each episode has its own share of the range
     # The observation is the state's first entry plus noise of .05: the cost of the state is at least its square.
-    unpaid = -rows.reward[:, 1:] - 0.01 * (REACH * rows.action[:, :-1, 0]).square()
+    unpaid = -rows.reward[:, 1:] - 0.01 * (MAX_ACTION * rows.action[:, :-1, 0]).square()
     assert bool((unpaid > -1e-5).all())
     squares = F.relu(rows.observation.vector[:, 1:, 0].square() - unpaid)
     assert float(squares.mean()) < 0.2 < float(unpaid.mean())
@@ -110,7 +110,7 @@ def test_rewards_arrive_with_the_state_that_an_action_led_to(generator: torch.Ge
 
 @pytest.fixture(scope="module")
 def untrained() -> SequentialVAE:
-    return learn_linear_world("stiff", "smooth", 1, parts=PARTS, batch=2, episodes=2, samples=1).model
+    return learn_linear_world("stiff", "smooth", 1, parts=CONTROL_MODEL, batch=2, episodes=2, samples=1).model
 
 
 def test_a_belief_reads_all_rows_so_far_and_no_sample(untrained: SequentialVAE) -> None:
@@ -147,7 +147,7 @@ def test_what_is_played_is_paid_for(untrained: SequentialVAE) -> None:
     rows = play(untrained, "stiff", "icem", episodes=4, noise=0.5)
     assert rows.observation.vector is not None and rows.observation.vector.shape == (4, 50, 1)
     assert bool((rows.reward[:, 0] == 0).all())
-    spent = 0.01 * (REACH * rows.action[:, :-1, 0]).square()
+    spent = 0.01 * (MAX_ACTION * rows.action[:, :-1, 0]).square()
     assert bool((-rows.reward[:, 1:] > spent).all()) and float(rows.action.abs().max()) <= 1
     assert torch.equal(rows.action[:, -1], torch.zeros(4, 1))
 

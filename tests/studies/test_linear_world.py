@@ -6,12 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from worldvae.exact import MILD, bound, filtering_chain, log_likelihood, random_episodes, smoothing_chain
+from worldvae.exact import MILD, WORLDS, bound, filtering_chain, log_likelihood, random_episodes, smoothing_chain
 from worldvae.exact.kalman import update
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.studies.linear_world import (
-    REACH,
-    WORLDS,
+    MAX_ACTION,
     LinearWorldResult,
     learn_linear_world,
     measure,
@@ -50,7 +49,7 @@ def test_the_bound_of_a_model_with_the_worlds_own_p_is_the_exact_bound(name: str
     """Units, rows, actions and the first state: this number depends on all of them, and `exact` has its formula."""
     world, number, length = WORLDS[name], 64, 12
     gain, _, covariance = update(world, world.Q)
-    observations, actions = random_episodes(world, number, length, REACH, generator)
+    observations, actions = random_episodes(world, number, length, MAX_ACTION, generator)
     reconstruction, kl = measure(true_filter(name, gain, covariance), rows_of(observations, actions), 32, generator)
     repeat = (length, 1, 1)
     chain = filtering_chain(world, observations, actions, gain.repeat(repeat), covariance.repeat(repeat))
@@ -63,7 +62,7 @@ def test_the_bound_of_a_model_with_the_worlds_own_p_is_the_exact_bound(name: str
 
 def test_the_exact_posterior_reads_the_actions_that_follow(generator: torch.Generator) -> None:
     """Why the smoother reads actions: q(z_t | z_{t-1}, x_{t:T}) differs for other actions."""
-    observations, actions = random_episodes(MILD, 1, 6, REACH, generator)
+    observations, actions = random_episodes(MILD, 1, 6, MAX_ACTION, generator)
     other = actions.clone()
     other[:, 3] += 1
     moved = (smoothing_chain(MILD, observations, actions).b != smoothing_chain(MILD, observations, other).b).any(-1)[0]

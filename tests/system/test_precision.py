@@ -76,8 +76,8 @@ def test_the_fastest_turn_of_each_counts(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_it_can_be_measured_anywhere(no_memory_of_it: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """In inference mode, with another default type, and on a system with a coarse clock."""
-    monkeypatch.setattr(precision, "SECONDS", 0.001)
-    monkeypatch.setattr(precision, "FINE", 0.0)
+    monkeypatch.setattr(precision, "MEASURE_SECONDS", 0.001)
+    monkeypatch.setattr(precision, "MAX_CLOCK_RESOLUTION", 0.0)
     try:
         torch.set_default_dtype(torch.float64)
         with torch.inference_mode():

@@ -16,7 +16,7 @@ import worldvae as wv
 from worldvae.config import find_config, load_config
 from worldvae.errors import UserError
 from worldvae.runs.settings import RunConfig
-from worldvae.training.behaviour import Beside
+from worldvae.training.behaviour import SeparateProcess
 from worldvae.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -109,7 +109,7 @@ def test_a_run_whose_process_dies_is_saved_and_goes_on(tmp_path: Path) -> None:
 
     def deadly() -> Any:
         if trainer.run.steps == 200:
-            assert isinstance(trainer.behaviour, Beside)
+            assert isinstance(trainer.behaviour, SeparateProcess)
             trainer.behaviour._child._process.kill()
             trainer.behaviour._child._process.join()
         return finish()

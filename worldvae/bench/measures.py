@@ -19,14 +19,14 @@ from worldvae.envs import EnvPool
 from worldvae.models.world_model import WorldModel
 from worldvae.planning import CEMConfig, PlanConfig
 from worldvae.runs.run import Run, create
-from worldvae.runs.settings import PLANNERS, RunConfig, pick_device
+from worldvae.runs.settings import PLANNER_SECTIONS, RunConfig, pick_device
 from worldvae.system.allocator import keep_freed_memory
-from worldvae.training.behaviour import make_behaviour, threads_beside
+from worldvae.training.behaviour import leave_cores_to, make_behaviour
 from worldvae.training.collector import Collector
 from worldvae.training.learner import Learner
 from worldvae.types import State
 
-STARTS, STEPS = 1024, 15
+DREAMS, DREAM_STEPS = 1024, 15
 REPLAY_BYTES = 2**27
 
 
@@ -50,13 +50,13 @@ class Measure:
 
 
 def imagination(run: Run, states: State, generator: torch.Generator) -> Work:
-    """Return the work of imagining `STARTS` dreams of `STEPS` steps with a run's actor, from states `[batch]`."""
+    """Return the work of imagining `DREAMS` dreams of `DREAM_STEPS` steps with a run's actor, from states `[batch]`."""
     model, actor = run.model, run.actor_critic.actor
-    starts = states[torch.arange(STARTS, device=run.device) % states.size]
+    starts = states[torch.arange(DREAMS, device=run.device) % states.size]
 
     def work() -> None:
         with torch.no_grad():
-            model.imagine(starts, lambda state: actor(state.features).draw(generator), STEPS, generator)
+            model.imagine(starts, lambda state: actor(state.features).draw(generator), DREAM_STEPS, generator)
 
     return work
 
@@ -103,7 +103,7 @@ class Bench:
 
     def full_update(self) -> None:
         """Make one update of the world model and one of the actor-critic, as in training."""
-        with threads_beside(self.behaviour):
+        with leave_cores_to(self.behaviour):
             self.behaviour.update(self.update().flatten(), 0.0)
 
     def plain_update(self) -> None:
@@ -171,13 +171,13 @@ class Bench:
         work = imagination(self.run, self.states.flatten(), self.generator)
         seconds = self._seconds(work)
         share = flops(work) / seconds / self._peak_rate(limits)
-        words = f"latent steps of {STARTS} dreams of {STEPS} steps with the policy"
-        yield Measure("imagine.steps_per_second", words, STARTS * STEPS / seconds, "steps/s", share)
+        words = f"latent steps of {DREAMS} dreams of {DREAM_STEPS} steps with the policy"
+        yield Measure("imagine.steps_per_second", words, DREAMS * DREAM_STEPS / seconds, "steps/s", share)
 
     def _planning(self, limits: Limits) -> Iterator[Measure]:
         run, start = self.run, self.states.flatten()[:1]
         keep = torch.ones(1, device=self.device)
-        configs: dict[str, PlanConfig] = {name: getattr(self.config, name) for name in PLANNERS}
+        configs: dict[str, PlanConfig] = {name: getattr(self.config, name) for name in PLANNER_SECTIONS}
         configs["cem_1000x10x12"] = CEMConfig(candidates=1000, elites=100, iterations=10, horizon=12)
         for name, config in configs.items():
             try:

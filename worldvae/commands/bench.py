@@ -20,8 +20,8 @@ from worldvae.errors import UserError
 from worldvae.runs.settings import configure, find_or_make
 from worldvae.system.cores import usable_cores
 
-RESTLESS = 1.25  # a factor that the limits of a quiet machine do not change by
-CASES = [f"bench/{name}" for name in config_names("bench")]
+MAX_LIMIT_CHANGE = 1.25  # factor by which the limits of a quiet machine never change
+BENCH_CONFIGS = [f"bench/{name}" for name in config_names("bench")]
 
 
 def bench(
@@ -29,7 +29,7 @@ def bench(
         list[str] | None,
         typer.Argument(
             metavar="[CONFIG] [KEY=VALUE]...",
-            help=f"As for train, or one of {', '.join(CASES)}; default: pendulum.",
+            help=f"As for train, or one of {', '.join(BENCH_CONFIGS)}; default: pendulum.",
             show_default=False,
         ),
     ] = None,
@@ -58,7 +58,7 @@ def bench(
         torch.set_num_threads(threads)
     given = arguments or []
     name, overrides = (given[0], given[1:]) if given and "=" not in given[0] else ("pendulum", given)
-    config = configure(find_or_make(name, CASES), overrides)
+    config = configure(find_or_make(name, BENCH_CONFIGS), overrides)
     case = " ".join([name, *overrides])
     if before is not None and before.get("case") != case:
         raise UserError(f"--compare {compare} is of {before.get('case')!r}, not of {case!r}: measure the same case.")
@@ -96,7 +96,7 @@ def _measured(bench: Bench, limits: Limits) -> list[Measure]:
 
 def _warn_of_unrest(changed: float) -> None:
     """Say on stderr if the machine's own limits were not the same before and after."""
-    if changed > RESTLESS:
+    if changed > MAX_LIMIT_CHANGE:
         print(
             f"This machine was not quiet: its limits changed by a factor of {changed:.2f} while it was measured, and "
             "each figure may be off by as much.",
@@ -113,7 +113,7 @@ def _limits(limits: Limits) -> dict[str, Any]:
 def _object(head: dict[str, Any], found: list[Measure]) -> dict[str, Any]:
     """Return the contract's object: {machine, train{...}, imagine{...}, plan{...}, infer{...}, replay{...}, ...}.
 
-    A share stands beside its figure as `roofline_share` where the section has one figure with a share, else in a
+    A share stands beside its figure as `roofline_share` if the section has one figure with a share, else in a
     section of its own, `SECTION_roofline_share`, by the figure's name.
     """
     out = dict(head)
@@ -129,7 +129,7 @@ def _object(head: dict[str, Any], found: list[Measure]) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    """Return an earlier object; what of it is no figure is left out of the comparison."""
+    """Return the JSON object of an earlier bench; entries that are no figures are not compared."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -140,7 +140,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _check_writable(profile: Path) -> None:
-    """Raise unless a trace can be written there: the profiler itself says nothing of it."""
+    """Raise unless a trace can be written there: the profiler itself reports no error."""
     if profile.suffix != ".json":
         raise UserError(f"--profile {profile} must end in .json: a trace for chrome://tracing or ui.perfetto.dev.")
     try:
@@ -158,7 +158,7 @@ def _figure(before: dict[str, Any], name: str) -> float | None:
 
 
 def _warn_of_differences(head: dict[str, Any], before: dict[str, Any]) -> None:
-    """Say on stderr where the two measurements are not of the same thing."""
+    """Say on stderr in which device, threads, torch or choices the two measurements differ."""
     now_of, then_of = (dict(one["machine"]) | dict(one.get("chosen", {})) for one in (head, before))
     for name in ("device", "cpu", "threads", "torch", "precision", "behaviour"):
         now, then = now_of.get(name), then_of.get(name)

@@ -21,23 +21,23 @@ from worldvae.planning import uniform_actions
 from worldvae.seeds import LARGEST_SEED, check_seed, episode_seed
 from worldvae.system.child import Child, Tasks
 
-FEWEST_FRAMES_PER_SECOND = 100
-LARGEST_REWARD = 100.0
-SPARSE = 0.01
-SHORT_EPISODE = 5
-FEWEST_LEVELS = 16
-MOST_NUMBERS = 2000
+MIN_FRAMES_PER_SECOND = 100
+MAX_REWARD = 100.0
+MIN_REWARDED_SHARE = 0.01
+MIN_EPISODE_STEPS = 5
+MIN_LEVELS = 16
+MAX_VECTOR_SIZE = 2000
 SECOND_INSTANCE_SECONDS = 60.0
 
 
 @dataclass(frozen=True)
 class EnvReport:
-    """What random play shows of an environment.
+    """The findings of random play in an environment.
 
     Attributes:
         env_id: The id that was asked for.
         observation: What the world model sees, a sentence.
-        action: What it is told of actions, a sentence.
+        action: The action space, a sentence.
         frames_per_second: Steps with their observation, per second, in one process.
         reward_range: Smallest and largest reward of a step.
         episode_length: Mean number of steps of an episode (of the unfinished one if none was finished).
@@ -100,7 +100,7 @@ def check_env(
 
 
 def inspect_env(config: EnvConfig, seconds: float = 5.0, seed: int = 0) -> EnvReport:
-    """Play random episodes of the environment for about `seconds` and report what was seen.
+    """Play random episodes of the environment for about `seconds` and return a report.
 
     Raises:
         UserError: If the environment cannot be made, or breaks its own promises while it is played.
@@ -128,7 +128,7 @@ def inspect_env(config: EnvConfig, seconds: float = 5.0, seed: int = 0) -> EnvRe
         )
     if env.ignored:
         problems.append(f"the world model will not see {', '.join(env.ignored)}: kinds of space it cannot read.")
-    if speed < FEWEST_FRAMES_PER_SECOND:
+    if speed < MIN_FRAMES_PER_SECOND:
         problems.append(
             f"it is slow: 10 000 steps take {10_000 / speed / 60:.0f} minutes before anything is learned from them. "
             "Several environments in parallel help, and obs=state, where there is a vector, saves the rendering."
@@ -146,11 +146,11 @@ def inspect_env(config: EnvConfig, seconds: float = 5.0, seed: int = 0) -> EnvRe
 
 
 def _two_instances(opened: ExitStack, config: EnvConfig) -> Tasks:
-    """Make an instance, in a process that is asked for another one later."""
+    """Make an instance, in a process that later makes a second one."""
 
     def begin() -> None:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what there is to be said, the instance says that is played
+            warnings.simplefilter("ignore")  # the instance that is played warns of the same
             env = make_from(config)
             opened.callback(env.close)
             env.reset(seed=0)
@@ -160,13 +160,13 @@ def _two_instances(opened: ExitStack, config: EnvConfig) -> Tasks:
 
 
 def _second_instance(config: EnvConfig) -> str | None:
-    """Return what speaks against a second instance beside a first one, tried in a process that may well crash."""
+    """Return why a process cannot hold two instances, None if it can; tried in a process that may crash."""
     child = Child(_two_instances, (config,), "a process with two instances", "one at a time is possible.")
     try:
         try:
             child.wait()
         except (UserError, RuntimeError):
-            return None  # one alone fails, too: whoever plays it will say why
+            return None  # a single one fails, too: playing it will say why
         child.send("again")
         child.wait(SECOND_INSTANCE_SECONDS)
     except (UserError, RuntimeError) as error:
@@ -194,7 +194,7 @@ def _play(env: WorldEnv, seconds: float, seed: int) -> _Play:
         observation, reward, terminated, truncated, _ = env.step(action)
         rewards.append(reward)
         length += 1
-        if blank or brightest - darkest < FEWEST_LEVELS:
+        if blank or brightest - darkest < MIN_LEVELS:
             low, high = int(observation["pixels"].min()), int(observation["pixels"].max())
             blank = blank and low == high
             darkest, brightest = min(darkest, low), max(brightest, high)
@@ -256,12 +256,12 @@ def _frame_problems(env: WorldEnv, play: _Play) -> list[str]:
         return ["the observation never changed within an episode: there is nothing to learn from."]
     problems = []
     darkest, brightest = play.levels
-    if brightest - darkest < FEWEST_LEVELS:
+    if brightest - darkest < MIN_LEVELS:
         problems.append(
             f"frames hold only the grey levels {darkest} to {brightest} of 0 to 255, so that little can be seen"
             + (": give the space of its image the bounds that the images really have." if env.view.native else ".")
         )
-    if (env.observation_layout.vector or 0) > MOST_NUMBERS:
+    if (env.observation_layout.vector or 0) > MAX_VECTOR_SIZE:
         problems.append(
             f"the vector has {env.observation_layout.vector} numbers, most of them from {env.widest}: images become "
             "frames if their Box has one finite lower and upper bound and a shape such as (height, width, channels); "
@@ -279,21 +279,21 @@ def _reward_problems(play: _Play) -> list[str]:
             f"random play never found a reward in {len(play.rewards)} steps: the world can be learned, but not what "
             "is good in it. More exploration, a shaped reward or recorded episodes help."
         )
-    elif rewarded < SPARSE * len(play.rewards):
+    elif rewarded < MIN_REWARDED_SHARE * len(play.rewards):
         problems.append(f"rewards are sparse ({rewarded} in {len(play.rewards)} random steps): plan for more steps.")
     elif play.rewards.min() == play.rewards.max() and play.terminations == 0:
         problems.append(
             f"every step earned {play.rewards[0]:g} and no episode terminated: random play never saw one action do "
             "better than another. More exploration, a shaped reward or recorded episodes help."
         )
-    if largest > LARGEST_REWARD:
+    if largest > MAX_REWARD:
         problems.append(f"rewards reach {largest:g} in size: scale them to about 1 to 10.")
     return problems
 
 
 def _episode_problems(env: WorldEnv, play: _Play) -> list[str]:
     problems = []
-    if play.lengths.mean() < SHORT_EPISODE:
+    if play.lengths.mean() < MIN_EPISODE_STEPS:
         problems.append(f"episodes end after {play.lengths.mean():.1f} steps: there is little to look ahead to.")
     cut_off = bool((play.lengths * env.action_repeat >= env.time_limit).any())
     if not env.has_own_limit and (cut_off or not play.finished):

@@ -1,4 +1,4 @@
-"""`worldvae diagnose RUN`: is the world model itself any good, apart from what an agent earns with it?"""
+"""`worldvae diagnose RUN`: is the world model itself any good, whatever an agent earns with it?"""
 
 import json
 from pathlib import Path
@@ -7,12 +7,12 @@ from typing import Annotated
 import torch
 import typer
 
-from worldvae.commands.opening import open_run
+from worldvae.commands.open_run import open_run
 from worldvae.commands.record import Recorder, RecordFile
 from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
 from worldvae.diagnostics import diagnose as examine
 from worldvae.errors import UserError
-from worldvae.evaluation.held_out import witness
+from worldvae.evaluation.held_out import held_out_episodes
 from worldvae.runs.settings import AGENTS
 
 EFFORT = Effort()
@@ -41,11 +41,11 @@ def diagnose(
         folder.mkdir(exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write to {folder} ({error.strerror}): a diagnosis is kept there.") from None
-    seen = witness(opened, opened.make_agent(agent), episodes, seed)
+    seen = held_out_episodes(opened, opened.make_agent(agent), episodes, seed)
     try:
         generator = torch.Generator().manual_seed(seed)
         found = examine(
-            opened.model, seen.rows, seen.valid, generator, seen.truth, effort=EFFORT if inference else None
+            opened.model, seen.rows, seen.valid, generator, seen.vector, effort=EFFORT if inference else None
         )
     except ValueError as error:
         raise UserError(f"{error}.") from None

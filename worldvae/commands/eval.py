@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from worldvae.agents import Agent, PlannerAgent
-from worldvae.commands.opening import open_run
+from worldvae.commands.open_run import open_run
 from worldvae.commands.record import Recorder, RecordFile
 from worldvae.errors import UserError
 from worldvae.evaluation.plan_film import film_plans

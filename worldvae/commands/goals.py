@@ -1,4 +1,4 @@
-"""`worldvae goals RUN`: how often does planning towards an image lead to what it shows?"""
+"""`worldvae goals RUN`: how often does planning towards an image of a goal reach it?"""
 
 import json
 from pathlib import Path
@@ -8,18 +8,18 @@ import torch
 import typer
 
 from worldvae.agents import GOALS
-from worldvae.commands.opening import open_run
+from worldvae.commands.open_run import open_run
 from worldvae.commands.record import Recorder, RecordFile
 from worldvae.errors import UserError, near_miss
-from worldvae.evaluation.reaching import OBJECTIVES, GoalSuite, Reached
+from worldvae.evaluation.reaching import GOAL_OBJECTIVES, GoalSuite, Reached
 from worldvae.films.film import film, towards_goals
-from worldvae.runs.settings import PLANNERS
+from worldvae.runs.settings import PLANNER_SECTIONS
 from worldvae.training.progress import say
 
-GOAL_PLANNERS = tuple(name for name in PLANNERS if name not in ("guided", "tree"))
-"""Planners that no policy guides: the actor of a run has learnt to earn, not to reach what it is shown."""
+GOAL_PLANNERS = tuple(name for name in PLANNER_SECTIONS if name not in ("guided", "tree"))
+"""Planners without a policy: the actor of a run has learnt to earn rewards, not to reach goals."""
 
-FILMED = 6
+FILMED_PAIRS = 6
 
 
 def goals(
@@ -42,9 +42,9 @@ def goals(
     suite = GoalSuite(opened.config.env, pairs, seed)
     results, films = [suite.random()], []
     for name in names:
-        for objective in OBJECTIVES:
+        for objective in GOAL_OBJECTIVES:
             try:
-                found = suite.model(opened, name, objective, FILMED)
+                found = suite.model(opened, name, objective, FILMED_PAIRS)
             except UserError as error:
                 if objective in GOALS:
                     raise
@@ -52,9 +52,9 @@ def goals(
                 continue
             results.append(found)
             if found.frames is not None and suite.goals.pixels is not None:
-                arrived = torch.from_numpy(found.distances[:FILMED] <= found.tolerance).cummax(dim=1).values
+                arrived = torch.from_numpy(found.distances[:FILMED_PAIRS] <= found.tolerance).cummax(dim=1).values
                 path = opened.folder / "goals" / f"{name}_{objective}_seed{seed}.gif"
-                films.append(str(film(path, towards_goals(suite.goals.pixels[:FILMED], found.frames, arrived))))
+                films.append(str(film(path, towards_goals(suite.goals.pixels[:FILMED_PAIRS], found.frames, arrived))))
         results.append(suite.oracle(getattr(opened.config, name)))
     result = _object(suite, results, films)
     print(json.dumps(result, allow_nan=False) if as_json else _table(suite, results, films))
@@ -87,14 +87,14 @@ def _object(suite: GoalSuite, results: list[Reached], films: list[str]) -> dict[
     }
 
 
-WORDS = {
+OBJECTIVE_TEXT = {
     "none": "",
     "geodesic": "the way along what was seen",
     "distance": "the distance of latents",
     "probability": "log q given the goal's frame",
     "true": "the distance of true states",
 }
-"""What plans are judged by, in words."""
+"""The objectives of plans, in words."""
 
 
 def _table(suite: GoalSuite, results: list[Reached], films: list[str]) -> str:
@@ -114,7 +114,8 @@ def _table(suite: GoalSuite, results: list[Reached], films: list[str]) -> str:
         median = "" if entry["median_decisions"] is None else f"{entry['median_decisions']:.0f}"
         name = f"{found.agent}, oracle" if found.objective == "true" else found.agent
         lines.append(
-            f"{name:16}{WORDS[found.objective]:30}{entry['success']:8.0%}{f'{low:.0%} to {high:.0%}':>15}{shares}"
+            f"{name:16}{OBJECTIVE_TEXT[found.objective]:30}"
+            f"{entry['success']:8.0%}{f'{low:.0%} to {high:.0%}':>15}{shares}"
             f"{entry['held']:12.0%}{median:>11}{entry['decisions_per_second']:10.0f}"
         )
     return "\n".join([*lines, *(f"The film is in {path}" for path in films)])

@@ -1,4 +1,4 @@
-"""`--record FILE.json`: keep what a command found, with what it was measured on, for the README beside the file."""
+"""`--record FILE.json`: keep a command's result, its commit and machine, for the README beside the file."""
 
 import json
 import shlex
@@ -26,8 +26,8 @@ RecordFile = Annotated[
 ]
 """The option `--record` of every command."""
 
-UNSAID = ("--record", "--out")
-"""Options that say where something is written, and change nothing of what is found."""
+OUTPUT_OPTIONS = ("--record", "--out")
+"""Options that say where a command writes; they do not change its result."""
 
 
 class Recorder:
@@ -89,9 +89,9 @@ def command(arguments: Sequence[str]) -> str:
     kept: list[str] = []
     left = iter(arguments)
     for argument in left:
-        if argument in UNSAID:
+        if argument in OUTPUT_OPTIONS:
             next(left, None)  # its value
-        elif argument != "--json" and argument.partition("=")[0] not in UNSAID:
+        elif argument != "--json" and argument.partition("=")[0] not in OUTPUT_OPTIONS:
             head, equals, value = argument.rpartition("=")
             kept.append(head + equals + (Path(value).name if Path(value).is_absolute() else value))
     return shlex.join(["worldvae", *kept])

@@ -9,7 +9,7 @@ import typer
 
 from worldvae.commands.record import Recorder, RecordFile
 from worldvae.commands.study_known import study_digits, study_linear
-from worldvae.commands.train import INTERRUPTED
+from worldvae.commands.train import EXIT_INTERRUPTED
 from worldvae.config import config_names
 from worldvae.envs import make_from
 from worldvae.errors import UserError, near_miss
@@ -20,8 +20,8 @@ from worldvae.system.cores import usable_cores
 from worldvae.system.json_file import write_json
 from worldvae.training.progress import say
 
-OWN = ("family=", "seed=", "train.eval_episodes=")
-"""Settings that a comparison makes itself."""
+STUDY_SETTINGS = ("family=", "seed=", "train.eval_episodes=")
+"""Settings that the study itself makes, and refuses from the user."""
 
 
 study = typer.Typer(help="Exchange one part and keep everything else.")
@@ -78,7 +78,7 @@ def families(
     if not arguments or "=" in arguments[0]:
         raise UserError("no config was given: `worldvae study families CONFIG` takes a task as for train.")
     config, overrides = arguments[0], arguments[1:]
-    for name in OWN:
+    for name in STUDY_SETTINGS:
         if any(override.startswith(name) for override in overrides):
             raise UserError(f"{name} does not apply to `worldvae study families`, which sets it itself: leave it out.")
     out = out or Path("runs") / f"study-{Path(config).stem.replace(':', '-')}"
@@ -91,7 +91,7 @@ def families(
         found = compare_families(trainings, resolved, names, episodes, say)
     except KeyboardInterrupt:
         say(f"Interrupted, and saved in {out}: the same command goes on.")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     numbers = out / "comparison.json"
     head = {
         "config": " ".join([config, *overrides]),
@@ -124,7 +124,7 @@ def _check(trainings: Trainings, episodes: int) -> None:
 
 
 def _resolved(trainings: Trainings) -> RunConfig:
-    """Return the config of the task; what is wrong with the task itself is said before any training."""
+    """Return the config of the task, so that a mistake in it is reported before any training."""
     resolved = configure(find_or_make(trainings.config), [*trainings.overrides, f"seed={trainings.seed}"])
     pick_device(resolved.device)
     make_from(resolved.env).close()

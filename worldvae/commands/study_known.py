@@ -10,7 +10,7 @@ from rich.console import Console
 
 from worldvae.errors import UserError
 from worldvae.seeds import check_seed
-from worldvae.studies.linear_control import PLANNERS, LinearControlResult, control, control_table
+from worldvae.studies.linear_control import PLANNER_CONFIGS, LinearControlResult, control, control_table
 from worldvae.studies.linear_training import learn_to_control
 from worldvae.studies.linear_world import LinearWorldResult, learn_linear_world, table, with_true_p
 from worldvae.system.json_file import write_json
@@ -72,7 +72,7 @@ def study_linear(out: Path, seeds: Sequence[int], as_json: bool) -> dict[str, ob
                 keep()
     for seed in seeds:
         model = learn_to_control("stiff", seed=seed, progress=say)
-        for planner in PLANNERS:
+        for planner in PLANNER_CONFIGS:
             controlled.append(control(model, "stiff", planner, seed=seed))
             say(f"stiff seed {seed}: {planner} pays {controlled[-1].ratio:.3f} of the optimum")
             keep()

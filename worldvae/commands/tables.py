@@ -28,10 +28,10 @@ from typing import Any
 from worldvae.errors import UserError
 
 Record = dict[str, Any]
-KEYS = {"command", "commit", "date", "machine", "minutes", "result"}
+RECORD_KEYS = {"command", "commit", "date", "machine", "minutes", "result"}
 
-BEGINNING = re.compile("^<!-- table:", re.MULTILINE)
-TABLE = re.compile(
+TABLE_START = re.compile("^<!-- table:", re.MULTILINE)
+TABLE_BLOCK = re.compile(
     r"^<!-- table: (?P<file>[^;\n]+)(; of: (?P<of>[^;\n]+))?(; each: (?P<each>[^;\n]+))?\n"
     r"(?P<columns>(?:(?!-->).)*)-->\n(?:(?!^<!-- table:).)*?^<!-- end -->",
     re.DOTALL | re.MULTILINE,
@@ -48,7 +48,7 @@ def read_records(file: Path) -> list[Record]:
         found = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
     except (OSError, ValueError) as error:
         raise UserError(f"{file} cannot be read as JSON ({error}): repair it, or record in another file.") from None
-    if not isinstance(found, list) or not all(isinstance(one, dict) and one.keys() >= KEYS for one in found):
+    if not isinstance(found, list) or not all(isinstance(one, dict) and one.keys() >= RECORD_KEYS for one in found):
         raise UserError(f"{file} does not hold what --record writes: repair it, or record in another file.")
     return found
 
@@ -60,8 +60,8 @@ def render(readme: Path) -> str:
         UserError: If a comment that asks for a table cannot be understood, or its records cannot be read.
     """
     text = readme.read_text(encoding="utf-8")
-    new, number = TABLE.subn(lambda asked: _filled(asked, readme), text)
-    if number != len(BEGINNING.findall(text)):
+    new, number = TABLE_BLOCK.subn(lambda asked: _filled(asked, readme), text)
+    if number != len(TABLE_START.findall(text)):
         raise UserError(
             f"{readme}: a table is asked for as <!-- table: FILE.json; of: COMMAND, COMMAND; each: LIST, then lines of "
             "HEADER = TEMPLATE, -->, and <!-- end --> where the table ends."
@@ -82,7 +82,7 @@ def refresh(readme: Path) -> bool:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a file; whoever reads it meanwhile finds the old text or the new one.
+    """Write a file such that a reader finds either the old text or the new one.
 
     Raises:
         UserError: If there is no way to write there.
@@ -132,7 +132,7 @@ def _rows(record: Record, each: str | None) -> list[Record]:
 
 
 def _origin(rows: Sequence[Record]) -> str:
-    """Say where figures come from: a sentence for all commands of one commit, day and machine."""
+    """Return the source of the figures: a sentence for all commands of one commit, day and machine."""
     commands: dict[tuple[str | None, str, str], dict[str, None]] = {}
     for one in rows:
         commands.setdefault((one["commit"], one["date"], one["machine"]), {})[f"`{one['command']}`"] = None
@@ -150,7 +150,7 @@ def _at(commit: str | None) -> str:
 
 
 def _cell(template: str, values: Record, readme: Path) -> str:
-    """Return a cell, an empty one where the record lacks what it shows."""
+    """Return a cell; an empty one if the record lacks a value."""
     try:
         return _CELLS.vformat(template, (), values)
     except (LookupError, AttributeError, TypeError):
@@ -163,7 +163,7 @@ class _Cells(string.Formatter):
     """Formats as `str.format` does, but numbers with "−" for minus, and with spaces between thousands and before %."""
 
     def format_field(self, value: Any, format_spec: str) -> str:
-        """Format one field; what is None is missing."""
+        """Format one field; None counts as missing."""
         if value is None:
             raise LookupError
         if isinstance(value, bool) or not isinstance(value, int | float):

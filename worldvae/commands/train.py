@@ -21,7 +21,7 @@ from worldvae.system.lock import Taken
 from worldvae.training.progress import say
 from worldvae.training.trainer import Trainer
 
-INTERRUPTED = 130
+EXIT_INTERRUPTED = 130
 
 
 def train(
@@ -35,7 +35,7 @@ def train(
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where the run is written; default: runs/NAME.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed of everything.")] = None,
-    minutes: Annotated[float | None, typer.Option(help="Stop after so many minutes of training; resumable.")] = None,
+    minutes: Annotated[float | None, typer.Option(help="Stop after this many minutes of training; resumable.")] = None,
     resume: Annotated[
         Path | None,
         typer.Option(help="Go on exactly where this run stopped; with settings such as train.steps=20000, further."),
@@ -58,7 +58,7 @@ def train(
         if not done:
             say(f"Stopped at step {run.steps} and saved. Go on with: worldvae train --resume {run.folder}")
             if trainer.interrupted:
-                raise typer.Exit(INTERRUPTED)
+                raise typer.Exit(EXIT_INTERRUPTED)
         head = {"config": None if resume is not None else " ".join(arguments or [])}
         result: dict[str, Any] = plain(head | _finish(trainer, (time.monotonic() - began) / 60))
         if as_json:
@@ -67,7 +67,7 @@ def train(
     except KeyboardInterrupt:  # a second one within a step, or one while the result is evaluated
         saved = latest(run.folder / "checkpoints") is not None
         say(f"Interrupted. {f'Go on with: worldvae train --resume {run.folder}' if saved else 'Nothing was saved.'}")
-        raise typer.Exit(INTERRUPTED) from None
+        raise typer.Exit(EXIT_INTERRUPTED) from None
     finally:
         trainer.close()
 
@@ -93,7 +93,7 @@ def _new(arguments: list[str], out: Path | None, seed: int | None) -> Trainer:
 
 
 def _how(trainer: Trainer) -> str:
-    """Say where and in which arithmetic it is trained: what was left to the machine, it has decided."""
+    """Describe device, precision and behaviour learning of a training, with the choices made for "auto"."""
     run, kind = trainer.run, trainer.behaviour.kind
     behaviour = {
         "none": "no behaviour is learnt",
@@ -116,7 +116,7 @@ def _resumed(folder: Path, arguments: list[str] | None, out: Path | None, seed: 
 
 
 def _finish(trainer: Trainer, minutes: float) -> dict[str, Any]:
-    """Evaluate, film a dream and say where everything is; return what came of the training."""
+    """Evaluate, film a dream and print where the files are; return the numbers of the training."""
     run, train = trainer.run, trainer.run.config.train
     lines = [f"Trained for {minutes:.1f} minutes: {run.steps} environment steps, {trainer.updates} updates."]
     result = None

@@ -9,7 +9,7 @@ from torch.distributions import kl_divergence as torch_kl
 
 from worldvae.distributions import FlatOneHot
 
-ACTIVE = 1e-2
+ACTIVE_VARIANCE = 1e-2
 """A latent is active if its posterior mean has a variance over the data above this."""
 
 
@@ -24,7 +24,7 @@ def kl_per_dimension(q: Distribution, p: Distribution) -> Float[Tensor, "*batch 
     return torch_kl(q.base_dist, p.base_dist) if normal else None  # type: ignore[attr-defined]
 
 
-def active_units(means: Float[Tensor, "row unit"], threshold: float = ACTIVE) -> Bool[Tensor, " unit"]:
+def active_units(means: Float[Tensor, "row unit"], threshold: float = ACTIVE_VARIANCE) -> Bool[Tensor, " unit"]:
     """Return which units carry information: Var_x(E_q[z_d | x]) > threshold.
 
     Reference: Burda et al. 2016, "Importance Weighted Autoencoders", section 5.2.

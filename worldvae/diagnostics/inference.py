@@ -14,7 +14,7 @@ from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.posteriors import AmortisedPosterior, hmc, semi_amortised, svi
 from worldvae.types import Batch, Kind, State
 
-LEAPFROG = 10
+LEAPFROG_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -160,12 +160,12 @@ def _ways(
             lambda u: log_joint((mean + std * u).unsqueeze(0)).squeeze(0),
             torch.zeros_like(mean),
             draws,
-            LEAPFROG,
+            LEAPFROG_STEPS,
             draws,
             generator,
         )
         latent = mean + std * chains.draws
-        return full, _full_parameters(full, latent), 2 * draws * LEAPFROG + 1
+        return full, _full_parameters(full, latent), 2 * draws * LEAPFROG_STEPS + 1
 
     return [
         ("amortised", amortised, 1),

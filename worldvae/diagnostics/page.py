@@ -6,7 +6,7 @@ from textwrap import fill
 from typing import Any
 
 from worldvae.diagnostics.calibration import Calibration
-from worldvae.diagnostics.diagnose import Diagnosis
+from worldvae.diagnostics.diagnosis import Diagnosis
 from worldvae.errors import UserError
 
 

@@ -11,7 +11,7 @@ from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.types import Batch
 
-FRAMES = 640
+MAX_DECODED = 640
 """Number of latents decoded at once if no gradient is needed."""
 
 
@@ -143,7 +143,7 @@ class MovedBound:
     ) -> tuple[Float[Tensor, "sample slice"], Float[Tensor, "sample slice"]]:
         """Return the ELBO of whole slices, and log p(x, z) - log q(z), which have the same mean."""
         bounds, weights = [], []
-        for draw in noise.split(max(1, FRAMES // (self.number * self.length))):
+        for draw in noise.split(max(1, MAX_DECODED // (self.number * self.length))):
             states, parameters = self.infer(offsets, draw)
             q, seen = self.posterior.distribution(parameters), self.log_likelihood(states)
             bounds.append((seen - self.model.prior.kl(q, states.latent, states.memory)).sum(-1))

@@ -1,4 +1,4 @@
-"""Held-out episodes with every row: what dreams and diagnoses are measured on."""
+"""Held-out episodes with every row: the data on which dreams and diagnoses are measured."""
 
 from dataclasses import dataclass, replace
 
@@ -8,21 +8,21 @@ from jaxtyping import Bool, Float, Int
 from worldvae.agents import Agent, Carry
 from worldvae.envs import EnvPool
 from worldvae.errors import UserError
-from worldvae.evaluation.play import PROCESSES, in_parts, play
+from worldvae.evaluation.play import PARALLEL_PROCESSES, in_parts, play
 from worldvae.films.open_loop import OpenLoop, open_loop
 from worldvae.runs.run import Run
 from worldvae.types import Batch, Observation
 
 
-class _Blindfold(Agent):
-    """An agent that is shown no vector, although the environment shows one."""
+class _FramesOnly(Agent):
+    """Hides the vector of an observation from an agent, and shows it the frame alone."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent, self.name = agent, agent.name
 
     @property
     def device(self) -> torch.device:
-        """That of the agent."""
+        """The agent's device."""
         return self.agent.device
 
     def act(
@@ -38,44 +38,51 @@ class _Blindfold(Agent):
 
 
 @dataclass(frozen=True)
-class Witnessed:
-    """Episodes and, where the environment has a vector, that vector for every row."""
+class HeldOut:
+    """Held-out episodes.
+
+    Attributes:
+        rows: what the model sees; shorter episodes repeat their last row.
+        valid: which rows an episode has.
+        vector: what the environment shows as a vector in every row, also if the model sees frames alone; None if the
+            environment has no vector.
+    """
 
     rows: Batch
     valid: Bool[torch.Tensor, "episode time"]
-    truth: Float[torch.Tensor, "episode time state"] | None
+    vector: Float[torch.Tensor, "episode time state"] | None
 
 
-def witness(run: Run, agent: Agent, episodes: int, seed: int = 0) -> Witnessed:
-    """Play held-out episodes and keep their rows; of a world that is shown as frames, its vector beside them.
+def held_out_episodes(run: Run, agent: Agent, episodes: int, seed: int = 0) -> HeldOut:
+    """Play held-out episodes and return all their rows, and the environment's vector of each row.
 
     Raises:
         UserError: If the environment fails.
     """
-    env, blind = run.config.env, run.model.observation_layout.vector is None
-    if blind:
+    env, frames_only = run.config.env, run.model.observation_layout.vector is None
+    if frames_only:
         try:
             with EnvPool([replace(env, obs="both")]):
-                env, agent = replace(env, obs="both"), _Blindfold(agent)
-        except UserError:  # it has no vector
-            blind = False
+                env, agent = replace(env, obs="both"), _FramesOnly(agent)
+        except UserError:  # the environment has no vector
+            frames_only = False
     parts = in_parts(agent, env, episodes, seed, keep_rows=True)
     longest = max(part.rows.reward.shape[1] for part in parts if part.rows is not None)
     rows = Batch.cat([_padded(part.rows, longest) for part in parts if part.rows is not None], dim=0)
-    truth = rows.observation.vector
-    if blind:
+    vector = rows.observation.vector
+    if frames_only:
         rows = replace(rows, observation=Observation(pixels=rows.observation.pixels))
     valid = torch.arange(longest) <= torch.cat([part.lengths for part in parts]).unsqueeze(1)
-    return Witnessed(rows, valid, truth)
+    return HeldOut(rows, valid, vector)
 
 
 def held_out_rows(run: Run, length: int, episodes: int, seed: int = 0) -> tuple[Batch, Int[torch.Tensor, " episode"]]:
     """Play the beginning of held-out episodes with the exploring actor.
 
     Args:
-        run: whose actor plays.
-        length: rows of each episode; the last one of an episode that ended sooner is repeated.
-        episodes: how many.
+        run: the run whose actor plays.
+        length: rows of each episode; shorter episodes repeat their last row.
+        episodes: number of episodes.
         seed: of the episodes.
 
     Returns:
@@ -85,7 +92,7 @@ def held_out_rows(run: Run, length: int, episodes: int, seed: int = 0) -> tuple[
         UserError: If the environment fails.
     """
     env = run.config.env
-    together = min(PROCESSES, episodes) if env.alone else episodes
+    together = min(PARALLEL_PROCESSES, episodes) if env.alone else episodes
     parts = [
         play(
             run.agent, env, min(together, episodes - first), seed,
@@ -101,7 +108,7 @@ def held_out_dream(run: Run, context: int, horizon: int, episodes: int, seed: in
     """Play held-out episodes with the exploring actor, show the model their first rows and let it dream the rest.
 
     Episodes that end sooner count as far as they go, and the dream is no longer than the longest of them.
-    With `render`, frames are rendered in so many strides, too.
+    With `render`, a diffusion decoder also renders frames, in that number of strides.
 
     Raises:
         UserError: If the environment fails.

@@ -1,4 +1,4 @@
-"""Plans beside what then happened: what an agent had in mind at some decisions of an episode, and what came of it."""
+"""Films of plans: the dreams of an agent's plans at some decisions, beside the frames that followed."""
 
 import torch
 
@@ -11,16 +11,16 @@ from worldvae.models.world_model import WorldModel
 from worldvae.types import Batch, State
 
 CONTEXT = 3
-"""Rows that are shown of what came before a decision."""
+"""Rows before a decision that a film shows."""
 
 
 def film_plans(agent: ModelAgent, env: EnvConfig, decisions: int = 4, seed: int = 0) -> OpenLoop:
-    """Play one held-out episode and hold some of the agent's plans beside what then happened.
+    """Play one held-out episode and compare some of the agent's plans with the rows that followed.
 
     Args:
         agent: one that plans.
         env: the environment.
-        decisions: how many of them are shown, evenly spread over the episode but for its end, where little follows.
+        decisions: number of decisions shown, evenly spread over the episode except its end, where few rows follow.
         seed: of the episode and of the agent's randomness.
 
     Raises:
@@ -41,13 +41,13 @@ def film_plans(agent: ModelAgent, env: EnvConfig, decisions: int = 4, seed: int 
 def plans_and_outcomes(model: WorldModel, played: Episodes, at: list[int]) -> OpenLoop:
     """Return, for each decision in `at`, the plan that was made there and the rows that followed.
 
-    The plan is imagined from the state in which it was made, along the mode of the prior. What followed was decided
-    anew at every step, so the two may part without the model being wrong.
+    The model imagines the plan from the state of the decision, along the mode of the prior. The agent decided anew at
+    every step, so the two may differ although the model is right.
 
     Args:
         model: the world model that was planned on.
         played: one episode, with its rows and carries.
-        at: decisions, none of them before row `CONTEXT - 1`.
+        at: decisions, from row `CONTEXT - 1` on.
     """
     assert played.rows is not None and played.carries is not None
     carries, length = played.carries, int(played.lengths[0])
@@ -66,6 +66,6 @@ def plans_and_outcomes(model: WorldModel, played: Episodes, at: list[int]) -> Op
 
 
 def _window(rows: Batch, start: int, length: int) -> Batch:
-    """Return rows of the only episode; behind its end, the last one again."""
+    """Return rows of the only episode; after its end, repeat the last one."""
     found = rows[:, start : start + length]
     return Batch.cat([found, *[found[:, -1:]] * (length - found.reward.shape[1])], dim=1)

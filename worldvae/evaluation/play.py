@@ -1,4 +1,4 @@
-"""Plays whole episodes with agents and says how they did, with intervals, on the same episodes."""
+"""Plays the same whole episodes with several agents: returns, with intervals, and speed."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -15,12 +15,14 @@ from worldvae.envs import EnvConfig, EnvPool
 from worldvae.seeds import HELD_OUT, check_seed, episode_seed, stream
 from worldvae.types import Batch
 
-SIDE_BY_SIDE = 32
-PROCESSES = 4
+PARALLEL_EPISODES = 32
+"""Episodes that one process plays side by side."""
+
+PARALLEL_PROCESSES = 4
 """Episodes side by side where each has a process of its own (`env.alone`), which may be a whole emulator."""
 
-ALONE = 100
-"""Decisions that are timed one by one."""
+TIMED_DECISIONS = 100
+"""Decisions in one environment whose latencies are measured."""
 
 Interval = tuple[float, float]
 
@@ -32,10 +34,10 @@ class Episodes:
     Attributes:
         returns: sum of rewards, per episode.
         lengths: decisions, per episode; the episode has one row more.
-        model_steps: steps that were imagined to decide, in all episodes together.
+        model_steps: steps imagined by planners, in all episodes together.
         seconds: how long the agent took for each row of all environments together.
-        rows: `[episode, time]` of the longest episode; what lies behind the end of a shorter one is filler.
-        carries: what the agent remembered at each row, with the plan that it had just made.
+        rows: `[episode, time]` of the longest episode; after the end of a shorter one there is filler.
+        carries: the agent's memory at each row, with its newest plan.
     """
 
     returns: Float[torch.Tensor, " episode"]
@@ -60,14 +62,14 @@ def play(
     """Play held-out episodes, whose seeds no training episode has.
 
     Args:
-        agent: what acts; agents given the same seed meet the same episodes.
+        agent: the agent that acts; with the same seed, all agents meet the same episodes.
         env: the environment.
         episodes: how many.
         seed: of the episodes and of the agent's randomness.
         explore: whether the agent acts to learn.
-        limit: stop after so many decisions.
+        limit: number of decisions after which to stop.
         keep_rows: whether to return every row, and what the agent remembered there.
-        first: number of the first episode among those of the seed.
+        first: number of the first episode among the episodes of the seed.
 
     Raises:
         UserError: If the environment fails, or the seed is negative.
@@ -106,13 +108,13 @@ def play(
 
 @dataclass(frozen=True)
 class Evaluation:
-    """How an agent did; `as_json` is the contract of `worldvae eval --json`.
+    """The returns and the speed of an agent; `as_json` is the contract of `worldvae eval --json`.
 
     Attributes:
         returns: of every episode.
         random_mean: mean return of uniform actions in the same episodes.
-        decisions_per_second: episodes side by side, environment included.
-        model_steps_per_decision: steps that were imagined for each decision.
+        decisions_per_second: in parallel episodes, environment included.
+        model_steps_per_decision: imagined steps for each decision.
         latency_ms: of a decision in one environment alone: its 50th, 95th and 99th percentiles.
     """
 
@@ -138,7 +140,7 @@ class Evaluation:
     def better(self, other: "Evaluation") -> tuple[float, Interval]:
         """Return by how much the mean return exceeds another agent's in the same episodes, and its interval.
 
-        What makes one episode easier than another then makes no difference.
+        Pairing the episodes removes the variance between easy and hard ones.
 
         Raises:
             ValueError: If they have not played the same episodes.
@@ -191,7 +193,7 @@ def evaluate_all(
     seed: int = 0,
     tell: Callable[[str], None] = lambda text: None,
 ) -> list[Evaluation]:
-    """Play the same episodes with every agent, and with uniform actions; `tell` is told how it goes.
+    """Play the same episodes with every agent, and with uniform actions; call `tell` with each result.
 
     Raises:
         UserError: If the environment fails.
@@ -212,7 +214,7 @@ def _score(agent: Agent, env: EnvConfig, episodes: int, seed: int) -> Evaluation
     start = time.perf_counter()
     played = in_parts(agent, env, episodes, seed)
     seconds = time.perf_counter() - start
-    alone = 1e3 * np.asarray(play(agent, env, 1, seed, limit=ALONE).seconds)
+    alone = 1e3 * np.asarray(play(agent, env, 1, seed, limit=TIMED_DECISIONS).seconds)
     low, high, highest = (float(value) for value in np.percentile(alone, (50, 95, 99)))
     decisions = sum(int(part.lengths.sum()) for part in played)
     return Evaluation(
@@ -232,14 +234,14 @@ def _returns(parts: Sequence[Episodes]) -> list[float]:
 
 
 def in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int, *, keep_rows: bool = False) -> list[Episodes]:
-    """Play at most `SIDE_BY_SIDE` episodes at a time; the first part keeps `seed`, the others have their own.
+    """Play at most `PARALLEL_EPISODES` episodes at a time; the first part keeps `seed`, the others have their own.
 
-    A planner with a limit of time gets it for every decision: its episodes are played one by one. Those of
-    environments that need a process each are played a few at a time.
+    A planner with a time limit plays its episodes one by one, so that every decision gets the whole limit. Environments
+    that need a process each are played `PARALLEL_PROCESSES` at a time.
     """
-    sizes = [min(SIDE_BY_SIDE, episodes - done) for done in range(0, episodes, SIDE_BY_SIDE)]
+    sizes = [min(PARALLEL_EPISODES, episodes - done) for done in range(0, episodes, PARALLEL_EPISODES)]
     seeds = [seed, *(episode_seed(seed, HELD_OUT + part, 0) for part in range(1, len(sizes)))]
-    together = PROCESSES if env.alone else SIDE_BY_SIDE
+    together = PARALLEL_PROCESSES if env.alone else PARALLEL_EPISODES
     if isinstance(agent, PlannerAgent) and agent.config.max_ms:
         together = 1
     return [

@@ -1,4 +1,4 @@
-"""Plays towards goal images, on held-out pairs of start and goal, and says how often the true state came there."""
+"""Planning towards goal images, on held-out pairs of start and goal: how often the true state reaches the goal."""
 
 import math
 import time
@@ -23,7 +23,8 @@ from worldvae.agents import (
 )
 from worldvae.data.replay import Replay
 from worldvae.envs import EnvConfig, WorldEnv, make_from
-from worldvae.envs.goals import GoalWorld, TrueDynamics, goal_world
+from worldvae.envs.goal_worlds import GoalWorld, TrueDynamics, goal_world
+from worldvae.evaluation.play import PARALLEL_EPISODES
 from worldvae.planning import Landmarks, Objective, PlanConfig, RiskConfig
 from worldvae.runs import checkpoint
 from worldvae.runs.run import Run
@@ -31,12 +32,12 @@ from worldvae.seeds import HELD_OUT, check_seed, episode_seed
 from worldvae.system.lock import Lock
 from worldvae.types import Observation
 
-SIDE_BY_SIDE = 32
-LANDMARKS = 1024
-OBJECTIVES = ("geodesic", *GOALS)
-"""What plans towards goals can be judged by."""
-DRAWS = 1000
-"""Pairs drawn for each that is wanted, at most: where nearly all are solved already there is nothing to evaluate."""
+LANDMARK_COUNT = 1024
+"""Seen states in the graph of landmarks."""
+GOAL_OBJECTIVES = ("geodesic", *GOALS)
+"""Words for the distances to a goal that plans can minimise."""
+MAX_DRAWS_PER_PAIR = 1000
+"""If nearly all pairs are solved at the start, there is nothing to evaluate."""
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,10 @@ class Pairs:
 
 
 def held_out_pairs(world: GoalWorld, number: int, seed: int = 0) -> Pairs:
-    """Draw pairs of start and goal by a seed that no training uses, and leave out those that are solved already.
+    """Draw pairs of start and goal by a seed that no training uses, and leave out those that are solved at the start.
 
     Raises:
-        ValueError: If (nearly) all are.
+        ValueError: If (nearly) all are solved at the start.
     """
     check_seed(seed)
     rng = np.random.default_rng([seed, HELD_OUT])
@@ -77,7 +78,7 @@ def held_out_pairs(world: GoalWorld, number: int, seed: int = 0) -> Pairs:
         else:
             starts.append(start)
             goals.append(goal)
-        if solved > DRAWS * number:
+        if solved > MAX_DRAWS_PER_PAIR * number:
             raise ValueError(f"of {solved + len(starts)} pairs of start and goal {solved} were solved from the start")
     kinds = tuple(world.kind(start, goal) for start, goal in zip(starts, goals, strict=True))
     return Pairs(np.stack(starts), np.stack(goals), kinds, solved)
@@ -85,16 +86,16 @@ def held_out_pairs(world: GoalWorld, number: int, seed: int = 0) -> Pairs:
 
 @dataclass(frozen=True)
 class Reached:
-    """How an agent did on pairs of start and goal.
+    """The distances of an agent from its goals.
 
     Attributes:
-        agent: what planned.
-        objective: what plans were judged by: one of `OBJECTIVES`, "true" for the oracle, "none" for random play.
+        agent: name of the planner.
+        objective: the objective of the plans: one of `GOAL_OBJECTIVES`, "true" for the oracle, "none" for random play.
         distances: from the goal, before the first decision and after each, by the true state.
-        tolerance: up to which distance a goal is reached.
+        tolerance: the distance up to which a goal counts as reached.
         kinds: the group of each pair.
-        seconds: that all of it took.
-        frames: what was played, if that was asked for.
+        seconds: of all decisions and steps.
+        frames: the frames of the filmed pairs, if any.
     """
 
     agent: str
@@ -117,7 +118,7 @@ class Reached:
 
     @property
     def median_decisions(self) -> float | None:
-        """Decisions to the first arrival, the median of those that arrived; None where none did."""
+        """Median number of decisions until the first arrival, over the goals reached; None if there are none."""
         arrivals = 1 + (self.distances[:, 1:] <= self.tolerance).argmax(axis=1)
         return float(np.median(arrivals[self.reached])) if self.reached.any() else None
 
@@ -155,21 +156,21 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 @torch.no_grad()
 def seen_landmarks(run: Run, seed: int = 0) -> Landmarks:
-    """Return the latents of `LANDMARKS` rows that a run was trained on, each inferred from its frame alone.
+    """Return the latents of `LANDMARK_COUNT` rows that a run was trained on, each inferred from its frame alone.
 
     Raises:
-        UserError: If the replay is gone, or a training is writing to it.
+        UserError: If there is no replay, or a training is writing to it.
     """
     path = checkpoint.latest(run.folder / "checkpoints")
     assert path is not None, "a run that was loaded has a checkpoint"
     with closing(Lock(run.folder)):
         replay = Replay.open(run.folder / "replay", checkpoint.load(path)["replay"])
-        rows = replay.sample(LANDMARKS // 8, 8, torch.Generator().manual_seed(seed))
+        rows = replay.sample(LANDMARK_COUNT // 8, 8, torch.Generator().manual_seed(seed))
     return latent_landmarks(run.model, rows.observation.flatten())
 
 
 class GoalSuite:
-    """Held-out pairs of start and goal in one environment, and the agents that are tried on them.
+    """Held-out pairs of start and goal in one environment, and agents that play them.
 
     Args:
         env: the environment.
@@ -191,11 +192,11 @@ class GoalSuite:
             self.goals = _stacked([_placed(made, self.world, goal, seed) for goal in self.pairs.goals])
 
     def random(self) -> Reached:
-        """Try uniform actions: the floor."""
+        """Play uniform actions: the floor."""
         return self._play("random", "none", lambda part: RandomAgent(self.layout))
 
     def oracle(self, config: PlanConfig) -> Reached:
-        """Try a planner that has the true dynamics, the true states and their distance: the ceiling."""
+        """Play a planner that has the true dynamics, the true states and their distance: the ceiling."""
         dynamics = TrueDynamics(self.world, self.env.action_repeat)
         config = replace(config, value=False, risk=RiskConfig())  # there is nothing to doubt
         goals = torch.from_numpy(self.pairs.goals).float()
@@ -206,7 +207,7 @@ class GoalSuite:
         return self._play(None, "true", make, truth=True)
 
     def model(self, run: Run, name: str, objective: str, film: int = 0) -> Reached:
-        """Try the planner `name` of a run on its world model, which is shown the goals' frames; film some pairs.
+        """Play the planner `name` of a run on its world model, which sees the goals' frames; film `film` pairs.
 
         Raises:
             UserError: If the objective is "geodesic", and the replay of the run cannot be read.
@@ -230,9 +231,9 @@ class GoalSuite:
     def _play(
         self, name: str | None, objective: str, make: Callable[[slice], Agent], *, truth: bool = False, film: int = 0
     ) -> Reached:
-        """Play all pairs, `SIDE_BY_SIDE` at a time (one, if a process holds only one), each for the whole budget."""
+        """Play all pairs for the whole budget, `PARALLEL_EPISODES` at a time (1 if a process holds only one)."""
         distances, filmed, begun = [], [], time.perf_counter()
-        together = 1 if self.env.alone else SIDE_BY_SIDE
+        together = 1 if self.env.alone else PARALLEL_EPISODES
         for first in range(0, len(self.pairs), together):
             part = slice(first, first + together)
             agent = make(part)
@@ -249,7 +250,7 @@ class GoalSuite:
         )
 
     def _play_part(self, agent: Agent, part: slice, truth: bool, film: int) -> tuple[np.ndarray, Observation]:
-        """Return the distances `[pair, time]` from the goals, and what the first `film` pairs showed."""
+        """Return the distances `[pair, time]` from the goals, and the observations of the first `film` pairs."""
         world, starts, goals = self.world, self.pairs.starts[part], self.pairs.goals[part]
         generator = torch.Generator(agent.device).manual_seed(episode_seed(self.seed, HELD_OUT, part.start))
         with ExitStack() as opened:
@@ -273,7 +274,7 @@ class GoalSuite:
 
 
 def _placed(env: WorldEnv, world: GoalWorld, state: np.ndarray, seed: int) -> dict[str, np.ndarray]:
-    """Begin an episode in a state, and return what the model sees of it."""
+    """Begin an episode in a state, and return its first observation."""
     env.reset(seed=episode_seed(seed, HELD_OUT, 0))
     return env.show(world.place(env.env.unwrapped, state))
 

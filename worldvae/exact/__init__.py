@@ -11,12 +11,22 @@ from worldvae.exact.chain import (
 )
 from worldvae.exact.control import COST, QuadraticCost, filter_gain, lqg_cost, lqr_cost, lqr_gain, riccati
 from worldvae.exact.kalman import Filtered, Smoothed, kalman_filter, kalman_smoother, log_likelihood
-from worldvae.exact.world import MILD, STIFF, LinearGaussian, random_episodes, reference_episodes, roll_out
+from worldvae.exact.world import (
+    MILD,
+    STIFF,
+    WORLDS,
+    LinearGaussian,
+    named_world,
+    random_episodes,
+    reference_episodes,
+    roll_out,
+)
 
 __all__ = [
     "COST",
     "MILD",
     "STIFF",
+    "WORLDS",
     "AffineChain",
     "Filtered",
     "LinearGaussian",
@@ -33,6 +43,7 @@ __all__ = [
     "lqr_cost",
     "lqr_gain",
     "marginal_chain",
+    "named_world",
     "observer_means",
     "random_episodes",
     "reference_episodes",

@@ -69,6 +69,20 @@ STIFF = _world((1e-4, 1e-2), 0.05)
 MILD = _world((0.05, 0.05), 0.1)
 """The same oscillator with more noise on state and observation, where looking ahead matters less."""
 
+WORLDS = {"mild": MILD, "stiff": STIFF}
+"""Both by their names."""
+
+
+def named_world(name: str) -> LinearGaussian:
+    """Return the world of that name.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if name not in WORLDS:
+        raise ValueError(f"world={name!r} is not a linear-Gaussian world: take one of {', '.join(WORLDS)}")
+    return WORLDS[name]
+
 
 def roll_out(
     world: LinearGaussian, actions: Float64[Tensor, "batch time action"], generator: torch.Generator

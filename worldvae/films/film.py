@@ -15,9 +15,9 @@ from worldvae.films.picture import read_channels
 
 SUFFIXES = (".gif", ".webp", ".mp4", ".png")
 
-_TILE = 128  # approximate height in pixels of an enlarged tile
+_TILE_PIXELS = 128  # approximate height in pixels of an enlarged tile
 _BORDER, _GAP, _FONT = 3, 6, 13
-_PLAIN = 16  # number of colours of a GIF that are not averaged
+_EXACT_COLOURS = 16  # number of colours of a GIF that are not averaged
 _PAPER, _INK, _TRUE = (24, 24, 28), (232, 232, 236), (96, 96, 104)
 _WATCHING, _DREAMING = (64, 190, 110), (232, 72, 72)
 
@@ -109,7 +109,7 @@ def side_by_side(
         if error and i > 0:
             shown.append(("error", _heat(reading.error(frames, truth)), True))
     batch, time, height, width, _ = shown[0][1].shape
-    repeat = scale if scale is not None else max(1, round(_TILE / min(height, width)))
+    repeat = scale if scale is not None else max(1, round(_TILE_PIXELS / min(height, width)))
     gutter = max(int(_font().getlength(label)) for label, _, _ in shown) + 3 * _GAP
     strip = _FONT + 2 * _GAP
     step_x, step_y = width * repeat + 2 * _BORDER + _GAP, height * repeat + 2 * _BORDER + _GAP
@@ -146,7 +146,7 @@ def towards_goals(
     reading = read_channels(played)
     below, above = (reading.picture(_unit(frames)) for frames in (played, goals))
     batch, time, height, width, _ = below.shape
-    repeat = max(1, round(_TILE / min(height, width)))
+    repeat = max(1, round(_TILE_PIXELS / min(height, width)))
     gutter, strip = int(_font().getlength("played")) + 3 * _GAP, _FONT + 2 * _GAP
     step_x, step_y = width * repeat + 2 * _BORDER + _GAP, height * repeat + 2 * _BORDER + _GAP
     pages = torch.empty(time, strip + 2 * step_y, gutter + batch * step_x, 3, dtype=torch.uint8)
@@ -209,9 +209,9 @@ def _palette(frames: UInt8[Tensor, "time height width 3"]) -> UInt8[Tensor, "col
     colours = (total[used] / count[used, None]).round().to(torch.uint8)
     if len(colours) <= 256:
         return colours
-    plain, others = colours[:_PLAIN], colours[_PLAIN:]
-    weighted = others.repeat_interleave(1 + count[used[_PLAIN:]].double().log2().long(), dim=0)
-    few = Image.fromarray(weighted[None].numpy()).quantize(256 - _PLAIN, Image.Quantize.MEDIANCUT, kmeans=1)
+    plain, others = colours[:_EXACT_COLOURS], colours[_EXACT_COLOURS:]
+    weighted = others.repeat_interleave(1 + count[used[_EXACT_COLOURS:]].double().log2().long(), dim=0)
+    few = Image.fromarray(weighted[None].numpy()).quantize(256 - _EXACT_COLOURS, Image.Quantize.MEDIANCUT, kmeans=1)
     return torch.cat([plain, torch.tensor(few.getpalette(), dtype=torch.uint8).reshape(-1, 3)])
 
 

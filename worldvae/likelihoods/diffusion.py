@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from worldvae.distributions import IsotropicGaussian, Shape
 from worldvae.likelihoods.gaussian import GaussianLikelihood
-from worldvae.networks import hasten
-from worldvae.priors.draws import Draws
+from worldvae.networks import scale_learning_rate
+from worldvae.priors.random_stream import RandomStream
 
-DETAIL_HASTE, DENOISER_HASTE = 10.0, 4.0
-"""Learning rates of log s, which has far to go, and of the denoiser, as multiples of the other parameters'. Nothing
-else depends on the denoiser, and its regression targets are noisier than all others. (`networks.hasten`)"""
+DETAIL_LR_SCALE, DENOISER_LR_SCALE = 10.0, 4.0
+"""Learning rates of log s, which has far to go, and of the denoiser, as multiples of the other parameters'
+(`networks.scale_learning_rate`). Nothing else depends on the denoiser, and its targets are noisier than all others."""
 
 NOISE_FLOOR = 0.01
 """Default standard deviation of the noise that remains in x."""
@@ -79,9 +79,9 @@ class DiffusionLikelihood(GaussianLikelihood):
             raise ValueError(f"share={share} must be above 0, and at most 1")
         self.denoiser, self.noise_floor, self.share, self.detach = denoiser, floor, share, detach
         self.log_detail = nn.Parameter(torch.tensor(math.log(sigma - floor)))
-        hasten([self.log_detail], DETAIL_HASTE)
-        hasten(denoiser.parameters(), DENOISER_HASTE)
-        self.draws = Draws()
+        scale_learning_rate([self.log_detail], DETAIL_LR_SCALE)
+        scale_learning_rate(denoiser.parameters(), DENOISER_LR_SCALE)
+        self.draws = RandomStream()
 
     @property
     def detail(self) -> Float[Tensor, ""]:

@@ -2,9 +2,9 @@
 
 from worldvae.memory.block_gru import BlockGRUMemory
 from worldvae.memory.gru import GRUMemory
+from worldvae.memory.latent_state import LatentState
 from worldvae.memory.markov import MarkovConfig, MarkovMemory
 from worldvae.memory.memory import Memory
-from worldvae.memory.state import LatentState
 from worldvae.memory.transformer import TransformerMemory
 
 __all__ = [

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from worldvae.memory.latent_state import LatentState
 from worldvae.memory.memory import Memory
-from worldvae.memory.state import LatentState
 from worldvae.networks import MLP, BlockGRUCell
 
 

@@ -3,8 +3,8 @@
 from jaxtyping import Float
 from torch import Tensor
 
+from worldvae.memory.latent_state import LatentState
 from worldvae.memory.memory import Memory
-from worldvae.memory.state import LatentState
 from worldvae.networks import GRUCell, JointMLP, PerceptronKind
 
 

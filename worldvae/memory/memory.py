@@ -3,7 +3,7 @@
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from worldvae.memory.state import LatentState
+from worldvae.memory.latent_state import LatentState
 
 
 class Memory(nn.Module):

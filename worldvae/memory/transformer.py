@@ -7,8 +7,8 @@ from einops import rearrange
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from worldvae.memory.latent_state import LatentState
 from worldvae.memory.memory import Memory
-from worldvae.memory.state import LatentState
 from worldvae.networks import MLP, JointMLP, LayerNorm
 
 

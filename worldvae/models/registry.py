@@ -99,7 +99,7 @@ NORMED = {"perceptron": ("normed",)}
 OVER_VECTORS = {"latent": ("gaussian", "full"), **NORMED}
 """Fits a density over vectors z: any Gaussian family; one-hot latents have no such density."""
 
-ALONE = {"latent": ("gaussian",), "posterior": ("amortised",), "stages": ("one",), **NORMED}
+OWN_POSTERIOR = {"latent": ("gaussian",), "posterior": ("amortised",), "stages": ("one",), **NORMED}
 """Fits a prior that is built together with its posterior."""
 
 FAMILIES: dict[str, Part[LatentFamily]] = {
@@ -173,9 +173,9 @@ PRIORS: dict[str, Part[Prior | tuple[Prior, Posterior]]] = {
     "own": Part(_own),
     "standard": Part(_standard, OVER_VECTORS),
     "mixture": Part(_mixture, OVER_VECTORS),
-    "vamp": Part(_vamp, ALONE),
+    "vamp": Part(_vamp, OWN_POSTERIOR),
     "flow": Part(_flow, OVER_VECTORS),
-    "hierarchical": Part(_hierarchical, ALONE),
+    "hierarchical": Part(_hierarchical, OWN_POSTERIOR),
     "flow_matching": Part(_flow_matching, OVER_VECTORS),
     "energy": Part(_energy, OVER_VECTORS),
 }

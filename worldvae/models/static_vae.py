@@ -13,7 +13,7 @@ from worldvae.distributions import GaussianFamily, LatentFamily
 from worldvae.errors import Diverged
 from worldvae.likelihoods import GaussianLikelihood
 from worldvae.models.interpolation import geodesic, lerp, slerp
-from worldvae.networks import MLP, by_haste
+from worldvae.networks import MLP, by_lr_scale
 from worldvae.posteriors import AmortisedPosterior, Posterior, ResidualPosterior
 from worldvae.priors import Prior, StandardPrior, VampPrior
 from worldvae.types import Kind, weakest
@@ -214,8 +214,8 @@ class VAE(nn.Module):
         if total < 1:
             raise ValueError(f"fit: epochs={epochs}, updates={updates} is nothing to do; take at least 1")
         parameters = list(self.parameters())
-        groups = by_haste(parameters)
-        parts = [{"params": group, "lr": haste * learning_rate} for haste, group in groups.items()]
+        groups = by_lr_scale(parameters)
+        parts = [{"params": group, "lr": scale * learning_rate} for scale, group in groups.items()]
         adam = torch.optim.Adam(parts)
         decay = torch.optim.lr_scheduler.LinearLR(adam, 1.0, final, total)
         seen: list[Tensor] = []

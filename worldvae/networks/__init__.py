@@ -2,7 +2,7 @@
 
 from worldvae.networks.conv import ConvDecoder, ConvEncoder
 from worldvae.networks.denoiser import Denoiser
-from worldvae.networks.haste import by_haste, hasten
+from worldvae.networks.lr_scale import by_lr_scale, scale_learning_rate
 from worldvae.networks.mlp import MLP, PERCEPTRONS, BypassedMLP, JointMLP, PerceptronKind, perceptron
 from worldvae.networks.norm import LayerNorm
 from worldvae.networks.recurrent import BlockGRUCell, GRUCell
@@ -23,7 +23,7 @@ __all__ = [
     "PerceptronKind",
     "StridedDecoder",
     "StridedEncoder",
-    "by_haste",
-    "hasten",
+    "by_lr_scale",
     "perceptron",
+    "scale_learning_rate",
 ]

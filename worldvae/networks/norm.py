@@ -12,11 +12,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-FEW = 64
+MAX_ROWS_FOR_TORCH = 64
 """Up to this number of rows, torch's sums are accurate enough."""
-PARTS, WIDE = 64, 128
+PARTIAL_SUMS, MIN_WIDTH = 64, 128
 """Each sum is computed in this many parts, and narrow rows are joined to this width, which a CPU sums faster."""
-SMALL = 1e-2, 1 / 8
+MIN_WEIGHT, MIN_WEIGHT_PER_BIAS = 1e-2, 1 / 8
 """If a weight is below the first number, or below this share of the bias, x̂ cannot be recovered from y accurately."""
 
 
@@ -43,7 +43,7 @@ class _Norm(torch.autograd.Function):
         )
         g = g.flatten(0, -2)
         of_bias = column_sums(g)
-        if bool((weight.abs() < (SMALL[1] * bias.abs()).clamp(min=SMALL[0])).any()):
+        if bool((weight.abs() < (MIN_WEIGHT_PER_BIAS * bias.abs()).clamp(min=MIN_WEIGHT)).any()):
             normal = (x.float() - mean) * scale
             of_weight = (g.float() * normal.flatten(0, -2)).sum(0)
         else:
@@ -54,11 +54,11 @@ class _Norm(torch.autograd.Function):
 def column_sums(x: Float[Tensor, "row column"]) -> Float[Tensor, " column"]:
     """Return the sums over rows in float32, to the precision of x."""
     rows, columns = x.shape
-    beside = max(1, WIDE // columns)
-    if rows % (PARTS * beside):
+    beside = max(1, MIN_WIDTH // columns)
+    if rows % (PARTIAL_SUMS * beside):
         return x.float().sum(0)
     # Within a part torch sums in float32, and rounds the sum of each part.
-    return x.view(PARTS, -1, beside * columns).sum(1).float().sum(0).view(beside, columns).sum(0)
+    return x.view(PARTIAL_SUMS, -1, beside * columns).sum(1).float().sum(0).view(beside, columns).sum(0)
 
 
 class LayerNorm(nn.LayerNorm):
@@ -74,7 +74,7 @@ class LayerNorm(nn.LayerNorm):
             and len(self.normalized_shape) == 1
             and x.dtype == torch.bfloat16
             and x.device.type == "cpu"
-            and x.numel() > FEW * x.shape[-1]
+            and x.numel() > MAX_ROWS_FOR_TORCH * x.shape[-1]
         ):
             out: Tensor = _Norm.apply(x, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]
             return out

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from worldvae.errors import Diverged
-from worldvae.networks.haste import by_haste
+from worldvae.networks.lr_scale import by_lr_scale
 
 PATIENCE = 5
 """Number of consecutive updates without finite numbers after which training counts as diverged."""
@@ -67,8 +67,8 @@ def risen_again(state: dict[str, Any]) -> dict[str, Any]:
 class Optimiser:
     """Adam over the parameters of a module, with the warm-up, the decay and the clipping of its config.
 
-    Parameters passed to `networks.hasten` have a multiple of the step size. If the gradient is not finite, no step is
-    taken: a single NaN would ruin every weight for good.
+    Parameters passed to `networks.scale_learning_rate` have a multiple of the step size. If the gradient is not finite,
+    no step is taken: a single NaN would ruin every weight for good.
 
     Args:
         parameters: the parameters to optimise.
@@ -86,8 +86,8 @@ class Optimiser:
         self.updates = self.skipped = 0
         self._in_a_row = 0
         self._rate, self._rise = 0.0, Rise()
-        groups = by_haste(self.parameters)
-        self._hastes = list(groups)
+        groups = by_lr_scale(self.parameters)
+        self._lr_scales = list(groups)
         parts = [{"params": group} for group in groups.values()]
         self.adam = torch.optim.Adam(parts, lr=config.learning_rate, eps=config.eps, fused=True)
 
@@ -115,8 +115,8 @@ class Optimiser:
         self._in_a_row = 0
         self.updates += 1
         self._rate = self.learning_rate(progress)
-        for group, haste in zip(self.adam.param_groups, self._hastes, strict=True):
-            group["lr"] = haste * self._rate
+        for group, scale in zip(self.adam.param_groups, self._lr_scales, strict=True):
+            group["lr"] = scale * self._rate
         self.adam.step()
         return norm
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-FEW = 4
+MAX_FRAME_CHANNELS = 4
 """Up to this number of channels an output counts as a frame: moving adjacent pixels together is then faster."""
 
 
@@ -110,7 +110,7 @@ class TransposedConv(_Upsampling):
 
     def __init__(self, channels: int, out: int, kernel: int, padding: int = 0) -> None:
         exact = kernel == 2 * padding + 2  # exactly twice the resolution
-        if out <= FEW and exact:
+        if out <= MAX_FRAME_CHANNELS and exact:
             # Weight k reads the pixel (row + padding - k) / 2 away: nothing is computed only to be cut off.
             reach = (padding + 1) // 2
             taps = torch.zeros(2, 2 * reach + 1, kernel)
@@ -123,7 +123,7 @@ class TransposedConv(_Upsampling):
             taps = torch.zeros(2, size, kernel)
             for k in range(kernel):
                 taps[k % 2, size - 1 - k // 2, k] = 1
-            paints = out <= FEW and padding == 0 and kernel % 2 == 0
+            paints = out <= MAX_FRAME_CHANNELS and padding == 0 and kernel % 2 == 0
             super().__init__(channels, out, taps, size - 1, padding, paints=paints)
         self.kernel, self.padding = kernel, padding
 
@@ -141,7 +141,7 @@ class EnlargedConv(_Upsampling):
         for r in range(2):
             for k in range(kernel):
                 taps[r, reach + (r + k - kernel // 2) // 2, k] = 1
-        super().__init__(channels, out, taps, reach, 0, paints=out <= FEW)
+        super().__init__(channels, out, taps, reach, 0, paints=out <= MAX_FRAME_CHANNELS)
 
     def rows(self, size: int) -> int:
         """Return the number of output rows (columns) for `size` input rows (columns)."""

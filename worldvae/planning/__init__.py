@@ -4,9 +4,8 @@ from worldvae.planning.cem import CEMConfig
 from worldvae.planning.core import Plan, PlanConfig, SearchConfig
 from worldvae.planning.discrete import discrete_actions
 from worldvae.planning.draws import Draws
-from worldvae.planning.ensemble import SimulatorEnsemble
 from worldvae.planning.geodesic import Landmarks, geodesic_distance
-from worldvae.planning.goals import state_distance
+from worldvae.planning.goal_objectives import state_distance
 from worldvae.planning.gradient import GradientConfig
 from worldvae.planning.guided import GuidedConfig
 from worldvae.planning.icem import ICEMConfig
@@ -28,6 +27,7 @@ from worldvae.planning.simulator import (
     first_steps,
     last_state_only,
 )
+from worldvae.planning.simulator_ensemble import SimulatorEnsemble
 from worldvae.planning.tree import TreeConfig
 
 __all__ = [

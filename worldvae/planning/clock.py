@@ -1,4 +1,4 @@
-"""How long a planner may go on."""
+"""The time limit of a planner."""
 
 import time
 from collections.abc import Iterator
@@ -11,7 +11,7 @@ class Clock:
 
     Args:
         max_ms: milliseconds from now (0: no limit).
-        device: where the rounds are computed; what was only queued there has not been done.
+        device: where the rounds are computed; on a GPU a round counts as done once its kernels are.
     """
 
     def __init__(self, max_ms: float, device: torch.device) -> None:
@@ -23,7 +23,7 @@ class Clock:
 
         Args:
             number: of rounds, at most.
-            reserve: of further rounds that are to fit behind them.
+            reserve: further rounds for which time must remain.
         """
         longest = 0.0
         for done in range(number):

@@ -12,11 +12,11 @@ from worldvae.types import TensorTree
 
 @dataclass(frozen=True)
 class Plan(TensorTree):
-    """A planned action sequence per problem, and the return the model promises.
+    """An action sequence per problem, and the return that the model promises for it.
 
-    `value` is that of the plan itself where it was imagined; CEM, MPPI and `guided` return the centre of the elites,
-    and with it the (weighted) mean of what these earn. `elites` are further sequences that the planner wants to see
-    again at the next step; `steps` says how many steps the model imagined for each problem.
+    `value` is the return of the plan itself if the planner imagined it; CEM, MPPI and `guided` return the centre of the
+    elites, and as its value the (weighted) mean of their returns. `elites` are sequences that the planner tries again
+    at the next step; `steps` is the number of steps that the model imagined for each problem.
     """
 
     actions: Float[Tensor, "batch horizon action"]
@@ -31,18 +31,17 @@ class PlanConfig:
 
     Attributes:
         horizon: steps planned ahead.
-        repeat: steps for which a planned action is held, the last one for what is left: a longer look with a smaller
-            search. (Who plans anew at every step may still turn at every step.)
+        repeat: steps for which a planned action is held (the last one to the end of the horizon): a longer look with a
+            smaller search. An agent that plans anew at every step may still change its action at every step.
         iterations: rounds of imagining and improving.
-        discount: of future rewards. It is an agent that builds its objective by `discount`, `value` and `termination`;
-            `plan` is given an objective, and reads `discount` for what disagreement costs alone.
-        value: whether the critic says what comes after the horizon; a run's agents then take the critic's discount.
-        termination: whether a predicted termination ends what a plan earns, as it should; without it plans are judged
-            as if the episode went on.
-        max_ms: milliseconds, for all problems of a batch together, after which a planner returns what it has come to,
-            though no sooner than after one iteration (0: no limit). With a limit, how far a planner gets depends on
-            the machine, and so does its plan.
-        risk: how what the model is not sure of is judged.
+        discount: of future rewards. Agents read `discount`, `value` and `termination` to build their objective; `plan`
+            itself reads `discount` only for the charge of disagreement.
+        value: whether the critic's value is added at the horizon; a run's agents then take the critic's discount.
+        termination: whether a plan earns nothing after a predicted termination; False scores plans as if no episode
+            ended.
+        max_ms: milliseconds, for all problems of a batch together, after which a planner returns its best plan so far,
+            though no sooner than after one iteration (0: no limit). With a limit the plan depends on the machine.
+        risk: how uncertain dreams are scored.
     """
 
     horizon: int = 15
@@ -66,12 +65,12 @@ class PlanConfig:
 
     @property
     def moves(self) -> int:
-        """Actions that are searched for."""
+        """Number of actions in a plan, each held for `repeat` steps."""
         return -(-self.horizon // self.repeat)
 
     @property
     def breadth(self) -> int:
-        """Action sequences that are imagined side by side, at most."""
+        """Largest number of action sequences that the planner imagines side by side."""
         raise NotImplementedError
 
 

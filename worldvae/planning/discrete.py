@@ -1,4 +1,4 @@
-"""The actions of a discrete layout one by one, for planners that count them."""
+"""All action vectors of a discrete layout, for planners that enumerate them."""
 
 import math
 
@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from worldvae.types import ActionLayout
 
-LIMIT = 1024  # actions: a tree has numbers for each of them at every node
-IMPOSSIBLE = -1e9  # the logit of what has no probability
+MAX_ACTIONS = 1024  # a tree has numbers for each action at every node
+MIN_LOGIT = -1e9  # the logit of actions of probability 0
 
 
 def discrete_actions(layout: ActionLayout) -> Float[Tensor, "class_ action"]:
@@ -25,9 +25,9 @@ def discrete_actions(layout: ActionLayout) -> Float[Tensor, "class_ action"]:
             "plan with cem, icem, mppi, gradient or guided"
         )
     number = math.prod(layout.categorical)
-    if number > LIMIT:
+    if number > MAX_ACTIONS:
         raise ValueError(
-            f"the tree search tries actions one by one, at most {LIMIT}, and {layout} has {number}: "
+            f"the tree search tries actions one by one, at most {MAX_ACTIONS}, and {layout} has {number}: "
             "plan with cem, icem, mppi, gradient or guided"
         )
     choices = torch.cartesian_prod(*(torch.arange(n) for n in layout.categorical)).view(number, -1)
@@ -37,7 +37,7 @@ def discrete_actions(layout: ActionLayout) -> Float[Tensor, "class_ action"]:
 def joint_logits(
     logits: Float[Tensor, "batch entry"], actions: Float[Tensor, "class_ action"], layout: ActionLayout
 ) -> Float[Tensor, "batch class_"]:
-    """Return the log-probability of every action vector: the sum over its blocks. What is not a number is 0.
+    """Return the log-probability of every action vector: the sum over its blocks. NaN becomes 0.
 
     Args:
         logits: of every class of every block, in the order of the action vector.
@@ -49,4 +49,4 @@ def joint_logits(
         chosen = actions[:, block].argmax(dim=1)
         parts.append(torch.log_softmax(logits[:, block].to(actions.dtype), dim=1)[:, chosen])
     joint = torch.stack(parts).sum(dim=0)
-    return joint.nan_to_num(nan=0.0, neginf=IMPOSSIBLE).clamp(min=IMPOSSIBLE)
+    return joint.nan_to_num(nan=0.0, neginf=MIN_LOGIT).clamp(min=MIN_LOGIT)

@@ -18,14 +18,14 @@ class Draws:
 
     Without keys, one block is drawn (from the caller's generator itself) and all problems share it: common random
     numbers. A plan is then a function of seed and state alone, wherever the state stands in a batch, and nothing is
-    cheaper. But equal states get equal plans, and episodes that are played side by side err together. With keys, one
+    cheaper. But equal states get equal plans, and parallel episodes make the same mistakes. With keys, one
     number is taken from the caller's generator, and problem i draws from a generator of its own that is seeded with
     that number and `keys[i]`: problems of different keys are independent.
 
     Args:
         batch: number of problems.
         like: a tensor with their device and dtype.
-        generator: where the randomness comes from, on that device.
+        generator: source of all randomness, on that device.
         keys: a number for each problem (default: one stream for all).
 
     Attributes:

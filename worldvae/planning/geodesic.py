@@ -1,4 +1,4 @@
-"""The way to a goal along what has been seen: two latents are far apart if no chain of experience joins them."""
+"""Distances along seen states: two latents are far apart if no short chain of seen latents joins them."""
 
 from collections.abc import Callable
 from operator import attrgetter
@@ -7,26 +7,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.planning.goals import repeated
+from worldvae.planning.goal_objectives import for_candidates
 from worldvae.planning.simulator import Objective
 from worldvae.types import Dream, State
 
 
 class Landmarks:
-    """Latents that were seen, each joined with its nearest: a graph whose ways follow the world.
+    """A graph of seen latents, each joined to its nearest ones: its paths follow the world.
 
-    The straight line between two latents leads through what no frame decodes to. It crosses walls, and where the code
-    is curled it calls the farthest places near. Only short lines can be trusted, and a way is a chain of those.
+    The straight line between two latents leads through latents of no frame: it crosses walls, and where the latent
+    space is curled, distant places look near. Only short lines can be trusted, and a path is a chain of those.
 
     Args:
-        latents: of states that were seen.
-        neighbours: to how many each is joined, and those to it.
+        latents: of seen states.
+        neighbours: number of nearest latents to which each is joined.
 
     Attributes:
-        reach: the longest line that is trusted, the median distance of the last of the neighbours.
+        reach: the longest trusted line, the median distance of the last of the neighbours.
 
     Reference: Tenenbaum, de Silva & Langford 2000, "A Global Geometric Framework for Nonlinear Dimensionality
-    Reduction" (Isomap); Eysenbach et al. 2019, "Search on the Replay Buffer", for planning along what was seen.
+    Reduction" (Isomap); Eysenbach et al. 2019, "Search on the Replay Buffer", for planning along seen states.
     """
 
     def __init__(self, latents: Float[Tensor, "landmark latent"], neighbours: int = 8) -> None:
@@ -45,10 +45,10 @@ class Landmarks:
         return f"Landmarks({len(self.latents)}, {self.neighbours} neighbours, reach={self.reach:.2f})"
 
     def ways(self, goal: Float[Tensor, "goal latent"]) -> Float[Tensor, "goal landmark"]:
-        """Return the length of the shortest way from every landmark to each goal; where there is none, infinity."""
+        """Return the length of the shortest path from every landmark to each goal, infinity if there is none."""
         near, index = torch.cdist(goal, self.latents).topk(self.neighbours, dim=1, largest=False)
         ways = torch.full((len(goal), len(self.latents)), torch.inf, device=goal.device).scatter_(1, index, near)
-        for _ in range(len(self.latents)):  # Bellman & Ford; a shortest way visits no landmark twice
+        for _ in range(len(self.latents)):  # Bellman & Ford; a shortest path visits no landmark twice
             through = (ways[:, self._ends] + self._lengths).amin(dim=2)
             if bool((through >= ways).all()):
                 break
@@ -77,9 +77,9 @@ def geodesic_distance(
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
         latent = about(dream.states)
         rows, steps, _ = latent.shape
-        straight = (latent - repeated(goal, rows).unsqueeze(1)).norm(dim=-1)
+        straight = (latent - for_candidates(goal, rows).unsqueeze(1)).norm(dim=-1)
         nearest = landmarks.nearest(latent.detach().flatten(0, 1)).view(rows, steps)
-        along = repeated(ways, rows).gather(1, nearest)
+        along = for_candidates(ways, rows).gather(1, nearest)
         total: Tensor = -torch.where(straight < landmarks.reach, straight, along).sum(dim=1)
         return total
 

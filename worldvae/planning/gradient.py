@@ -1,4 +1,4 @@
-"""Planning by gradients: several plans climb the return through the model, and the best of them is taken."""
+"""Planning by gradients: several plans climb the return through the model, and the best one wins."""
 
 from dataclasses import dataclass
 from math import inf
@@ -13,8 +13,8 @@ from worldvae.planning.problems import Problems
 from worldvae.planning.search import best_of
 from worldvae.types import ActionLayout
 
-INSIDE = 0.99  # where plans start that lie on the bound: at the bound itself, a tanh has no gradient
-CHOSEN = 2.0  # the logit of a class that a plan starts with, above those of the others
+MAX_START = 0.99  # a plan on the bound starts here: at the bound itself, a tanh has no gradient
+CLASS_LOGIT = 2.0  # the logit of the class that a plan starts with, above those of the other classes
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class GradientConfig(PlanConfig):
     """Numbers of the planner.
 
     Attributes:
-        restarts: plans that climb side by side: one from the plan of the step before, the others from draws.
+        restarts: plans that climb side by side: one from the previous plan, the others from random ones.
         learning_rate: of Adam, on what a tanh maps to the box and a softmax to the classes.
-        std: standard deviation of the draws that plans start from.
+        std: standard deviation of the random plans.
     """
 
     iterations: int = 20
@@ -51,9 +51,9 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     """Plan by Adam on the return of a dream.
 
     Box entries are tanh(x). Of a one-hot block the model sees the likeliest class, and the gradient is that of the
-    softmax (straight-through). A gradient that is not a number is taken for 0. In the end the best plan that each
-    restart has seen and its last one are imagined once more, and the best of them all is returned: in a model that is
-    random, what was best once may only have been lucky.
+    softmax (straight-through). NaN in a gradient counts as 0. In the end the model imagines the best plan of each
+    restart and its last one once more, and the best of all of them is the plan: in a random model, the best of earlier
+    iterations may only have been lucky.
 
     Raises:
         ValueError: If the model or the objective gives no gradient.
@@ -61,7 +61,7 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     Reference: Henaff et al. 2017, "Model-Based Planning with Discrete and Continuous Actions"; Bengio et al. 2013,
     "Estimating or Propagating Gradients Through Stochastic Neurons", for straight-through.
     """
-    proposal = problems.warm(config.std)
+    proposal = problems.warm_start(config.std)
     drawn = proposal.sample(config.restarts - 1, problems.draws)
     raw = unbounded(torch.cat([proposal.mode().unsqueeze(1), drawn], dim=1), problems.layout)
     best = bounded(raw, problems.layout)
@@ -79,7 +79,7 @@ def gradient(problems: Problems, config: GradientConfig) -> Plan:
     with torch.no_grad():
         finalists = torch.cat([best, bounded(raw.detach(), problems.layout)], dim=1)
         plan, value = best_of(finalists, problems.returns(finalists), 1)
-    return Plan(problems.held(plan[:, 0]), value[:, 0])
+    return Plan(problems.hold(plan[:, 0]), value[:, 0])
 
 
 class _Adam:
@@ -104,7 +104,7 @@ class _Adam:
 
 
 def bounded(raw: Float[Tensor, "*batch action"], layout: ActionLayout) -> Float[Tensor, "*batch action"]:
-    """Return the action vectors that any numbers stand for, with gradients."""
+    """Map any numbers to action vectors, with gradients."""
     parts = [torch.tanh(raw[..., : layout.continuous])]
     for block in layout.blocks:
         soft = torch.softmax(raw[..., block], dim=-1)
@@ -114,9 +114,9 @@ def bounded(raw: Float[Tensor, "*batch action"], layout: ActionLayout) -> Float[
 
 
 def unbounded(actions: Float[Tensor, "*batch action"], layout: ActionLayout) -> Float[Tensor, "*batch action"]:
-    """Return numbers from which `bounded` makes these actions, or hardly others."""
-    box = torch.atanh(actions[..., : layout.continuous].clamp(-INSIDE, INSIDE))
-    return torch.cat([box, CHOSEN * actions[..., layout.continuous :]], dim=-1)
+    """Return numbers that `bounded` maps to these actions, up to `MAX_START` and `CLASS_LOGIT`."""
+    box = torch.atanh(actions[..., : layout.continuous].clamp(-MAX_START, MAX_START))
+    return torch.cat([box, CLASS_LOGIT * actions[..., layout.continuous :]], dim=-1)
 
 
 def _slope(returns: Float[Tensor, "batch sample"], raw: Tensor) -> Tensor:

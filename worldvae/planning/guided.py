@@ -1,4 +1,4 @@
-"""Guided planning: what a learnt policy would do is among the candidates, so that short horizons suffice."""
+"""Guided planning: roll-outs of a learnt policy are among the candidates, so that short horizons suffice."""
 
 from dataclasses import dataclass
 

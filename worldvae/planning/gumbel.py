@@ -1,4 +1,4 @@
-"""Policy improvement with few visits: what to try next, and how good what has not been tried may be."""
+"""Policy improvement with few visits: which action to visit next, and the value of actions without visits."""
 
 import math
 
@@ -11,7 +11,7 @@ def considered_visits(actions: int, simulations: int) -> list[int]:
     """Return how often an action must have been visited before to be visited in simulation 0, 1, 2, ...
 
     Sequential Halving: all actions are visited equally often, then the better half of them, and so on, such that each
-    of the ceil(log2 actions) phases has an equal share of the simulations; the last two share what is left over.
+    of the ceil(log2 actions) phases has an equal share of the simulations; the last two share the rest.
 
     Args:
         actions: how many are considered.
@@ -41,14 +41,14 @@ def gumbel(uniform: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
     return -torch.log(-torch.log(uniform.clamp(min=torch.finfo(uniform.dtype).tiny)))
 
 
-def completed(
+def complete_values(
     values: Float[Tensor, "*batch class_"],
     visits: Float[Tensor, "*batch class_"],
     logits: Float[Tensor, "*batch class_"],
     raw: Float[Tensor, "*batch"],
     known: Float[Tensor, "*batch"],
 ) -> Float[Tensor, "*batch class_"]:
-    """Return the values of actions, those of unvisited ones completed by what is known of their state.
+    """Return the values of actions; unvisited ones get the value of their state (mixed value).
 
     v = (k raw + N sum_a p(a) q(a) / sum_a p(a)) / (k + N): N visits, the sums over visited actions.
 
@@ -69,12 +69,12 @@ def completed(
     return torch.where(seen, values, mixed.unsqueeze(-1))
 
 
-def scaled(
+def rescale_values(
     values: Float[Tensor, "*batch class_"], visits: Float[Tensor, "*batch class_"], scale: float, offset: float
 ) -> Float[Tensor, "*batch class_"]:
-    """Return completed values as what is added to logits: scale (offset + max visits) (q - min q) / (max q - min q).
+    """Return what is added to logits for values: scale (offset + max visits) (q - min q) / (max q - min q).
 
-    Differences that are nothing but rounding error are not blown up to the whole range.
+    Differences of the size of rounding errors are not enlarged to the whole range.
 
     Reference: Danihelka et al. 2022, equation 8, where `scale` is c_scale and `offset` c_visit; that values are
     rescaled between their own bounds is the way of DeepMind's mctx, and makes them free of units.
@@ -88,10 +88,10 @@ def scaled(
 def most_lacking(
     logits: Float[Tensor, "*batch class_"], visits: Float[Tensor, "*batch class_"], ties: Float[Tensor, "*batch class_"]
 ) -> Int[Tensor, "*batch"]:
-    """Return the action whose visits lack most to be as frequent as softmax(logits) says.
+    """Return the action whose share of the visits is furthest below its probability in softmax(logits).
 
     Args:
-        logits: of the improved policy: those of the prior plus the `scaled` values.
+        logits: of the improved policy: those of the prior plus `rescale_values`.
         visits: so far.
         ties: decide between equals; smaller than any difference that matters.
 

@@ -59,7 +59,7 @@ class ICEMConfig(SearchConfig):
 
 @torch.no_grad()
 def icem(problems: Problems, config: ICEMConfig) -> Plan:
-    """Plan by refitting to the elites; what is returned is the best candidate itself.
+    """Plan by refitting to the elites; the plan is the best candidate itself.
 
     The tricks: (1) coloured noise, (2) clipped instead of truncated, (3) fewer candidates with each iteration,
     (4) elites kept from one iteration to the next and (5) from one decision to the next, (6) the best candidate and
@@ -70,9 +70,9 @@ def icem(problems: Problems, config: ICEMConfig) -> Plan:
     Reference: Pinneri et al. 2020, "Sample-efficient Cross-Entropy Method for Real-time Planning", algorithm 1.
     """
     draws, kept = problems.draws, config.kept_elites
-    proposal = problems.warm(config.std)
+    proposal = problems.warm_start(config.std)
     colour = coloured(config.moves, config.colour, proposal.mean)
-    again = _moved_on(problems, config)
+    again = _shifted_elites(problems, config)
     for i in problems.clock.rounds(config.iterations):
         candidates = torch.cat([again, proposal.sample(config.sampled(i), draws, colour)], dim=1)
         if i == config.iterations - 1:
@@ -81,18 +81,18 @@ def icem(problems: Problems, config: ICEMConfig) -> Plan:
         equal = torch.full_like(best, 1 / config.elites)
         proposal = proposal.blend(fit_elites(elites, equal, problems, config), config.momentum)
         again = elites[:, :kept]
-    return Plan(problems.held(elites[:, 0]), best[:, 0], problems.held(again))
+    return Plan(problems.hold(elites[:, 0]), best[:, 0], problems.hold(again))
 
 
-def _moved_on(problems: Problems, config: ICEMConfig) -> Float[Tensor, "batch elite move action"]:
-    """Return the elites of the decision before, without their first action and with a fresh one at the end.
+def _shifted_elites(problems: Problems, config: ICEMConfig) -> Float[Tensor, "batch elite move action"]:
+    """Return the elites of the previous decision, without their first action and with a fresh one at the end.
 
-    Where there are none, as many fresh plans: a problem that begins anew is then planned as if all did.
+    Where there are none, return as many fresh plans: a problem that begins anew then gets the plan of a first decision.
     """
-    fresh = problems.wide(config.std).sample(config.kept_elites, problems.draws)
+    fresh = problems.uninformed(config.std).sample(config.kept_elites, problems.draws)
     before = None if problems.previous is None else problems.previous.elites
     if before is None:
         return fresh
-    left = problems.moved_on(before)[:, :, : config.moves]
+    left = problems.shift(before)[:, :, : config.moves]
     moved = torch.cat([left, fresh[:, :, left.shape[2] :]], dim=2)
     return torch.where(problems.keep.bool().view(-1, 1, 1, 1), moved, fresh)

@@ -19,7 +19,7 @@ class MPPIConfig(SearchConfig):
 
     Attributes:
         temperature: how much worse a plan may be and still count, in standard deviations of the elites' returns.
-        momentum: weight of the proposal before in the refitted one, which smooths the search.
+        momentum: weight of the previous proposal in the refitted one, which smooths the search.
     """
 
     horizon: int = 3

@@ -1,4 +1,4 @@
-"""One function for all planners; which one plans is said by the type of the config."""
+"""One function for all planners; the type of the config chooses the planner."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -32,16 +32,16 @@ PLANNERS: dict[str, tuple[type[PlanConfig], Callable[[Problems, Any], Plan]]] = 
     "guided": (GuidedConfig, guided),
     "tree": (TreeConfig, tree),
 }
-"""Every planner by its name: the type of its config, and what plans."""
+"""Every planner by its name: the type of its config, and the function that plans."""
 
 
 def register(name: str, config: type[PlanConfig], search: Callable[[Problems, Any], Plan]) -> None:
-    """Add a planner: `plan` searches by it where it is given such a config, and `Run.make_agent` knows its name.
+    """Add a planner: `plan` chooses it by the type of its config, and `Run.make_agent` by its name.
 
     Args:
         name: of the planner.
         config: the type of its config, which no other planner has.
-        search: what plans, from the problems and a config of that type.
+        search: the function that plans, from the problems and a config of that type.
 
     Raises:
         ValueError: If there is a planner of that name or with that type of config.
@@ -52,10 +52,10 @@ def register(name: str, config: type[PlanConfig], search: Callable[[Problems, An
 
 
 def planner_name(config: PlanConfig) -> str:
-    """Return the name of the planner that a config belongs to.
+    """Return the name of the planner that takes such a config.
 
     Raises:
-        ValueError: If it belongs to none.
+        ValueError: If none does.
     """
     for name, (kind, _) in PLANNERS.items():
         if type(config) is kind:
@@ -88,20 +88,20 @@ def plan(
         model: imagines the consequences of actions.
         state: where each problem starts, `[batch]`.
         objective: from a dream of batch x candidates to its return; higher is better, NaN counts as worst.
-        config: numbers of the planner, whose type says which one it is.
+        config: numbers of the planner; its type chooses the planner.
         generator: source of all randomness, on the device of the state.
         layout: shape of the action vector (default: `model.action_layout`).
-        previous: plan of the step before (warm start).
-        keep: where `previous` still holds, 0 or 1 (default: everywhere).
+        previous: the plan that this function returned a step before (warm start).
+        keep: 1 where `previous` is of the same episode, 0 where another episode has begun (default: 1 everywhere).
         keys: a number for each problem; problems of different keys draw independently (default: all draw the same).
-        guide: a policy, for the planners that are guided.
+        guide: a policy, for planners that use one.
 
     Returns:
         Action sequences within the bounds, what the model promises for them, and how many steps it imagined.
 
     Raises:
-        ValueError: If there is no planner for `config`, no layout, what the planner or its risk needs is missing, or
-            shapes do not fit: those of state, previous plan, `keep`, or of what objective or guide return.
+        ValueError: If there is no planner for `config`, no layout, no guide or disagreement where the planner or its
+            risk needs one, or a shape is wrong: of state, previous plan, `keep`, returns or the guide's actions.
     """
     name = planner_name(config)
     check_state(state)

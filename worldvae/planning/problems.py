@@ -1,4 +1,4 @@
-"""What a planner is given to solve; bounds, noise, held actions, warm starts and doubt are seen to here, for all."""
+"""The problems that a planner solves, and what all planners share: noise, held actions, warm starts, doubt."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +13,7 @@ from worldvae.planning.clock import Clock
 from worldvae.planning.core import Plan, PlanConfig
 from worldvae.planning.draws import Draws
 from worldvae.planning.proposal import Proposal
-from worldvae.planning.risk import dreams_of, judged, together
+from worldvae.planning.risk import aggregate, dreams_of, score_dreams
 from worldvae.planning.simulator import (
     Guide,
     Objective,
@@ -33,12 +33,12 @@ class Problems:
         model: imagines the consequences of actions.
         state: where each problem starts, `[batch]`.
         objective: from a dream of batch x candidates to its return; higher is better, NaN counts as worst.
-        config: how far is planned, for how long an action is held, and how what is uncertain is judged.
+        config: horizon, steps for which an action is held, and how uncertain dreams are scored.
         layout: shape of the action vector.
         draws: source of all randomness.
-        clock: how long planning may go on.
-        previous: plans of the step before (warm start).
-        keep: 1 where `previous` still holds, 0 where an episode began since.
+        clock: ends the search when its time is over.
+        previous: the previous plans (warm start).
+        keep: 1 where `previous` is of the same episode, 0 where another episode has begun.
         guide: a policy that proposes actions.
     """
 
@@ -57,42 +57,42 @@ class Problems:
 
     @cached_property
     def dreams(self) -> int:
-        """How many dreams of every candidate there are."""
+        """Number of dreams of every candidate."""
         return dreams_of(self.model, self.config.risk)
 
     @property
     def steps(self) -> int:
-        """Steps that the model has imagined for each problem so far: what a plan costs, whatever the machine."""
+        """Steps that the model has imagined for each problem so far: the cost of a plan on any machine."""
         return sum(self._imagined)
 
     @cached_property
     def last_only(self) -> bool:
-        """Whether nothing but the last state of a dream is read: neither by the objective nor by doubt."""
+        """Whether objective and risk read no state of a dream but the last."""
         return reads_last_state_only(self.objective) and not self.config.risk.asks_disagreement
 
     @cached_property
     def _can_leave_out(self) -> bool:
-        """Whether the model can leave out the states that are not read."""
+        """Whether the model can leave out the states that nothing reads."""
         return "last_only" in signature(self.model.imagine).parameters
 
-    def wide(self, std: float) -> Proposal:
-        """Return the proposal before anything is known."""
+    def uninformed(self, std: float) -> Proposal:
+        """Return the proposal of a planner that knows nothing yet."""
         moves = self.config.moves
-        return Proposal.wide(self.layout, self.draws.batch, moves, std, self.draws.device, self.draws.dtype)
+        return Proposal.uninformed(self.layout, self.draws.batch, moves, std, self.draws.device, self.draws.dtype)
 
-    def warm(self, std: float) -> Proposal:
-        """Return the proposal to begin with: around the plan of the step before, where there is one."""
-        wide = self.wide(std)
-        return wide if self.previous is None else wide.warm(self.moved_on(self.previous.actions), self.keep)
+    def warm_start(self, std: float) -> Proposal:
+        """Return the first proposal: around the previous plan, where there is one, else uninformed."""
+        proposal = self.uninformed(std)
+        return proposal if self.previous is None else proposal.warm_start(self.shift(self.previous.actions), self.keep)
 
-    def held(self, moves: Float[Tensor, "*batch move action"]) -> Float[Tensor, "*batch horizon action"]:
+    def hold(self, moves: Float[Tensor, "*batch move action"]) -> Float[Tensor, "*batch horizon action"]:
         """Return the actions of all steps: each move is held for `repeat` of them."""
         if self.config.repeat == 1:
             return moves
         return moves.repeat_interleave(self.config.repeat, dim=-2)[..., : self.config.horizon, :]
 
-    def moved_on(self, actions: Float[Tensor, "*batch horizon action"]) -> Float[Tensor, "*batch left action"]:
-        """Return the moves that are left of the plan of the step before, now that its first step has been taken."""
+    def shift(self, actions: Float[Tensor, "*batch horizon action"]) -> Float[Tensor, "*batch rest action"]:
+        """Return the moves of the previous plan without the first, whose step has been taken."""
         return actions[..., 1 :: self.config.repeat, :]
 
     def imagine(self, starts: State, actions: Float[Tensor, "row horizon action"], *, last_only: bool = False) -> Dream:
@@ -109,22 +109,22 @@ class Problems:
         return self.model.imagine(starts, actions, noise=noise.flatten(1, 2), **more)
 
     def repeated(self, number: int) -> State:
-        """Return the start of every problem, so many times, `[batch x number]`."""
+        """Return the start of every problem `number` times, `[batch x number]`."""
         if number not in self._starts:  # most planners ask for the same number in every iteration
             self._starts[number] = self.state.map(lambda x: x.repeat_interleave(number, dim=0))
         return self._starts[number]
 
     def returns(self, candidates: Float[Tensor, "batch sample move action"]) -> Float[Tensor, "batch sample"]:
-        """Return what candidates are worth in the model; whatever is not a number is the worst there is."""
+        """Imagine candidates and return their scores; NaN becomes -inf."""
         rows = candidates if self.dreams == 1 else candidates.repeat_interleave(self.dreams, dim=1)
-        starts, actions = self.repeated(rows.shape[1]), self.held(rows).flatten(0, 1)
-        return self.judge(self.imagine(starts, actions, last_only=self.last_only))
+        starts, actions = self.repeated(rows.shape[1]), self.hold(rows).flatten(0, 1)
+        return self.score(self.imagine(starts, actions, last_only=self.last_only))
 
-    def judge(self, dream: Dream) -> Float[Tensor, "batch sample"]:
-        """Return what candidates are worth, the dreams of each of which follow one another."""
-        earned = judged(dream, self.model, self.objective, self.config.risk, self.config.discount, self.draws.batch)
-        earned = earned.view(self.draws.batch, -1, self.dreams)
-        return worst_if_nan(together(worst_if_nan(earned), self.config.risk))
+    def score(self, dream: Dream) -> Float[Tensor, "batch sample"]:
+        """Return the scores of candidates, from dreams in which those of one candidate follow one another."""
+        risk, discount, problems = self.config.risk, self.config.discount, self.draws.batch
+        scores = score_dreams(dream, self.model, self.objective, risk, discount, problems)
+        return worst_if_nan(aggregate(worst_if_nan(scores.view(problems, -1, self.dreams)), risk))
 
     @torch.no_grad()
     def guided(self, number: int) -> Float[Tensor, "batch sample move action"]:
@@ -139,12 +139,12 @@ class Problems:
         for left in reversed(range(self.config.moves)):
             actions.append(check_guided(self.guide(state, self.draws), (state.size, self.layout.size)))
             if left:
-                held = self.held(actions[-1].unsqueeze(1))
+                held = self.hold(actions[-1].unsqueeze(1))
                 state = self.imagine(state, held, last_only=True).states[:, -1]
         rows = torch.stack(actions, dim=1).to(self.draws.dtype)
         return rows.view(self.draws.batch, number, *rows.shape[1:])
 
 
 def worst_if_nan(returns: Float[Tensor, "*batch"]) -> Float[Tensor, "*batch"]:
-    """Return numbers that can be ranked: what is not one is the worst there is."""
+    """Return numbers that can be ranked: NaN becomes -inf."""
     return returns.nan_to_num(nan=-torch.inf, posinf=torch.finfo(returns.dtype).max, neginf=-torch.inf)

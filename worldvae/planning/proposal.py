@@ -43,7 +43,7 @@ class Proposal:
     std: Float[Tensor, "batch horizon continuous"]
 
     @classmethod
-    def wide(
+    def uninformed(
         cls,
         layout: ActionLayout,
         batch: int,
@@ -52,24 +52,24 @@ class Proposal:
         device: torch.device,
         dtype: torch.dtype = torch.float32,
     ) -> "Proposal":
-        """Return the proposal before anything is known: mean 0 with `std`, all classes equally likely."""
+        """Return the proposal of a planner that knows nothing yet: mean 0 with `std`, all classes equally likely."""
         row = torch.zeros(layout.size, device=device, dtype=dtype)
         for block, n in zip(layout.blocks, layout.categorical, strict=True):
             row[block] = 1 / n
         mean = row.repeat(batch, horizon, 1)
         return cls(layout, mean, torch.full((batch, horizon, layout.continuous), std, device=device, dtype=dtype))
 
-    def warm(
+    def warm_start(
         self,
-        actions: Float[Tensor, "batch left action"],
+        actions: Float[Tensor, "batch rest action"],
         keep: Float[Tensor, "batch"],
         trust: float = 0.8,
     ) -> "Proposal":
-        """Start from what is left of the plan of the step before.
+        """Return a proposal around the previous plan.
 
         Args:
-            actions: the last plan of the same problems, without what has been done.
-            keep: 1 where it still holds, 0 where an episode began since.
+            actions: the previous plan of the same problems, without the actions that have been taken.
+            keep: 1 where that plan is of the same episode, 0 where another episode has begun.
             trust: weight of the previous classes against uniform ones in one-hot blocks.
         """
         horizon = self.mean.shape[1]
@@ -90,7 +90,7 @@ class Proposal:
         Args:
             number: of candidates for each problem.
             draws: source of randomness.
-            colour: what makes noise that is correlated over time of white noise (`coloured`).
+            colour: the matrix that correlates white noise over time (`coloured`).
         """
         batch, horizon, _ = self.mean.shape
         size = self.layout.continuous
@@ -116,7 +116,7 @@ class Proposal:
         return torch.cat(parts, dim=-1)
 
     def blend(self, other: "Proposal", momentum: float) -> "Proposal":
-        """Return the way from here to `other` that a momentum leaves: all of it for 0."""
+        """Return the average with `other`, in which this proposal has the weight `momentum`."""
         if momentum == 0:
             return other
         mean, std = (momentum * a + (1 - momentum) * b for a, b in ((self.mean, other.mean), (self.std, other.std)))

@@ -1,4 +1,4 @@
-"""What uncertain dreams are worth: several put together, disagreement charged, and promises that are not trusted."""
+"""Scores of uncertain dreams: aggregates of several, a charge for disagreement, and a limit to trust."""
 
 from dataclasses import dataclass
 from math import isfinite
@@ -21,19 +21,19 @@ from worldvae.types import Dream
 
 @dataclass(frozen=True)
 class RiskConfig:
-    """How a planner judges what it is not sure of. By default it takes a single dream at its word.
+    """How a planner scores uncertain dreams. By default it imagines one dream per candidate and believes it.
 
-    Several dreams in one model tell what that model takes for chance. Whether the model itself is right, the members of
-    an ensemble tell by how far their dreams are apart (`SimulatorEnsemble`), and a world model by its disagreement.
+    Several dreams in one model show how random the world is according to that model. Whether the model itself is right
+    is shown by how far the dreams of an ensemble are apart (`SimulatorEnsemble`), or by a world model's disagreement.
 
     Attributes:
-        samples: dreams of every candidate, each with noise of its own; of an ensemble, every member dreams so many.
-        deviations: k in mean - k std of what the dreams of a candidate earn (negative: it seeks what is uncertain).
-        quantile: this quantile of what they earn, instead (0: the worst of them, 0.5: the median).
-        disagreement: what a step is charged with for each unit of the model's disagreement about it, discounted like a
-            reward (negative: it seeks what is not known).
-        trust: the disagreement from which on nothing that the model promises counts any more (`trusted_returns`).
-            What a model disagrees by where it has learnt enough, a high quantile over its own data, is a good measure.
+        samples: dreams of every candidate, each with noise of its own; in an ensemble, by every member.
+        deviations: k in mean - k std of the returns of a candidate's dreams (negative: it seeks what is uncertain).
+        quantile: this quantile of their returns, instead (0: the worst, 0.5: the median).
+        disagreement: the charge for a step, for each unit of the model's disagreement about it, discounted like a
+            reward (negative: it seeks what is unknown).
+        trust: the disagreement above which no further promise of the model counts (`trusted_returns`). A good value is
+            a high quantile of the model's disagreement over its own data.
     """
 
     samples: int = 1
@@ -61,10 +61,10 @@ class RiskConfig:
         return self.disagreement != 0 or self.trust is not None
 
     def dreams(self, members: int = 1) -> int:
-        """Return how many dreams of every candidate there are.
+        """Return the number of dreams of every candidate.
 
         Raises:
-            ValueError: If they are too few to tell how far apart they are.
+            ValueError: If there is one, and the setting is about several.
         """
         found = self.samples * members
         if found == 1 and (self.deviations or self.quantile is not None):
@@ -74,10 +74,10 @@ class RiskConfig:
 
 
 def dreams_of(model: Simulator, risk: RiskConfig) -> int:
-    """Return how many dreams of every candidate `model` is asked for.
+    """Return how many dreams of every candidate a planner asks `model` for.
 
     Raises:
-        ValueError: If `risk` asks for what the model does not have.
+        ValueError: If `risk` asks for a disagreement that the model does not have.
     """
     if risk.asks_disagreement and not isinstance(model, Uncertain):
         asked = f"trust={risk.trust}" if risk.trust is not None else f"disagreement={risk.disagreement}"
@@ -89,17 +89,17 @@ def dreams_of(model: Simulator, risk: RiskConfig) -> int:
     return risk.dreams(members if isinstance(members, int) else 1)  # (not a list of that name)
 
 
-def judged(
+def score_dreams(
     dream: Dream, model: Simulator, objective: Objective, risk: RiskConfig, discount: float, problems: int
 ) -> Float[Tensor, "row"]:
-    """Return what each dream earns, its disagreement charged, and counted only as far as the model is trusted.
+    """Return the score of each dream: its return less the charge for disagreement, as far as the model is trusted.
 
     Args:
         dream: the same number of rows for each problem, problem after problem.
         model: knows its disagreement, if `risk` asks for it.
         objective: from a dream to its return.
-        risk: what is charged.
-        discount: of disagreement that lies ahead.
+        risk: the charges.
+        discount: of disagreement in later steps.
         problems: number of problems.
     """
     if not risk.asks_disagreement:
@@ -129,20 +129,20 @@ def trusted_returns(
     trust: float,
     problems: int,
 ) -> Float[Tensor, "row"]:
-    """Return what dreams earn in the steps that are trusted, and a charge for every step that is not.
+    """Return the returns of the trusted steps of dreams, less a charge for every other step.
 
-    With J_k what the first k steps promise, g_k = J_k - J_{k-1} what step k adds, d_k the disagreement about it, and t
-    the number of steps before the first whose d_k is above `trust`, a dream is worth
+    With J_k the return of the first k steps, g_k = J_k - J_{k-1} the gain of step k, d_k the disagreement about it, and
+    t the number of steps before the first whose d_k is above `trust`, the score of a dream is
 
         J_t + s sum_{k>t} (low_k - D max(1, d_k / trust)),
 
     where low_k is the lowest g_k of the problem's dreams that are still trusted at k, D is the furthest that two of
     them are apart in any one step (1 if they are all alike: any positive number then ranks the dreams in the same way),
-    and s the probability that the episode has not ended within the trusted steps. So each step that is not trusted is
-    worse than that step is in every dream that is, whatever the sign of rewards: a constant added to all of them adds
-    the same to all dreams, and leaves their order as it is. To end early, as if nothing more came, would be tempting
-    where rewards are negative. The objective is only asked what the beginnings of a dream are worth; a value of states
-    is thus taken of the last state that is trusted.
+    and s the probability that the episode has not ended within the trusted steps. So a step that is not trusted scores
+    lower than the same step of any trusted dream, whatever the sign of rewards: a constant added to all rewards adds
+    the same to all dreams and does not change their order. (If untrusted steps earned 0 instead, planners would seek
+    them where rewards are negative.) The objective sees beginnings of dreams only, so that it takes the value of the
+    last trusted state.
 
     Args:
         promised: J_1 .. J_horizon.
@@ -169,7 +169,7 @@ def trusted_returns(
 def _known_steps(
     added: Float[Tensor, "row horizon"], known: Bool[Tensor, "row horizon"], problems: int
 ) -> tuple[Float[Tensor, "row horizon"], Float[Tensor, "row #horizon"]]:
-    """Return the lowest that each step adds where it is trusted (0 if nowhere), and the furthest that two are apart."""
+    """Return the lowest gain of each trusted step (0 if none is), and the largest difference of two such gains."""
     rows = len(added) // problems
     by_problem, there = added.unflatten(0, (problems, rows)), (known & added.isfinite()).unflatten(0, (problems, rows))
     lowest = by_problem.masked_fill(~there, torch.inf).amin(dim=1)
@@ -180,8 +180,8 @@ def _known_steps(
     return lowest.repeat_interleave(rows, dim=0), apart.repeat_interleave(rows, dim=0)
 
 
-def together(returns: Float[Tensor, "*batch dream"], risk: RiskConfig) -> Float[Tensor, "*batch"]:
-    """Return what a candidate is worth whose dreams earn this much: mean - k std, or a quantile (interpolated)."""
+def aggregate(returns: Float[Tensor, "*batch dream"], risk: RiskConfig) -> Float[Tensor, "*batch"]:
+    """Return the score of a candidate from the returns of its dreams: mean - k std, or a quantile (interpolated)."""
     if returns.shape[-1] == 1:
         return returns[..., 0]
     if risk.quantile is None:

@@ -29,13 +29,13 @@ def search(
     """Sample plans, dream their consequences, refit the proposal, repeat; return its mode.
 
     Args:
-        problems: what to plan.
+        problems: the problems to plan.
         config: numbers of the loop.
         refit: what makes one planner different from another.
-        momentum: weight of the proposal before in the next one.
-        fixed: candidates that take part in every iteration, in place of as many that would be sampled.
+        momentum: weight of the current proposal in the next one.
+        fixed: candidates that take part in every iteration, in place of as many samples.
     """
-    proposal = problems.warm(config.std)
+    proposal = problems.warm_start(config.std)
     number = config.candidates - (0 if fixed is None else fixed.shape[1])
     for _ in problems.clock.rounds(config.iterations):
         candidates = proposal.sample(number, problems.draws)
@@ -43,7 +43,7 @@ def search(
             candidates = torch.cat([fixed, candidates], dim=1)
         refitted, value = refit(candidates, problems.returns(candidates))
         proposal = proposal.blend(refitted, momentum)
-    return Plan(problems.held(proposal.mode()), value)
+    return Plan(problems.hold(proposal.mode()), value)
 
 
 def best_of(

@@ -1,4 +1,4 @@
-"""Whether the arguments of `plan` fit together; if not, a sentence says which does not."""
+"""Checks that the arguments of `plan` fit together."""
 
 from torch import Tensor
 
@@ -35,7 +35,7 @@ def check_state(state: State) -> None:
 
 
 def check_layout(layout: ActionLayout) -> None:
-    """Raise if there is nothing to decide.
+    """Raise if actions have no entries.
 
     Raises:
         ValueError: If the action vector has no entries.
@@ -45,7 +45,7 @@ def check_layout(layout: ActionLayout) -> None:
 
 
 def check_previous(previous: Plan | None, keep: Tensor, problems: int, layout: ActionLayout) -> None:
-    """Raise unless the plan of the step before is one for these problems.
+    """Raise unless the previous plan is of these problems.
 
     Raises:
         ValueError: If it is no `Plan`, or it or `keep` is for another number of problems or other actions.

@@ -34,7 +34,7 @@ class ShootingConfig(PlanConfig):
 
 @torch.no_grad()
 def shooting(problems: Problems, config: ShootingConfig) -> Plan:
-    """Return the best of `iterations` times `candidates` uniform plans, and of what is left of the plan before.
+    """Return the best of `iterations` times `candidates` uniform plans and the rest of the previous plan.
 
     Reference: Nagabandi et al. 2018, "Neural Network Dynamics for Model-Based Deep Reinforcement Learning", section
     IV.
@@ -44,11 +44,11 @@ def shooting(problems: Problems, config: ShootingConfig) -> Plan:
     for _ in problems.clock.rounds(config.iterations):
         candidates = draws.each(lambda g: uniform_actions(problems.layout, shape, draws.device, g, draws.dtype))
         if best is None:
-            left = problems.warm(0.0).mode().unsqueeze(1)
+            left = problems.warm_start(0.0).mode().unsqueeze(1)
             candidates = torch.cat([left, candidates], dim=1)
         found, earned = best_of(candidates, problems.returns(candidates), 1)
         if best is not None and value is not None:
             found, earned = best_of(torch.cat([best, found], dim=1), torch.cat([value, earned], dim=1), 1)
         best, value = found, earned
     assert best is not None and value is not None
-    return Plan(problems.held(best[:, 0]), value[:, 0])
+    return Plan(problems.hold(best[:, 0]), value[:, 0])

@@ -1,4 +1,4 @@
-"""What a planner needs of a model, and how it judges what the model imagines."""
+"""The protocols of models to plan with, and the objectives that score dreams."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -16,7 +16,7 @@ from worldvae.types import Dream, State
 class Simulator(Protocol):
     """A model to plan with: the verb `imagine`. An analytic system, a latent model or a real simulator will do.
 
-    If it also has an `action_layout`, planners need not be told one. If it is random it should be `Stochastic`. If its
+    If it also has an `action_layout`, `plan` needs no `layout`. If it is random it should be `Stochastic`. If its
     states are large, let `imagine` have a keyword `last_only`, as that of a `WorldModel`: planners that need the last
     state of a dream alone then ask for no other.
     """
@@ -34,10 +34,10 @@ class Simulator(Protocol):
 
 @runtime_checkable
 class Stochastic(Protocol):
-    """A simulator whose randomness can be drawn beforehand, so that each problem of a batch is given its own.
+    """A simulator that takes its noise as an argument, so that each problem of a batch has noise of its own.
 
-    (One that draws from the generator it is handed is planned with, too; but what it draws for a problem then depends
-    on the other problems of the batch.)
+    (Planners also take a simulator that draws from the generator they hand to it; but its noise for a problem then
+    depends on the other problems of the batch.)
     """
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Float[Tensor, "*shape noise"]:
@@ -59,10 +59,10 @@ class Stochastic(Protocol):
 
 @runtime_checkable
 class Uncertain(Protocol):
-    """A simulator that knows how far it disagrees with itself about a state: where it has not learnt enough."""
+    """A simulator that tells how far its predictions of a state disagree: where it has not learnt enough."""
 
     def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
-        """Return how far apart several models are about what led to each of `states`; not negative, in any unit."""
+        """Return how far several predictions of each of `states` are apart; not negative, in any unit."""
         ...
 
 
@@ -81,7 +81,7 @@ Objective = Callable[[Dream], Float[Tensor, "batch"]]
 """From a dream to its return; higher is better, NaN counts as worst."""
 
 Value = Callable[[State], Float[Tensor, "batch"]]
-"""What is earned from a state on."""
+"""From states to the return that follows them."""
 
 Guide = Callable[[State, Draws], Float[Tensor, "row action"]]
 """A policy that proposes actions: from states (the same number of rows for each problem) to action vectors."""
@@ -93,7 +93,7 @@ Marked = TypeVar("Marked", bound=Callable[..., Tensor])
 def last_state_only(objective: Marked) -> Marked:
     """Mark an objective that reads actions, rewards and continuations of a dream, and of its states only the last.
 
-    It is then given dreams without the other states by models that can leave them out.
+    Models that can leave out the other states then do so.
     """
     objective.__dict__["last_state_only"] = True
     return objective
@@ -107,7 +107,7 @@ def reads_last_state_only(objective: Objective) -> bool:
 
 @runtime_checkable
 class GuideWithLogits(Protocol):
-    """A guide that also says how likely it finds each class: the tree search begins with what it finds likely."""
+    """A guide that also gives the probabilities of classes: the tree search takes them as its prior."""
 
     def __call__(self, state: State, draws: Draws) -> Float[Tensor, "row action"]:
         """Propose actions."""
@@ -130,14 +130,14 @@ def first_steps(dream: Dream, steps: int) -> Dream:
 def discounted_return(
     dream: Dream, discount: float, value: Value | None = None, termination: bool = True
 ) -> Float[Tensor, "batch"]:
-    """Return sum_k discount^k (prod_{j<k} c_j) r_k: after a predicted termination nothing more is earned.
+    """Return sum_k discount^k (prod_{j<k} c_j) r_k: nothing is earned after a predicted termination.
 
     The reward that arrives with the terminal state itself still counts.
 
     Args:
         dream: `[batch, horizon]`.
         discount: of future rewards.
-        value: what is earned after the dream's last state; default: nothing.
+        value: the return that follows the dream's last state; default: 0.
         termination: False takes every c_j for 1.
     """
     continuations = dream.continuations if termination else torch.ones_like(dream.continuations)
@@ -148,7 +148,7 @@ def discounted_return(
 
 
 def check_returns(returns: object, rows: int) -> Tensor:
-    """Return what an objective made of a dream, if that is one number for each of its rows.
+    """Return the returns of an objective, if they are one number for each row of the dream.
 
     Raises:
         ValueError: If it is not.
@@ -162,7 +162,7 @@ def check_returns(returns: object, rows: int) -> Tensor:
 
 
 def check_guided(actions: object, shape: Sequence[int]) -> Tensor:
-    """Return what a guide has proposed, if that is an action for each row.
+    """Return the actions of a guide, if they are one for each row.
 
     Raises:
         ValueError: If it is not.

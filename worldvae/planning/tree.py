@@ -9,13 +9,13 @@ from torch import Tensor
 
 from worldvae.planning.core import Plan, PlanConfig
 from worldvae.planning.discrete import discrete_actions, joint_logits
-from worldvae.planning.gumbel import completed, considered_visits, gumbel, most_lacking, scaled
+from worldvae.planning.gumbel import complete_values, considered_visits, gumbel, most_lacking, rescale_values
 from worldvae.planning.problems import Problems
 from worldvae.planning.risk import dreams_of
 from worldvae.planning.simulator import GuideWithLogits
 from worldvae.types import Dream, State
 
-TIE = 1e-5  # what decides between equals
+TIE_BREAK = 1e-5  # scale of the noise that decides between equals
 
 
 @dataclass(frozen=True)
@@ -69,16 +69,16 @@ class TreeConfig(PlanConfig):
 def tree(problems: Problems, config: TreeConfig) -> Plan:
     """Plan by a tree search that improves on its prior even with few simulations.
 
-    At the root, Sequential Halving between the actions that are drawn without replacement from the prior; inside, the
-    improved policy softmax(logits + scaled values) is followed deterministically. What a simulation finds out is the
-    objective of the whole dream from the root to its new node, so the tree searches for whatever there is an objective
-    for; the beginning that the dreams through a node have in common does not change how its actions compare. A
-    dream that is not a number counts as worse than all others of its problem.
+    At the root, Sequential Halving between actions that are drawn without replacement from the prior; below it, a
+    simulation follows the improved policy softmax(logits + rescaled values) deterministically. Its return is the
+    objective of the whole dream from the root to its new node, so the search works for any objective; the beginning
+    that all dreams through a node have in common does not change how its actions compare. A dream whose return is NaN
+    counts as worse than all others of its problem.
 
-    The plan begins with the action that Sequential Halving leaves, goes on along the most visited nodes, and repeats
-    behind them the action that the prior prefers there. Its value is the mean return of what was seen behind its first
-    action. Nothing is taken over from the plan of the step before. A model that is random is drawn from once for each
-    node: few draws of what is far away, and the search likes the lucky ones.
+    The plan begins with the action that Sequential Halving selects, goes on along the most visited nodes, and repeats
+    after the last of them the action that the prior prefers there. Its value is the mean return of the simulations
+    through its first action. The search does not use the previous plan. It samples a random model once for each node:
+    distant states are few draws, and the search prefers the lucky ones.
 
     Raises:
         ValueError: If the actions are not discrete, or too many, or the model is an ensemble of simulators.
@@ -103,7 +103,7 @@ class _Trees:
         visits, finite, total: of every class at every node: how many simulations took it, how many of them gave a
             number, and the sum of these returns.
         child: the node that a class leads to, 0 where it leads to none yet.
-        choice: the class that is to be taken next at a node.
+        choice: the class that the next simulation takes at a node.
         raw: the return of the dream that ends in a node.
     """
 
@@ -123,12 +123,12 @@ class _Trees:
         self.gumbel = config.gumbel * draws.each(
             lambda g: gumbel(torch.rand(classes, device=device, dtype=dtype, generator=g))
         )
-        self.ties = TIE * draws.uniform(nodes, classes)
+        self.ties = TIE_BREAK * draws.uniform(nodes, classes)
         self._add(0, problems.state)
         self.improved = self._improved(torch.zeros_like(self.rows))[0]  # of the nodes that were passed last
 
     def grow(self, node: int, visited: int) -> None:
-        """Add a node to every tree, below a class at the root that was visited so many times."""
+        """Add a node to every tree, below a class of the root with `visited` visits."""
         self.choice[:, :1] = self._at_root(visited)
         nodes, on = self._descend()
         classes, last = self.choice.gather(1, nodes), on.sum(dim=1, keepdim=True) - 1
@@ -148,7 +148,7 @@ class _Trees:
         self.choice.scatter_(1, passed, most_lacking(self.improved, visits, self.ties[self.rows, passed]))
 
     def plan(self) -> Plan:
-        """Return what the trees have found."""
+        """Return the plans that the trees have found."""
         taken = self._at_root(self.visits[:, 0].amax(dim=1, keepdim=True))
         number, total = (x[:, 0].gather(1, taken)[:, 0] for x in (self.finite, self.total))
         value = torch.where(number > 0, total / number.clamp(min=1), -torch.inf)
@@ -168,7 +168,7 @@ class _Trees:
             self.logits[:, node] = joint_logits(self.prior(state), self.actions, self.problems.layout)
 
     def _descend(self) -> tuple[Int[Tensor, "batch depth"], Bool[Tensor, "batch depth"]]:
-        """Return the nodes that a simulation passes, and how far they go: what is behind the last one is filler."""
+        """Return the nodes that a simulation passes, and which of them count: those behind the last are filler."""
         node, on = torch.zeros_like(self.rows), torch.ones_like(self.rows, dtype=torch.bool)
         following = self.child.gather(2, self.choice.unsqueeze(2)).squeeze(2)
         nodes, passed = [node], [on]
@@ -183,12 +183,12 @@ class _Trees:
         return torch.cat(nodes, dim=1), torch.cat(passed, dim=1)
 
     def _at_root(self, visited: int | Tensor) -> Int[Tensor, "batch 1"]:
-        """Return the most promising of the classes that were visited so many times."""
+        """Return the most promising of the root's classes with `visited` visits."""
         scores = self.improved[:, 0] + self.gumbel + self.ties[:, 0]
         return scores.masked_fill(self.visits[:, 0] != visited, -torch.inf).argmax(dim=1, keepdim=True)
 
     def _preferred(self) -> Int[Tensor, "batch node"]:
-        """Return the most visited class of every node, of equals the better one; of a leaf, what the prior prefers."""
+        """Return the most visited class of every node (of equals, the better one); of a leaf, the prior's favourite."""
         improved, visits = self._improved(torch.arange(self.raw.shape[1], device=self.raw.device).expand_as(self.raw))
         less = visits < visits.amax(dim=-1, keepdim=True)
         return (improved + self.ties).masked_fill(less, -torch.inf).argmax(dim=-1)
@@ -202,17 +202,17 @@ class _Trees:
         worst, raw = self._worst().unsqueeze(1), self.raw.gather(1, nodes)
         values = (total + (visits - finite) * worst.unsqueeze(2)) / visits.clamp(min=1)
         raw = torch.where(raw.isfinite(), raw, worst)
-        values = completed(values, visits, logits, raw, (nodes > 0).to(raw.dtype))
-        return logits + scaled(values, visits, self.config.scale, self.config.offset), visits
+        values = complete_values(values, visits, logits, raw, (nodes > 0).to(raw.dtype))
+        return logits + rescale_values(values, visits, self.config.scale, self.config.offset), visits
 
     def _worst(self) -> Float[Tensor, "batch"]:
-        """Return what a dream that is not a number counts for: as far below all others as they are apart."""
+        """Return the return that stands for NaN: as far below all others as those are apart."""
         spread = self.high - self.low
         below = self.low - torch.where(spread > 0, spread, self.low.abs().clamp(min=1))
         return torch.where(self.low.isfinite(), below, 0.0)
 
     def _returns(self, path: Int[Tensor, "batch depth"], length: Int[Tensor, "batch"]) -> Float[Tensor, "batch"]:
-        """Return what the dreams along paths of different lengths earn, NaN where that is not a number."""
+        """Return the returns of the dreams along paths of different lengths, NaN where there is no number."""
         start, rows, returns = self.problems.state, self.rows, torch.zeros_like(self.low)
         for steps in length.unique().tolist():
             here = path[:, :steps]
@@ -220,14 +220,14 @@ class _Trees:
             states = self.states.map(lambda x, read=read: x[rows, read])  # type: ignore[misc]
             actions, rewards = self.actions[self.taken.gather(1, here)], self.rewards.gather(1, here)
             dream = Dream(start, states, actions, rewards, self.continuations.gather(1, here))
-            returns = torch.where(length == steps, self.problems.judge(dream)[:, 0], returns)
+            returns = torch.where(length == steps, self.problems.score(dream)[:, 0], returns)
         bound = torch.finfo(returns.dtype).max / (8 * self.raw.shape[1])  # sums and differences do not overflow
         return torch.where(returns > -torch.inf, returns.clamp(-bound, bound), torch.nan)
 
     def _back_up(
         self, edges: tuple[Tensor, Tensor, Tensor], on: Bool[Tensor, "batch depth"], returns: Float[Tensor, "batch"]
     ) -> None:
-        """Add a simulation to the numbers of all classes that it took."""
+        """Add a simulation to visits and returns of all classes on its path."""
         good = returns.isfinite()
         counted = (on & good.unsqueeze(1)).to(returns.dtype)
         self.visits.index_put_(edges, on.to(returns.dtype), accumulate=True)

@@ -13,7 +13,9 @@ from torch import Tensor
 
 from worldvae.distributions import LatentFamily
 
-JUDGES = 8  # candidates are compared on 8 times the samples of a step: a step needs less accuracy than a choice
+COMPARISON_FACTOR = (
+    8  # candidates are compared on 8 times the samples of a step: a step needs less accuracy than a choice
+)
 
 LogJoint = Callable[[Float[Tensor, "sample *batch latent"]], Float[Tensor, "sample *batch"]]
 """log p(x, z) with one fixed x per batch element, for several samples of z."""
@@ -113,7 +115,7 @@ def _ascend(
 ) -> Refined:
     """Ascend with Adam, which scales every number separately: examples do not influence each other."""
     shape = (samples, *start.shape[:-1])
-    judge = family.noise((JUDGES * samples, *start.shape[:-1]), start.device, generator).to(start.dtype)
+    judge = family.noise((COMPARISON_FACTOR * samples, *start.shape[:-1]), start.device, generator).to(start.dtype)
     parameters = start if differentiable else start.detach().requires_grad_()
     if differentiable and not parameters.requires_grad:
         raise ValueError("differentiable=True needs parameters that come from a graph: pass the encoder's own output")

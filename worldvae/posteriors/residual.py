@@ -12,7 +12,7 @@ from worldvae.posteriors.posterior import Posterior
 from worldvae.priors.hierarchical import HierarchicalPrior
 from worldvae.priors.prior import Prior
 
-LIMIT = 5.0
+MAX_LOG_SCALE = 5.0
 """At every level, the posterior's standard deviation is at most e^5 times the prior's, and at least e^-5 times."""
 
 
@@ -81,7 +81,7 @@ class ResidualPosterior(Posterior):
             correction = self.nets[level](torch.cat([memory, latent, parameters], dim=-1), given).float()
             shift, scale = correction.chunk(2, dim=-1)
             mean = p.mean + shift
-            std = p.stddev * torch.exp(LIMIT * torch.tanh(scale / LIMIT))
+            std = p.stddev * torch.exp(MAX_LOG_SCALE * torch.tanh(scale / MAX_LOG_SCALE))
             latent = torch.cat([latent, mean if draw is None else torch.addcmul(mean, std, draw)], dim=-1)
             means.append(mean)
             stds.append(std)

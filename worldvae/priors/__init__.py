@@ -7,7 +7,7 @@ from worldvae.priors.flow_matching import FlowMatchingConfig, FlowMatchingPrior
 from worldvae.priors.hierarchical import HierarchicalConfig, HierarchicalPrior
 from worldvae.priors.mixture import MixtureConfig, MixturePrior
 from worldvae.priors.parametric import ParametricPrior
-from worldvae.priors.prior import Prior, frozen
+from worldvae.priors.prior import Prior
 from worldvae.priors.standard import StandardPrior
 from worldvae.priors.two_stage import TwoStagePrior
 from worldvae.priors.vamp import VampConfig, VampPrior
@@ -29,5 +29,4 @@ __all__ = [
     "TwoStagePrior",
     "VampConfig",
     "VampPrior",
-    "frozen",
 ]

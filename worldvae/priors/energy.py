@@ -7,11 +7,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from worldvae.networks.frozen import frozen
 from worldvae.priors.base import Base, BaseKind
-from worldvae.priors.draws import Draws
-from worldvae.priors.prior import Prior, frozen
+from worldvae.priors.prior import Prior
+from worldvae.priors.random_stream import RandomStream
 
-LIMIT = 5.0
+MAX_ENERGY = 5.0
 """Nats by which E may raise or lower the Gaussian's log-density. Without a limit E grows where the chain is inaccurate:
 on two blobs, 300 updates of Adam at 0.003 with 20 steps of 0.1 end 248 nats below a single Gaussian; with it, 0.58
 above."""
@@ -72,7 +73,7 @@ class EnergyPrior(Prior):
         self.net = nn.Sequential(
             nn.Linear(latent + memory, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), last
         )
-        self.draws = Draws()
+        self.draws = RandomStream()
 
     def extra_repr(self) -> str:
         """Return the settings that `print` shows."""
@@ -83,7 +84,7 @@ class EnergyPrior(Prior):
     ) -> Float[Tensor, "*batch"]:
         """Return E(z, h)."""
         raw: Tensor = self.net(torch.cat([latent, memory], dim=-1)).float()
-        return LIMIT * torch.tanh(raw.squeeze(-1) / LIMIT)
+        return MAX_ENERGY * torch.tanh(raw.squeeze(-1) / MAX_ENERGY)
 
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None

@@ -10,9 +10,10 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from worldvae.networks import MLP
+from worldvae.networks.frozen import frozen
 from worldvae.priors.base import Base, BaseKind
-from worldvae.priors.draws import Draws
-from worldvae.priors.prior import Prior, frozen
+from worldvae.priors.prior import Prior
+from worldvae.priors.random_stream import RandomStream
 
 Solver = Literal["euler", "heun"]
 HARMONICS = 4
@@ -83,7 +84,7 @@ class FlowMatchingPrior(Prior):
         self.steps, self.solver = steps, solver
         self.base = Base(base, memory, latent, hidden)
         self.net = MLP(latent + 2 * HARMONICS + memory, hidden, layers, latent, zero=True)
-        self.draws = Draws()
+        self.draws = RandomStream()
 
     def extra_repr(self) -> str:
         """Return the settings that `print` shows."""

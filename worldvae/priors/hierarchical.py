@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from worldvae.distributions import GaussianFamily, detached, has_kl, kl
-from worldvae.priors.prior import Prior, frozen, kl_or_estimate
+from worldvae.networks.frozen import frozen
+from worldvae.priors.prior import Prior, kl_or_estimate
 from worldvae.priors.readout import Readout
 
 

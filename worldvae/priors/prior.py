@@ -1,7 +1,6 @@
 """The base class of priors: p(z | h), which is sampled and compared with a posterior."""
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -9,6 +8,7 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from worldvae.distributions import has_kl, kl
+from worldvae.networks.frozen import frozen
 from worldvae.types import Kind
 
 
@@ -83,16 +83,3 @@ class Prior(nn.Module):
 def kl_or_estimate(q: Distribution, p: Distribution, latent: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
     """Return KL(q || p): in closed form if there is one, else estimated at the sample `latent` of q."""
     return kl(q, p) if has_kl(q, p) else q.log_prob(latent) - p.log_prob(latent)
-
-
-@contextmanager
-def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Treat these parameters as constants in graphs built inside this context."""
-    kept = [parameter for parameter in parameters if parameter.requires_grad]
-    for parameter in kept:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in kept:
-            parameter.requires_grad_(True)

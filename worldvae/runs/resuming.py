@@ -1,4 +1,4 @@
-"""What of a run may change when it goes on: how long it lasts and how it learns, but not what it is."""
+"""The settings that may change when a run is resumed: its length and how it learns, not its environment or model."""
 
 from collections.abc import Sequence
 from functools import reduce
@@ -9,7 +9,7 @@ from worldvae.config import load_config
 from worldvae.errors import UserError
 from worldvae.runs.settings import RunConfig
 
-FIXED = (
+FIXED_SETTINGS = (
     "env",
     "model",
     "seed",
@@ -24,27 +24,27 @@ FIXED = (
     "actor_critic.bins",
     "actor_critic.gradient",
 )
-"""Settings (and whole sections) that were decided when a run began: shapes of its weights, its data and its seed."""
+"""Settings (and whole sections) that cannot change: shapes of the weights, the data and the seed."""
 
 
 def resumed_config(source: Path, overrides: Sequence[str], steps: int, updates: int) -> RunConfig:
-    """Return the config of the run that was written to `source`, with `overrides` for the time to come.
+    """Return the config of a run with `overrides`, for its training from now on.
 
     Args:
         source: the run's config.yaml.
         overrides: settings as `train.steps=20000`.
         steps: environment steps that the run has taken.
-        updates: updates that it has made.
+        updates: updates that the run has made.
 
     Raises:
-        UserError: If one of them was decided when the run began, does not exist or fit, or lies behind the run.
+        UserError: If a setting cannot change any more, does not exist or fit, or asks for less than the run has done.
     """
     before = load_config(RunConfig, [source])
     if not overrides:
         return before
     known = [override for override in overrides if not override.startswith("family=")]
     after = load_config(RunConfig, [source], known)
-    changed = [name for name in FIXED if _at(before, name) != _at(after, name)]
+    changed = [name for name in FIXED_SETTINGS if _at(before, name) != _at(after, name)]
     if changed or len(known) < len(overrides):
         raise UserError(
             f"{changed[0] if changed else 'family'} was decided when the run in {source.parent} began, and cannot "

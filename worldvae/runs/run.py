@@ -17,7 +17,7 @@ from worldvae.models.world_model import WorldModel
 from worldvae.planning import PlanConfig
 from worldvae.runs import checkpoint
 from worldvae.runs.resuming import resumed_config
-from worldvae.runs.settings import AGENTS, PLANNERS, RunConfig, pick_device, settled
+from worldvae.runs.settings import AGENTS, PLANNER_SECTIONS, RunConfig, pick_device, settled
 from worldvae.types import ActionLayout, ObservationLayout
 
 
@@ -46,7 +46,7 @@ class Run:
     ) -> None:
         self.folder, self.device = folder, device
         self.config = config = settled(config, observation, device)
-        # Weights are drawn from a generator of our own choosing, and the global one is left as it was.
+        # The seed draws the weights; the state of torch's global generator does not change.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
             model = new_model(observation, action, config.model, config.objective)
@@ -61,7 +61,7 @@ class Run:
 
     @property
     def agent(self) -> Agent:
-        """The policy learnt in imagination; where none is learnt, what explores."""
+        """The policy learnt in imagination; in a run that learns none, the agent that explores."""
         train = self.config.train
         if train.behaviour != "none":
             return self.make_agent("actor")
@@ -98,22 +98,22 @@ class Run:
         raise UserError(f"there is no agent {name!r}; there are {', '.join(known)}.{near_miss(name, known)}")
 
     def change_planners(self, overrides: Sequence[str]) -> None:
-        """Change settings of planners, given as `cem.candidates=1000`; all else was decided when the run was trained.
+        """Change settings of planners, given as `cem.candidates=1000`; a trained run takes no others.
 
         Raises:
             UserError: If one is not a planner's, or does not exist or fit.
         """
         for override in overrides:
             section, dot, _ = override.partition(".")
-            if section not in PLANNERS or not dot:
+            if section not in PLANNER_SECTIONS or not dot:
                 raise UserError(
                     f"{override!r} cannot be given here: a trained run takes settings of its planners "
-                    f"({', '.join(PLANNERS)}), such as cem.candidates=1000."
+                    f"({', '.join(PLANNER_SECTIONS)}), such as cem.candidates=1000."
                 )
         if not overrides:
             return
         self.config = load_config(RunConfig, [self.folder / "config.yaml"], overrides)
-        for name in PLANNERS:
+        for name in PLANNER_SECTIONS:
             if getattr(self.config, name).value and any(one.startswith(f"{name}.discount=") for one in overrides):
                 raise UserError(
                     f"{name}.discount would not be used: with {name}.value=true an agent takes the critic's discount "
@@ -121,11 +121,11 @@ class Run:
                 )
 
     def make_env(self) -> WorldEnv:
-        """Return a fresh environment of the kind the run was trained on."""
+        """Return a new environment of the kind that the run was trained on."""
         return make_from(self.config.env)
 
     def check_env(self) -> None:
-        """Raise unless the environment in the config still shows what the model was trained on.
+        """Raise unless the environment in the config has the observations and actions that the model was trained on.
 
         Raises:
             UserError: If it does not: its config.yaml was edited, or the environment has changed.
@@ -134,7 +134,7 @@ class Run:
             self.check_layouts(pool.observation_layout, pool.action_layout)
 
     def check_layouts(self, observation: ObservationLayout, action: ActionLayout) -> None:
-        """Raise unless these are what the model was trained on.
+        """Raise unless these are the layouts that the model was trained on.
 
         Raises:
             UserError: If they are not.
@@ -166,7 +166,7 @@ class Run:
         return all(bool(tensor.isfinite().all()) for tensor in tensors if tensor.is_floating_point())
 
     def weights(self) -> dict[str, Any]:
-        """Return what `load` needs, as a tree for `checkpoint.save`."""
+        """Return weights, layouts and steps, from which `load` opens the run, as a tree for `checkpoint.save`."""
         return {
             "observation": asdict(self.model.observation_layout),
             "action": asdict(self.model.action_layout),
@@ -187,7 +187,7 @@ def create(folder: Path, config: RunConfig, observation: ObservationLayout, acti
         if checkpoint.latest(folder / "checkpoints") is None:
             raise UserError(f"{folder} holds a run without a checkpoint: delete the folder, or choose another --out.")
         raise UserError(f"{folder} already holds a run: resume it with --resume {folder}, or choose another --out.")
-    # Made before anything is written: what the model refuses must not leave half a run behind.
+    # Made before anything is written: a refused setting must not leave half a run behind.
     device = pick_device(config.device)
     try:
         run = Run(folder, config, observation, action, device)
@@ -220,7 +220,7 @@ def load(folder: str | Path, device: str | None = None) -> Run:
 
 
 def check_folder(folder: Path) -> None:
-    """Raise unless there is such a folder.
+    """Raise unless the folder exists.
 
     Raises:
         UserError: If there is none.
@@ -232,13 +232,13 @@ def check_folder(folder: Path) -> None:
 def load_with_state(
     folder: Path, device: str | None = None, overrides: Sequence[str] = (), *, resuming: bool = False
 ) -> tuple[Run, dict[str, Any]]:
-    """Open a run directory and return its checkpoint's whole state too, which training goes on from.
+    """Open a run directory, and return also its checkpoint's whole state, from which training goes on.
 
     Args:
         folder: the run directory.
         device: as for `load`.
-        overrides: settings that change for the time to come (`resumed_config`).
-        resuming: whether it is to be trained: then on the kind of device that it was trained on.
+        overrides: settings that change from now on (`resumed_config`).
+        resuming: whether training goes on: then on the kind of device that the run was trained on.
 
     Raises:
         UserError: As `load`, or if a setting cannot change any more.

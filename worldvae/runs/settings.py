@@ -1,4 +1,4 @@
-"""Everything that decides what a run is, and what of it is left to the machine."""
+"""The settings of a run, and the choices of "auto" that depend on the machine."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,10 +30,10 @@ from worldvae.seeds import check_seed
 from worldvae.system.cores import usable_cores
 from worldvae.types import ObservationLayout
 
-PLANNERS = ("cem", "icem", "mppi", "gradient", "guided", "tree")
-"""Those of `worldvae.planning.PLANNERS` that a run has a section of its config for, by its name."""
+PLANNER_SECTIONS = ("cem", "icem", "mppi", "gradient", "guided", "tree")
+"""The names in `worldvae.planning.PLANNERS` that have a section in the config of a run."""
 
-AGENTS = ("actor", *PLANNERS, "random")
+AGENTS = ("actor", *PLANNER_SECTIONS, "random")
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class TrainConfig:
         prefill: environment steps of uniform play before the first update.
         pretrain: updates at once after the prefill.
         ratio: updates per decision.
-        updates: stop after so many updates (0: only `steps` counts).
+        updates: number of updates after which the training stops (0: only `steps` counts).
         batch: sequences per update.
         length: rows of a sequence.
         envs: environments stepped side by side.
         mode: "sync" steps them in this process, "async" in others.
-        behaviour: "inline" learns behaviour after each update of the world model, "process" beside it, on one core,
-            in a process of its own and one update behind (on a CPU; elsewhere it is inline), "none" learns none;
-            "auto" is decided when the run begins, by the cores there are (`behaviour_for`), and stored in the run.
+        behaviour: "inline" learns behaviour after each update of the world model; "process" learns it meanwhile, in a
+            process of its own on one core, one update behind (on a CPU; elsewhere it is inline); "none" learns none;
+            "auto" becomes one of these when the run begins, by the number of cores (`behaviour_for`).
         explore: the agent that collects.
         persistence: probability that uniform play takes its last action once more (with explore=random).
         replay_bytes: size of the replay on disk.
@@ -121,7 +121,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         check_seed(self.seed)
         check_kind(self.model.kind)
-        for name in PLANNERS:
+        for name in PLANNER_SECTIONS:
             risk: RiskConfig = getattr(self, name).risk
             try:
                 risk.dreams()
@@ -148,7 +148,7 @@ def find_or_make(name: str, extra: Sequence[str] = ()) -> Path | dict[str, Any]:
 
 
 def _check_id(name: str, configs: list[str]) -> None:
-    """Raise unless `name` can be an environment: what is no config is taken for a Gymnasium id."""
+    """Raise unless `name`, which is no config, can be a Gymnasium id."""
     if Path(name).suffix in {".yaml", ".yml"}:
         raise UserError(f"there is no config file {name}.")
     known = [*configs, *gymnasium.registry]
@@ -162,11 +162,11 @@ def _check_id(name: str, configs: list[str]) -> None:
 def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> RunConfig:
     """Return the config of `source` with `overrides`, of which `family=NAME` puts in the parts of a model family.
 
-    A family resets what families decide of `model` to its defaults, and configs/family/NAME.yaml says in what it
-    differs from them; after the task's own settings and before every other override.
+    A family resets the settings of `model` that families decide to their defaults, and configs/family/NAME.yaml changes
+    some of them; after the task's own settings and before every other override.
 
     Raises:
-        UserError: For whatever `load_config` objects to, and a family that is not there.
+        UserError: If `load_config` refuses a setting, or there is no such family.
     """
     families, rest = [], []
     for override in overrides:
@@ -187,7 +187,7 @@ def configure(source: Path | Mapping[str, Any], overrides: Sequence[str]) -> Run
 
 
 def settled(config: RunConfig, observation: ObservationLayout, device: torch.device) -> RunConfig:
-    """Return `config` with everything decided that its "auto" leaves to the machine, so that a run keeps it."""
+    """Return `config` with a choice in place of each "auto", for a run to keep."""
     model = replace(config.model, precision=choose_precision(config.model, observation.pixels, device))
     behaviour = config.train.behaviour
     if behaviour == "auto":
@@ -196,9 +196,9 @@ def settled(config: RunConfig, observation: ObservationLayout, device: torch.dev
 
 
 def behaviour_for(device: torch.device) -> str:
-    """Return where behaviour learns if that is left open: in a process of its own where there is a core for it.
+    """Return what `train.behaviour=auto` becomes: "process" if there is a core for it, else "inline".
 
-    Its updates hardly gain from a second thread (many small products, one after the other), those of the world model
+    Behaviour's updates hardly gain from a second thread (many small products, one after the other), the world model's
     do: with one core for each, neither waits for the other.
     """
     return "process" if device.type == "cpu" and usable_cores() > 1 else "inline"

@@ -20,10 +20,10 @@ from worldvae.studies.grid import draw_grid
 from worldvae.system.json_file import write_json
 from worldvae.types import Kind
 
-SHOWN = 16
+SHOWN_SAMPLES = 16
 """Samples of each prior on the grid."""
 
-CHUNK = 3
+DIGITS_PER_CALL = 3
 """Number of digits whose bound is computed at once: few, so that their samples stay in the cache."""
 
 
@@ -147,7 +147,7 @@ def compare_priors(
             write_json(path, [row.figures() | {"nats": row.nats} for row in rows])
             if say is not None:
                 say(_sentence(rows[-1]))
-    pictures: dict[str, Tensor | None] = {"real": digits.test[:SHOWN]}
+    pictures: dict[str, Tensor | None] = {"real": digits.test[:SHOWN_SAMPLES]}
     first = [row for row in rows if row.seed == seeds[0]]
     pictures |= {row.prior: None if row.measured is None else row.measured.samples for row in first}
     draw_grid(out / "digits.png", pictures)
@@ -214,7 +214,7 @@ def measure(vae: VAE, digits: Digits, config: DigitsConfig, seed: int, epoch: in
     x = digits.test
     elbo, rate = _elbo(vae, x, config.elbo_samples, generator)
     exact = with_density(vae)
-    bounds = [exact.bound(part, config.samples, generator) for part in x.split(CHUNK)]
+    bounds = [exact.bound(part, config.samples, generator) for part in x.split(DIGITS_PER_CALL)]
     nats = torch.cat([bound.nats for bound in bounds])
     gap, ratio, std = hole(vae, digits.train, generator)
     return Measured(
@@ -232,7 +232,7 @@ def measure(vae: VAE, digits: Digits, config: DigitsConfig, seed: int, epoch: in
         epoch=epoch,
         minutes=minutes,
         nats=nats,
-        samples=vae.sample(SHOWN, generator),
+        samples=vae.sample(SHOWN_SAMPLES, generator),
     )
 
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from worldvae.bench.measures import STARTS, STEPS, imagination
+from worldvae.bench.measures import DREAM_STEPS, DREAMS, imagination
 from worldvae.bench.timing import median_seconds
 from worldvae.errors import UserError
 from worldvae.evaluation.held_out import held_out_rows
@@ -194,7 +194,7 @@ def _measure(
         bound=float(bound(run, rows, lengths, seed).mean()),
         bound_kind=bound_kind(_sequential(run)),
         frames=run.config.model.frames if dream.pixels else None,
-        steps_per_second=STARTS * STEPS / median_seconds(work, run.device),
+        steps_per_second=DREAMS * DREAM_STEPS / median_seconds(work, run.device),
     )
     if not math.isfinite(row.ret + row.bound):
         raise ValueError("the return or the bound is not a number")

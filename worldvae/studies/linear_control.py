@@ -20,7 +20,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 from torch.nn import functional as F
 
-from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain
+from worldvae.exact import COST, LinearGaussian, kalman_filter, lqg_cost, lqr_gain, named_world
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.planning import (
     CEMConfig,
@@ -33,14 +33,22 @@ from worldvae.planning import (
     plan,
 )
 from worldvae.seeds import stream
-from worldvae.studies.linear_world import LENGTH, REACH, known, rows_of
+from worldvae.studies.linear_world import EPISODE_ROWS, MAX_ACTION, rows_of
 from worldvae.types import Batch, Dream, State
 
-SEARCH = {"horizon": 10, "candidates": 80, "elites": 8, "iterations": 4, "std": 0.15, "min_std": 0.005, "discount": 1.0}
-PLANNERS: dict[str, PlanConfig] = {
-    "cem": CEMConfig(**SEARCH),  # type: ignore[arg-type]
-    "icem": ICEMConfig(**SEARCH),  # type: ignore[arg-type]
-    "mppi": MPPIConfig(**SEARCH, value=False),  # type: ignore[arg-type]
+SEARCH_SETTINGS = {
+    "horizon": 10,
+    "candidates": 80,
+    "elites": 8,
+    "iterations": 4,
+    "std": 0.15,
+    "min_std": 0.005,
+    "discount": 1.0,
+}
+PLANNER_CONFIGS: dict[str, PlanConfig] = {
+    "cem": CEMConfig(**SEARCH_SETTINGS),  # type: ignore[arg-type]
+    "icem": ICEMConfig(**SEARCH_SETTINGS),  # type: ignore[arg-type]
+    "mppi": MPPIConfig(**SEARCH_SETTINGS, value=False),  # type: ignore[arg-type]
     "gradient": GradientConfig(horizon=10, restarts=2, iterations=15, learning_rate=0.02, std=0.1, discount=1.0),
 }
 """Planners with a horizon so long that with the exact model they cost only a few thousandths more than the optimum."""
@@ -144,7 +152,7 @@ class Plant:
         return torch.stack(self.seen, dim=1), torch.stack([*self.done, nothing], dim=1)
 
 
-class Dice:
+class WorldNoise:
     """Draws the noise of `episodes` parallel worlds."""
 
     def __init__(self, world: LinearGaussian, episodes: int, seed: int) -> None:
@@ -187,7 +195,7 @@ class Pilot:
 
     Args:
         model: the world model.
-        planner: a key of `PLANNERS`.
+        planner: a key of `PLANNER_CONFIGS`.
         seed: seed of its draws.
 
     Raises:
@@ -195,9 +203,11 @@ class Pilot:
     """
 
     def __init__(self, model: SequentialVAE, planner: str, seed: int) -> None:
-        if planner not in PLANNERS:
-            raise ValueError(f"planner={planner!r} is not a planner that controls: take one of {', '.join(PLANNERS)}")
-        self.model, self.config, self.expected = model, PLANNERS[planner], Expected(model)
+        if planner not in PLANNER_CONFIGS:
+            raise ValueError(
+                f"planner={planner!r} is not a planner that controls: take one of {', '.join(PLANNER_CONFIGS)}"
+            )
+        self.model, self.config, self.expected = model, PLANNER_CONFIGS[planner], Expected(model)
         self.generator, self.previous = torch.Generator().manual_seed(seed), cast(Plan | None, None)
 
     def act(self, plant: Plant) -> Float64[Tensor, "batch action"]:
@@ -218,12 +228,12 @@ def play(
     model: SequentialVAE, world: str, planner: str = "icem", *, episodes: int = 256, noise: float = 0.1, seed: int = 0
 ) -> Batch:
     """Return episodes in which a planner acts with Gaussian noise of this deviation, with their rewards."""
-    truth, pilot = known(world), Pilot(model, planner, seed)
-    dice = Dice(truth, episodes, seed)
-    plant, earned = dice.plant(), []
-    for _ in range(LENGTH - 1):
-        action = (pilot.act(plant) + noise * dice.white(truth.B.shape[1])).clamp(-1, 1)
-        earned.append(-plant.step(REACH * action, dice(truth.Q), dice(truth.R)).float())
+    truth, pilot = named_world(world), Pilot(model, planner, seed)
+    draw = WorldNoise(truth, episodes, seed)
+    plant, earned = draw.plant(), []
+    for _ in range(EPISODE_ROWS - 1):
+        action = (pilot.act(plant) + noise * draw.white(truth.B.shape[1])).clamp(-1, 1)
+        earned.append(-plant.step(MAX_ACTION * action, draw(truth.Q), draw(truth.R)).float())
     return replace(rows_of(*plant.history()), reward=F.pad(torch.stack(earned, dim=1), (1, 0)))
 
 
@@ -242,7 +252,7 @@ def control(
     Args:
         model: result of `learn_to_control`.
         world: "mild" or "stiff", the same as in `learn_to_control`.
-        planner: a key of `PLANNERS`.
+        planner: a key of `PLANNER_CONFIGS`.
         episodes: number of episodes played in parallel.
         burn_in: first steps, which do not count.
         steps: later steps, which count.
@@ -251,19 +261,19 @@ def control(
     Raises:
         ValueError: If no world or planner has this name, or a number is too small.
     """
-    truth, pilot = known(world), Pilot(model, planner, seed)
+    truth, pilot = named_world(world), Pilot(model, planner, seed)
     if episodes < 2 or burn_in < 0 or steps < 1:
         raise ValueError("a standard error needs 2 episodes at least, and at least 1 step must count")
-    dice = Dice(truth, episodes, stream(seed, "control"))
-    ours = dice.plant()
+    draw = WorldNoise(truth, episodes, stream(seed, "control"))
+    ours = draw.plant()
     best = Plant(truth, ours.state, ours.seen[0])
     more, seconds = torch.zeros(episodes, dtype=torch.float64), 0.0
     for t in range(burn_in + steps):
         began = time.perf_counter()
         action = pilot.act(ours)
         seconds += (time.perf_counter() - began) / (burn_in + steps)
-        shock = dice(truth.Q), dice(truth.R)
-        difference = ours.step(REACH * action, *shock) - best.step(optimal(best), *shock)
+        shock = draw(truth.Q), draw(truth.R)
+        difference = ours.step(MAX_ACTION * action, *shock) - best.step(optimal(best), *shock)
         if t >= burn_in:
             more += difference / steps
     least, error = float(lqg_cost(truth)), float(more.std()) / math.sqrt(episodes)

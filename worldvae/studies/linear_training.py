@@ -11,39 +11,38 @@ from itertools import chain
 import torch
 from torch.nn import functional as F
 
-from worldvae.exact import COST, LinearGaussian, random_episodes, roll_out
+from worldvae.exact import COST, LinearGaussian, named_world, random_episodes, roll_out
 from worldvae.memory import LatentState, MarkovConfig
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.networks.optimiser import Optimiser
 from worldvae.studies.linear_control import play
 from worldvae.studies.linear_world import (
-    LENGTH,
-    LINEAR,
+    EPISODE_ROWS,
+    LINEAR_MODEL,
+    MAX_ACTION,
     OPTIMISER,
-    REACH,
-    known,
     learn_linear_world,
     rows_of,
 )
 from worldvae.training.learner import Learner
 from worldvae.types import Batch, Observation
 
-PARTS = replace(LINEAR, markov=MarkovConfig(carry=True), reward="gaussian")
+CONTROL_MODEL = replace(LINEAR_MODEL, markov=MarkovConfig(carry=True), reward="gaussian")
 """A model with a reward whose mean is as smooth as the true one, and whose memory contains the last action."""
 
-ADAPTING = replace(OPTIMISER, learning_rate=5e-3)
+ADAPT_OPTIMISER = replace(OPTIMISER, learning_rate=5e-3)
 
-PLAYED, THIRD, PICKED = 256, 16, 2048
+PLAYED_EPISODES, PLAYED_IN_BATCH, REWARD_ROWS = 256, 16, 2048
 """Number of played episodes, how many of them are in a batch, and rows per update of rewards."""
 
-LEAST = 0.1
-"""Smallest range of actions in episodes from which rewards are learned, as a share of `REACH`."""
+MIN_ACTION_SHARE = 0.1
+"""Smallest range of actions in episodes from which rewards are learned, as a share of `MAX_ACTION`."""
 
 
 def rewarded_episodes(world: LinearGaussian, number: int, generator: torch.Generator) -> Batch:
     """Return episodes of uniform actions with rewards; each episode has its own range of actions (log-uniform)."""
-    reach = REACH * LEAST ** torch.rand(number, 1, 1, dtype=torch.float64, generator=generator)
-    shape = (number, LENGTH, world.B.shape[1])
+    reach = MAX_ACTION * MIN_ACTION_SHARE ** torch.rand(number, 1, 1, dtype=torch.float64, generator=generator)
+    shape = (number, EPISODE_ROWS, world.B.shape[1])
     actions = reach * (2 * torch.rand(shape, dtype=torch.float64, generator=generator) - 1)
     observations, states = roll_out(world, actions, generator)
     earned = -COST.of(states[:, 1:], actions[:, :-1]).float()
@@ -65,7 +64,7 @@ def learn_rewards(model: SequentialVAE, rows: Batch, updates: int, generator: to
     heads = chain(model.reward_head.parameters(), model.continuation_head.parameters())
     optimiser = Optimiser(heads, OPTIMISER)
     for update in range(updates):
-        picked = torch.randint(len(rewards), (PICKED,), generator=generator)
+        picked = torch.randint(len(rewards), (REWARD_ROWS,), generator=generator)
         reward, continuation = model.reward(states[picked]), model.continuation(states[picked])
         nats = reward.log_prob(rewards[picked]) + continuation.log_prob(goes_on[picked].float())
         optimiser.step(-nats.mean(), update / updates)
@@ -73,10 +72,10 @@ def learn_rewards(model: SequentialVAE, rows: Batch, updates: int, generator: to
 
 def adapt(model: SequentialVAE, world: LinearGaussian, played: Batch, updates: int, generator: torch.Generator) -> None:
     """Continue training the world model on random episodes; a third of each batch are played episodes."""
-    learner = Learner(model, ADAPTING)
+    learner = Learner(model, ADAPT_OPTIMISER)
     for update in range(updates):
-        random = rows_of(*random_episodes(world, 2 * THIRD, LENGTH, REACH, generator))
-        picked = torch.randint(len(played.reward), (THIRD,), generator=generator)
+        random = rows_of(*random_episodes(world, 2 * PLAYED_IN_BATCH, EPISODE_ROWS, MAX_ACTION, generator))
+        picked = torch.randint(len(played.reward), (PLAYED_IN_BATCH,), generator=generator)
         learner.update(Batch.cat([random, played[picked]], dim=0), generator, update / updates)
 
 
@@ -99,13 +98,15 @@ def learn_to_control(
 
     Reference: Hafner et al. 2019, "Learning Latent Dynamics for Planning from Pixels", algorithm 1.
     """
-    truth, tell = known(world), progress or (lambda line: None)
-    found = learn_linear_world(world, "smooth", updates, seed, parts=PARTS, episodes=2, samples=1, progress=progress)
+    truth, tell = named_world(world), progress or (lambda line: None)
+    found = learn_linear_world(
+        world, "smooth", updates, seed, parts=CONTROL_MODEL, episodes=2, samples=1, progress=progress
+    )
     model, generator = found.model, torch.Generator().manual_seed(seed)
-    rows = rewarded_episodes(truth, 4 * PLAYED, generator)
+    rows = rewarded_episodes(truth, 4 * PLAYED_EPISODES, generator)
     learn_rewards(model, rows, updates, generator)
-    played = play(model, world, episodes=PLAYED, seed=seed)
-    tell(f"{world} seed {seed}: earns {float(played.reward[:, -LENGTH // 2 :].mean()):.4f} a step as it explores")
+    played = play(model, world, episodes=PLAYED_EPISODES, seed=seed)
+    tell(f"{world} seed {seed}: earns {float(played.reward[:, -EPISODE_ROWS // 2 :].mean()):.4f} a step as it explores")
     adapt(model, truth, played, updates, generator)
     learn_rewards(model, Batch.cat([rows, played, played], dim=0), updates, generator)
     return model

@@ -20,7 +20,7 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 
 from worldvae.distributions import FullGaussianFamily
-from worldvae.exact import MILD, STIFF, LinearGaussian, log_likelihood, random_episodes
+from worldvae.exact import log_likelihood, named_world, random_episodes
 from worldvae.memory import MarkovMemory
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import SequentialVAE
@@ -33,12 +33,11 @@ from worldvae.seeds import stream
 from worldvae.training.learner import Learner
 from worldvae.types import ActionLayout, Batch, Kind, Observation, ObservationLayout
 
-WORLDS = {"mild": MILD, "stiff": STIFF}
-LENGTH = 50
-REACH = 10.0
+EPISODE_ROWS = 50
+MAX_ACTION = 10.0
 """The action u for an entry 1 of the action vector, as in `worldvae/LinearGaussian-v0`."""
 
-LINEAR = WorldModelConfig(
+LINEAR_MODEL = WorldModelConfig(
     size="tiny",
     memory="markov",
     latent="full",
@@ -123,17 +122,6 @@ def table(results: Sequence[LinearWorldResult]) -> str:
     return "\n".join(rows)
 
 
-def known(world: str) -> LinearGaussian:
-    """Return the world of that name.
-
-    Raises:
-        ValueError: If no world has it.
-    """
-    if world not in WORLDS:
-        raise ValueError(f"world={world!r} is not a linear-Gaussian world: take one of {', '.join(WORLDS)}")
-    return WORLDS[world]
-
-
 def learn_linear_world(
     world: str = "mild",
     context: str = "smooth",
@@ -141,7 +129,7 @@ def learn_linear_world(
     seed: int = 0,
     *,
     given: SequentialVAE | None = None,
-    parts: WorldModelConfig = LINEAR,
+    parts: WorldModelConfig = LINEAR_MODEL,
     batch: int = 32,
     episodes: int = 1024,
     samples: int = 16,
@@ -173,17 +161,17 @@ def learn_linear_world(
     """
     _check(world, context, min(updates, batch, samples), episodes)
     generator = torch.Generator().manual_seed(seed)
-    draw = partial(random_episodes, WORLDS[world], length=LENGTH, reach=REACH)
+    draw = partial(random_episodes, named_world(world), length=EPISODE_ROWS, reach=MAX_ACTION)
     began = time.perf_counter()
     model, learner = _learner(replace(parts, context=context), seed, given, *draw(1024, generator=generator))
     for update in range(updates):
         _, metrics = learner.update(rows_of(*draw(batch, generator=generator)), generator, update / updates)
         if progress is not None and ((update + 1) % 250 == 0 or update + 1 == updates):
-            nats = -LENGTH * float(metrics["model/vector_nats"] + metrics["model/kl"])
+            nats = -EPISODE_ROWS * float(metrics["model/vector_nats"] + metrics["model/kl"])
             progress(f"{world} {context} seed {seed}: update {update + 1} of {updates}, bound {nats:.1f}")
     seconds = time.perf_counter() - began
     held = draw(episodes, generator=torch.Generator().manual_seed(stream(0, "held-out episodes")))
-    exact = log_likelihood(WORLDS[world], *held)
+    exact = log_likelihood(named_world(world), *held)
     reconstruction, kl = measure(model, rows_of(*held), samples, generator)
     return LinearWorldResult(
         *(world, context, "p and q" if given is None else "q", seed, updates, seconds, episodes),
@@ -206,8 +194,8 @@ def with_true_p(world: str) -> SequentialVAE:
         ValueError: If no world has this name.
     """
     _check(world, "filter", 1, 2)
-    truth = WORLDS[world]
-    model = SequentialVAE(ObservationLayout(vector=1), ActionLayout(continuous=1), LINEAR, OBJECTIVE)
+    truth = named_world(world)
+    model = SequentialVAE(ObservationLayout(vector=1), ActionLayout(continuous=1), LINEAR_MODEL, OBJECTIVE)
     memory, decoder, size = cast(MarkovMemory, model.memory), model.senses.likelihood("vector"), len(truth.m0)
     prior = cast(BypassedMLP, cast(ParametricPrior, model.prior).net)
     trunk, least = cast(BypassedMLP, decoder.trunk), cast(FullGaussianFamily, model.family).min_std
@@ -215,7 +203,7 @@ def with_true_p(world: str) -> SequentialVAE:
         for parameter in part.parameters():
             parameter.zero_()
     memory.mix.join.weight[:size] = truth.A
-    memory.mix.project.weight[:size] = REACH * truth.B
+    memory.mix.project.weight[:size] = MAX_ACTION * truth.B
     assert memory.mix.bypass is not None
     memory.mix.bypass.weight[:size, :size] = torch.eye(size)
     memory.start[:size], memory.start[size] = truth.m0, 1.0
@@ -229,7 +217,7 @@ def with_true_p(world: str) -> SequentialVAE:
 
 
 def _check(world: str, context: str, least: int, episodes: int) -> None:
-    known(world)
+    named_world(world)
     if context not in ("filter", "smooth"):
         raise ValueError(f"context={context!r} is not what a posterior can read: take filter or smooth")
     if least < 1 or episodes < 2:
@@ -282,7 +270,7 @@ def rows_of(observations: Tensor, actions: Tensor) -> Batch:
     none = torch.zeros_like(zeros, dtype=torch.bool)
     first = none.clone()
     first[:, 0] = True
-    return Batch(Observation(vector=observations.float()), (actions / REACH).float(), zeros, none, first)
+    return Batch(Observation(vector=observations.float()), (actions / MAX_ACTION).float(), zeros, none, first)
 
 
 def _nats(x: Float64[Tensor, " episode"], kind: Kind) -> Nats:

@@ -15,7 +15,7 @@ from pathlib import Path
 from worldvae.runs.checkpoint import latest
 from worldvae.system.cores import usable_cores
 
-MARK = "compared"
+FINISHED_FILE = "compared"
 """Name of the file that marks a run as trained for its full time."""
 
 
@@ -75,7 +75,7 @@ class Trainings:
     def _start(self, name: str) -> subprocess.Popen[bytes] | None:
         """Start or continue a training; None if it has had its full time."""
         folder = self.out / name
-        if (folder / MARK).exists():
+        if (folder / FINISHED_FILE).exists():
             return None
         if latest(folder / "checkpoints") is None:  # none of its files is a checkpoint to continue from
             shutil.rmtree(folder, ignore_errors=True)
@@ -100,7 +100,7 @@ class Trainings:
 
     def _ended(self, name: str, code: int) -> str | None:
         if code == 0:
-            (self.out / name / MARK).touch()
+            (self.out / name / FINISHED_FILE).touch()
             return None
         log = self._log(name)
         if code < 0:

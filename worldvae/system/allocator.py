@@ -4,11 +4,11 @@ import ctypes
 import platform
 
 MMAP_MAX, TRIM_THRESHOLD = -4, -1  # names of glibc's mallopt(3)
-NEVER = -1
+NO_TRIMMING = -1
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc reuse large freed blocks; return whether it could be asked to.
+    """Let glibc reuse large freed blocks; return whether it does.
 
     By default every large tensor is a mapping of its own (from 32 MiB on even where M_MMAP_THRESHOLD asks for less):
     each update gives its images back to the kernel and faults the same pages in again, zeroed. That costs 10 to 30 %
@@ -17,4 +17,4 @@ def keep_freed_memory() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     libc = ctypes.CDLL(None)
-    return bool(libc.mallopt(MMAP_MAX, 0) and libc.mallopt(TRIM_THRESHOLD, NEVER))
+    return bool(libc.mallopt(MMAP_MAX, 0) and libc.mallopt(TRIM_THRESHOLD, NO_TRIMMING))

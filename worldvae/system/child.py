@@ -1,4 +1,4 @@
-"""A process of its own for work that goes on beside the caller's."""
+"""A child process that works while the caller goes on."""
 
 import contextlib
 import multiprocessing
@@ -25,7 +25,7 @@ Build = Callable[..., Tasks]
 def start_method(learns: bool = False) -> BaseContext:
     """Return how processes are started: forked on Linux, spawned elsewhere.
 
-    A forked process is there in 0.02 s and knows whatever the program has registered or defined; a spawned one imports
+    A forked process starts in 0.02 s and has all that the program has registered or defined; a spawned one imports
     torch again (3 s) and runs the user's script again, which must then be guarded by `if __name__ == "__main__"`.
     Forking is safe with torch here because the process uses neither CUDA nor more than one thread: it never
     enters the thread pool that it did not inherit. (macOS's system libraries do not survive a fork.) Where there is an
@@ -40,7 +40,7 @@ class Child:
 
     Args:
         build: called in the process as `build(opened, *arguments)`; returns its tasks, functions of one argument, and
-            may enter into `opened` (an ExitStack) what is to be closed at the end. The first `wait` is for it.
+            may enter into `opened` (an ExitStack) what has to be closed at the end. The first `wait` waits for it.
         arguments: of `build`.
         what: the process, in the words of an error message.
         advice: what to do if it dies, a sentence's end.
@@ -64,7 +64,7 @@ class Child:
         theirs.close()
         # At the latest when the caller exits, and before multiprocessing waits for its children there.
         self.close = multiprocessing.util.Finalize(self, _end, (self._pipe, self._process), exitpriority=0)
-        """Let the process close what it has opened, and end; closing twice does nothing."""
+        """Let the process close its resources and end; closing twice does nothing."""
 
     def send(self, task: str, argument: Any = None) -> None:
         """Ask for a task; the caller goes on meanwhile, and must `wait` before it asks for the next one."""
@@ -76,7 +76,7 @@ class Child:
         self._asked = True
 
     def wait(self, seconds: float | None = None) -> Any:
-        """Wait until the process has done what was asked for, and return what that returned.
+        """Wait until the process has done its task, and return the result.
 
         Args:
             seconds: how long; default: for ever.

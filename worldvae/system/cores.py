@@ -1,4 +1,4 @@
-"""How many cores this process may use: those of the machine, less what its affinity and its container leave out."""
+"""How many cores this process may use: those of the machine, less those that its affinity and its container exclude."""
 
 import math
 import os

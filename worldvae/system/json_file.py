@@ -1,4 +1,4 @@
-"""Numbers as JSON has them."""
+"""Values as JSON, and JSON files."""
 
 import json
 import math
@@ -11,7 +11,7 @@ from worldvae.errors import UserError
 
 
 def plain(value: Any) -> Any:
-    """Return tensors and tuples as lists, also within dicts, and None for what is not finite."""
+    """Return tensors and tuples as lists, also within dicts, and None for numbers that are not finite."""
     if isinstance(value, Tensor):
         return plain(value.tolist())
     if isinstance(value, dict):
@@ -22,10 +22,10 @@ def plain(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write a file, and its folder if there is none; whoever reads it meanwhile finds the old one or the new one.
+    """Write a file, and its folder if there is none; a reader finds either the old file or the new one.
 
     Raises:
-        UserError: If there is no way to write there.
+        UserError: If the file cannot be written.
     """
     part = path.with_suffix(".part")
     try:

@@ -39,7 +39,7 @@ class Lock:
         _held.add(self)
         here = os.fstat(descriptor)
         if not folder.exists() or not os.path.samestat(here, folder.stat()):
-            self.close()  # whoever held it before has deleted the folder while this process was opening it
+            self.close()  # another process has deleted the folder while this one was opening it
             raise FileNotFoundError(folder)
 
     def __repr__(self) -> str:
@@ -50,7 +50,7 @@ _held: weakref.WeakSet[Lock] = weakref.WeakSet()
 
 
 def _leave_to_the_parent() -> None:
-    """Close what a forked process has inherited: else it would hold the folder after its parent has ended."""
+    """Close the locks that a forked process has inherited: else it would hold the folder after its parent has ended."""
     for lock in list(_held):
         lock.close()
 
@@ -60,7 +60,7 @@ if hasattr(os, "register_at_fork"):
 
 
 class Taken(UserError):
-    """The folder that was to be new is there already."""
+    """The folder that had to be new exists already."""
 
 
 def claim(folder: Path, opened: ExitStack, *, new: bool = False) -> Lock:
@@ -69,7 +69,7 @@ def claim(folder: Path, opened: ExitStack, *, new: bool = False) -> Lock:
     Args:
         folder: the run directory.
         opened: closes the lock.
-        new: whether the folder must not be there yet: of several processes that claim it at once, one gets it.
+        new: whether to refuse a folder that exists: of several processes that claim it at once, one gets it.
 
     Raises:
         Taken: If it has to be new and is not.

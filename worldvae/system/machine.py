@@ -1,4 +1,4 @@
-"""What this machine is, in a line that stands beside the figures measured on it: no names of hosts."""
+"""A line that describes this machine, for the figures measured on it: no names of hosts."""
 
 import platform
 from pathlib import Path
@@ -15,7 +15,7 @@ INSTRUCTIONS = {
     "bfloat16": ("avx512_bf16", "amx_bf16", "bf16"),
     "AMX": ("amx_tile",),
 }
-"""What decides how fast a processor multiplies matrices, and how Linux calls it in /proc/cpuinfo."""
+"""The instructions that decide how fast a processor multiplies matrices, and their names in /proc/cpuinfo."""
 
 
 def describe_machine() -> str:
@@ -37,7 +37,7 @@ def processor() -> str:
 
 
 def _entry(name: str) -> str:
-    """Return what Linux says of the first processor under `name`, else the empty string."""
+    """Return the entry `name` of the first processor in /proc/cpuinfo, "" if there is none."""
     lines = CPUINFO.read_text().splitlines() if CPUINFO.exists() else []
     found = [value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == name]
     return found[0] if found else ""

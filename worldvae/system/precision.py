@@ -1,4 +1,4 @@
-"""Which arithmetic a processor is faster in: measured, because what it says of itself misleads.
+"""Which arithmetic a processor is faster in: measured, because its list of instructions misleads.
 
 A processor without bfloat16 instructions computes in bfloat16 all the same, several times slower than in float32; one
 with them may still be slower in it, where convolutions are narrow. So both are tried, for about a tenth of a second.
@@ -14,23 +14,23 @@ from torch.nn import functional as F
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
-ROWS, FRAMES = 256, 64
-"""Rows of the product and frames of the convolution that are timed."""
-MARGIN = 0.95
-"""bfloat16 has to take less than this share of float32's time: it is the less exact of the two."""
-SECONDS = 0.1
-"""Spent on the measurement, the warm-up aside."""
-FINE = 1e-4
-"""Resolution in seconds that a clock must have."""
+TIMED_ROWS, TIMED_FRAMES = 256, 64
+"""Rows of the timed product and frames of the timed convolution."""
+MAX_TIME_SHARE = 0.95
+"""bfloat16, the less exact type, has to take less than this share of float32's time."""
+MEASURE_SECONDS = 0.1
+"""Duration of the measurement without the warm-up."""
+MAX_CLOCK_RESOLUTION = 1e-4
+"""In seconds: a coarser clock cannot time the turns."""
 
 
 @cache
 def faster_precision(device: torch.device, hidden: int, maps: tuple[int, int, int] | None) -> str:
     """Return "float32" or "bfloat16", whichever a training step of a model of this shape takes less time in.
 
-    What is timed is a normalised layer of a perceptron and, for a model of frames, one of its convolutions, forward and
-    backward. Each shape is measured once per process, so that all models of one shape in it agree. Where both take
-    nearly the same time, another process may choose the other one: a run therefore stores what was chosen for it.
+    The measurement times a normalised layer of a perceptron and, for a model of frames, one of its convolutions,
+    forward and backward. Each shape is measured once per process, so that all models of one shape in it agree. Where
+    both take nearly the same time, another process may choose the other one: a run therefore stores its choice.
 
     An accelerator is not measured: it gets bfloat16 if it has instructions for it.
 
@@ -44,11 +44,11 @@ def faster_precision(device: torch.device, hidden: int, maps: tuple[int, int, in
     if device.type != "cpu":
         return "float32"
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # whose processor time can be told apart from that of whatever else the machine does
+    torch.set_num_threads(1)  # the processor time of one thread does not include that of other programs
     try:
         with torch.inference_mode(False), torch.enable_grad():
             works = [_product(hidden)] if maps is None else [_product(hidden), _convolution(*maps)]
-            return "bfloat16" if _bfloat16_share(works) < MARGIN else "float32"
+            return "bfloat16" if _bfloat16_share(works) < MAX_TIME_SHARE else "float32"
     finally:
         torch.set_num_threads(threads)
 
@@ -59,14 +59,14 @@ def _bfloat16_share(works: list[Callable[[bool], None]]) -> float:
     The two take turns, and the fastest turn of each counts.
     """
     # A system that counts processor time by its scheduler's ticks (15 ms on Windows) cannot tell the turns apart.
-    fine = time.get_clock_info("thread_time").resolution < FINE
+    fine = time.get_clock_info("thread_time").resolution < MAX_CLOCK_RESOLUTION
     now = time.thread_time if fine else time.perf_counter
     fastest = [[float("inf"), float("inf")] for _ in works]
     for work in works:  # the first call in each type compiles kernels
         work(False)
         work(True)
     began = now()
-    while now() - began < SECONDS:
+    while now() - began < MEASURE_SECONDS:
         for times, work in zip(fastest, works, strict=True):
             for narrow in (False, True):
                 start = now()
@@ -76,14 +76,14 @@ def _bfloat16_share(works: list[Callable[[bool], None]]) -> float:
 
 
 def _product(hidden: int) -> Callable[[bool], None]:
-    return _trained(F.linear, (ROWS, hidden), (hidden, hidden))
+    return _trained(F.linear, (TIMED_ROWS, hidden), (hidden, hidden))
 
 
 def _convolution(channels: int, height: int, width: int) -> Callable[[bool], None]:
     def layer(x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x, weight, None, stride=2, padding=1).permute(0, 2, 3, 1)
 
-    return _trained(layer, (FRAMES, channels, height, width), (2 * channels, channels, 4, 4))
+    return _trained(layer, (TIMED_FRAMES, channels, height, width), (2 * channels, channels, 4, 4))
 
 
 def _trained(

@@ -1,4 +1,4 @@
-"""Where the actor and the critic learn: in this process, or in one of their own beside the learning of the world."""
+"""Where the actor and the critic learn: in this process, or in a process of their own."""
 
 import pickle
 from collections.abc import Callable, Iterator
@@ -29,7 +29,7 @@ class Behaviour(Protocol):
 
     Attributes:
         kind: its name in `train.behaviour`.
-        threads: cores that are busy with it while the world model learns.
+        threads: cores that it keeps busy while the world model learns.
     """
 
     kind: str
@@ -40,7 +40,7 @@ class Behaviour(Protocol):
         ...
 
     def finish(self) -> Tensors:
-        """Wait until everything asked for is learnt; return the metrics that were not returned yet."""
+        """Wait for the updates under way; return the metrics that were not returned yet."""
         ...
 
     def state_dict(self) -> dict[str, Any]:
@@ -52,7 +52,7 @@ class Behaviour(Protocol):
         ...
 
     def close(self) -> None:
-        """End what was started."""
+        """End the process, if there is one."""
         ...
 
 
@@ -89,8 +89,8 @@ class Inline:
         """Nothing was started."""
 
 
-class Nowhere:
-    """Learns nothing: for worlds that are only to be modelled."""
+class NoBehaviour:
+    """Learns no behaviour: for runs that train the world model alone."""
 
     kind, threads = "none", 0
 
@@ -113,16 +113,16 @@ class Nowhere:
         """Nothing was started."""
 
 
-class Beside:
-    """Learns in a process of its own, while the world model makes its next update, and always one update behind.
+class SeparateProcess:
+    """Learns in a process of its own while the world model makes its next update: always one update behind.
 
-    What it learnt from the states of update k is in `actor_critic` from update k + 1 on, however fast either of them
-    is, so a run stays reproducible.
+    What it learns from the states of update k is in `actor_critic` from update k + 1 on, however fast the two processes
+    are, so a run stays reproducible.
 
     Args:
         model: the world model; its weights are copied with every update.
-        build: makes another of its kind, in the process.
-        actor_critic: receives what is learnt.
+        build: makes another model of the same kind, in that process.
+        actor_critic: receives what the process learns.
         config: of the actor-critic.
         rows: number of states in an update.
         seed: of the dreams' randomness.
@@ -156,7 +156,7 @@ class Beside:
         self._last = self._save()
 
     def update(self, states: State, progress: float) -> Tensors:
-        """Take over what the last update learnt and return its metrics; begin to learn from `states`."""
+        """Copy the last update's weights into `actor_critic`, begin to learn from `states`; return its metrics."""
         metrics = self.finish()
         _copy(self.model.state_dict() | _parts(states), self._sent)
         self._child.send("update", progress)
@@ -164,7 +164,7 @@ class Beside:
         return metrics
 
     def finish(self) -> Tensors:
-        """Wait for the update that is under way, and take over what it learnt."""
+        """Wait for the update under way, and copy its weights into `actor_critic`."""
         self._wait()
         if not self._untaken:
             return {}
@@ -174,18 +174,18 @@ class Beside:
 
     def _wait(self) -> None:
         if self._under_way:
-            self._under_way = False  # also if it failed: nothing more will come of it
+            self._under_way = False  # also if it fails: no answer will follow
             self._metrics = self._child.wait()
             self._untaken = True
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the process's state; what it learnt last is not taken over earlier because of this.
+        """Return the process's state; `actor_critic` gets the newest weights no earlier because of this.
 
-        If the process has died or failed, it is the state that was saved (or loaded) last: not a moment of the run, but
-        enough to go on from.
+        If the process has died or failed, return the state that was saved (or loaded) last: older than the rest of the
+        run, but enough to go on from.
 
         Raises:
-            Diverged: If what it learns is no longer finite.
+            Diverged: If the weights that it learns are no longer finite.
         """
         try:
             self._wait()
@@ -220,21 +220,23 @@ def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
 
     Args:
         run: the run, whose `actor_critic` learns.
-        noise: generator of what is drawn in this process.
+        noise: generator of the dreams' randomness, if behaviour learns in this process.
 
     Raises:
         UserError: If its process cannot be started.
     """
     config = run.config
     if config.train.behaviour == "none":
-        return Nowhere()
+        return NoBehaviour()
     if config.train.behaviour == "inline" or run.device.type != "cpu":
         return Inline(run.actor_critic, noise)
     rows = config.train.batch * config.train.length
-    make = KINDS[config.model.kind]  # itself, not its name: a spawned process does not know what was registered here
+    make = KINDS[config.model.kind]  # itself, not its name: a spawned process does not have the kinds registered here
     build = partial(make, run.model.observation_layout, run.model.action_layout, config.model, None)
     try:
-        return Beside(run.model, build, run.actor_critic, config.actor_critic, rows, stream(config.seed, "dreams"))
+        return SeparateProcess(
+            run.model, build, run.actor_critic, config.actor_critic, rows, stream(config.seed, "dreams")
+        )
     except (OSError, RuntimeError) as error:
         lines = str(error).splitlines() or [type(error).__name__]
         raise UserError(
@@ -243,8 +245,8 @@ def make_behaviour(run: Run, noise: torch.Generator) -> Behaviour:
 
 
 @contextmanager
-def threads_beside(behaviour: Behaviour) -> Iterator[None]:
-    """Let torch leave alone, in this process, the cores that `behaviour` is busy on (where it has more than one)."""
+def leave_cores_to(behaviour: Behaviour) -> Iterator[None]:
+    """Meanwhile, let torch use one thread less here for each core that `behaviour` keeps busy, and at least one."""
     before = torch.get_num_threads()
     torch.set_num_threads(max(1, min(before, usable_cores() - behaviour.threads)))
     try:

@@ -17,7 +17,7 @@ from worldvae.types import Batch, Observation, State, TensorTree
 
 @dataclass(frozen=True)
 class Finished:
-    """An episode that came to its end: its return and its number of decisions."""
+    """An episode that has ended: its return and its number of decisions."""
 
     ret: float
     length: int
@@ -91,7 +91,7 @@ class Collector:
         return finished
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what `load_state_dict` needs to go on in the middle of the episodes."""
+        """Return the state from which `load_state_dict` goes on in the middle of the episodes."""
         empty = torch.zeros(0, self.pool.action_layout.size)
         return {
             "episodes": list(self.episodes),
@@ -102,7 +102,7 @@ class Collector:
         }
 
     def abandon(self) -> None:
-        """Give the unfinished episodes up, so that what is saved now is resumed with fresh ones."""
+        """Abandon the unfinished episodes, so that a run saved now is resumed with new ones."""
         self.carry = None
         for lane in range(len(self.pool)):
             self._forget(lane)
@@ -113,14 +113,14 @@ class Collector:
         self._returns[lane] = 0.0
 
     def load_state_dict(self, state: dict[str, Any], kind: type[State]) -> None:
-        """Go on from `state_dict`: replay the actions of the unfinished episodes and compare what comes out.
+        """Go on from `state_dict`: replay the actions of the unfinished episodes and compare the observations.
 
-        Environments that are not deterministic given seed and actions cannot be brought back; their unfinished
-        episodes are cut off (a warning says so) and new ones begun.
+        The episodes of environments that are not deterministic given seed and actions cannot be restored: they are cut
+        off with a warning, and new ones begin.
 
         Args:
-            state: what `state_dict` has returned.
-            kind: of the states that the model of the agent has.
+            state: returned by `state_dict`.
+            kind: type of the states of the agent's model.
         """
         self.episodes = list(state["episodes"])
         self._begin(self.pool.reset(self._seeds()))
@@ -146,7 +146,7 @@ class Collector:
             )
 
     def _replay(self, actions: list[Tensor]) -> Tensor:
-        """Play recorded actions and return the lanes whose environment ended where it did not end before."""
+        """Play recorded actions and return the lanes whose episode now ended too early."""
         lanes = len(self.pool)
         broken = torch.zeros(lanes, dtype=torch.bool)
         self._actions = [list(past) for past in actions]
@@ -167,7 +167,7 @@ class Collector:
         return broken
 
     def _differs(self, before: Observation) -> Tensor:
-        """Return the lanes that have actions behind them and do not show what they showed before."""
+        """Return the lanes that have taken actions and whose observation differs from the recorded one."""
         played = torch.tensor([len(actions) > 0 for actions in self._actions])
         differs = torch.zeros_like(played)
         now = self._row.observation

@@ -1,4 +1,4 @@
-"""Ctrl-C during a training: the first one asks for an end, the second one is an end."""
+"""Ctrl-C during a training: the first asks it to stop, the second stops it at once."""
 
 import signal
 import sys
@@ -11,7 +11,8 @@ from contextlib import contextmanager
 def interruptible(stop: Callable[[], None]) -> Iterator[None]:
     """Let the first Ctrl-C (or SIGTERM) call `stop`, and a second one raise KeyboardInterrupt at once.
 
-    Python has signals handled by its main thread alone: a training in another one is ended by whoever started it.
+    Python handles signals in its main thread alone: in another thread this does nothing, and the caller has to stop the
+    training.
 
     Args:
         stop: asks the training to end after the current step.

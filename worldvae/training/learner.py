@@ -14,7 +14,7 @@ class Learner:
     """Fits a world model to batches of experience.
 
     Args:
-        model: the world model, which says what it pays for a batch.
+        model: the world model, whose `loss` is minimised.
         optimiser: numbers of the optimiser.
     """
 
@@ -29,8 +29,8 @@ class Learner:
 
         Returns:
             The posterior states of the batch (detached), from which a policy may learn in imagination, and metrics:
-            the loss, what the model says of it, the gradient's norm, and whether no step was taken because it was not
-            finite.
+            the loss, the model's own metrics, the gradient's norm, and whether the step was skipped because the
+            gradient was not finite.
         """
         loss = self.model.loss(batch, generator)
         norm = self.optimiser.step(loss.value, progress)
@@ -42,9 +42,9 @@ class Learner:
     def is_sound(self, batch: Batch) -> bool:
         """Return whether an update from here would have a finite gradient; nothing is changed, and nothing drawn.
 
-        A step of enormous size leaves weights that are finite and of no use: what is next computed with them is not.
+        After an enormous step the weights may be finite and useless: then the next loss is not finite.
         """
-        model = copy.deepcopy(self.model)  # which may hold randomness of its own
+        model = copy.deepcopy(self.model)  # (its loss may advance a generator of the model's own)
         loss = model.loss(batch, torch.Generator(model.device).manual_seed(0)).value
         grads = torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
         return all(bool(grad.isfinite().all()) for grad in (loss, *grads) if grad is not None)

@@ -17,11 +17,11 @@ class Logger:
     """Writes `metrics.jsonl` and TensorBoard's `events.*` into the folder of a run.
 
     A line of `metrics.jsonl` is `{"step": ..., "time": ..., NAME: ...}`: environment steps, seconds of training (going
-    on where a resumed run stopped), and the scalars in full precision. What is not finite is null.
+    on where a resumed run stopped), and the scalars in full precision, null if not finite.
 
     Args:
         folder: The run.
-        resumed_at: The step a resumed run goes on from. What was logged after it is dropped, in both places.
+        resumed_at: The step from which a resumed run goes on. Later lines and events are dropped.
     """
 
     def __init__(self, folder: Path, resumed_at: int | None = None) -> None:
@@ -57,7 +57,7 @@ class Logger:
         self._summary(step, [{"tag": tag, "image": image | {"encoded_image_string": gif_bytes(frames, fps)}}])
 
     def close(self) -> None:
-        """Write what is left and close the files."""
+        """Write all buffers and close the files."""
         self._file.close()
         if self._events is not None:
             self._events.close()
@@ -81,7 +81,7 @@ class Logger:
 
 
 def _drop_after(path: Path, step: int) -> float:
-    """Drop the lines after `step`, and one that a crash cut short; return the time of the last that stays."""
+    """Drop the lines after `step`, and one that a crash cut short; return the time of the last line that remains."""
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     kept, elapsed = [], 0.0
     for line in lines:

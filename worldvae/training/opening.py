@@ -1,4 +1,4 @@
-"""Opening a training: everything that it works with, for a new run or as a checkpoint has it."""
+"""Opening a training: all its parts, for a new run or from a checkpoint."""
 
 import shutil
 from collections.abc import Sequence
@@ -19,15 +19,15 @@ from worldvae.system.lock import Lock, claim
 from worldvae.training.behaviour import Behaviour, make_behaviour
 from worldvae.training.collector import Collector
 from worldvae.training.learner import Learner
-from worldvae.training.state import TrainState, acting, schedule
+from worldvae.training.train_state import TrainState, acting, schedule
 
-WRITTEN = ("config.yaml", "metrics.jsonl", "replay")
-"""What a trainer writes into the folder of a new run before its first step."""
+NEW_FILES = ("config.yaml", "metrics.jsonl", "replay")
+"""The files that a trainer writes into the folder of a new run before its first step."""
 
 
 @dataclass(frozen=True)
 class Opened:
-    """What a training works with.
+    """The parts of a training.
 
     Attributes:
         lock: holds the folder of the run.
@@ -52,7 +52,7 @@ class Opened:
     collector: Collector
 
     def state(self, *, credit: float, updates: int, calibrated: bool) -> TrainState:
-        """Return the state of the training at this moment; the rows that it counts on are on disk.
+        """Return the present state of the training, once the rows of the replay are on disk.
 
         Args:
             credit: updates that are due.
@@ -60,7 +60,7 @@ class Opened:
             calibrated: whether the model has been calibrated.
 
         Raises:
-            Diverged: If what a process learns is no longer finite.
+            Diverged: If the weights of behaviour are no longer finite.
         """
         self.replay.flush()
         return TrainState(
@@ -85,16 +85,16 @@ class Opened:
 
 
 def open_new(config: RunConfig, folder: Path, stack: ExitStack, *, new: bool) -> tuple[Opened, TrainState]:
-    """Begin a run in `folder` and return what its training works with, and the zero state.
+    """Begin a run in `folder`; return the parts of its training, and its first state.
 
-    The folder is held before anything in it is looked at. If `stack` is unwound, no run has begun: what was written
-    here is removed, and the folder is free for the next attempt.
+    The folder is locked before anything in it is read. If `stack` is unwound, no run has begun: it removes the files
+    that this function wrote, and the folder is free for the next attempt.
 
     Args:
         config: of the run.
         folder: the run directory.
-        stack: closes what is opened, and removes what is written.
-        new: whether the folder must not be there yet.
+        stack: closes the parts and removes the files, if it is unwound.
+        new: whether to refuse a folder that exists.
 
     Raises:
         Taken: If the folder has to be new and is not.
@@ -102,22 +102,22 @@ def open_new(config: RunConfig, folder: Path, stack: ExitStack, *, new: bool) ->
     """
     lock = claim(folder, stack, new=new)
     pool = _open_pool(config, stack)
-    there = {path for path in (folder / name for name in WRITTEN) if path.exists()}
+    there = {path for path in (folder / name for name in NEW_FILES) if path.exists()}
     run = create(folder, config, pool.observation_layout, pool.action_layout)
-    stack.callback(_remove, {folder / name for name in WRITTEN} - there)
+    stack.callback(_remove, {folder / name for name in NEW_FILES} - there)
     state = TrainState.zero(run.config, run.device)
     return _open_rest(lock, run, pool, state, stack), state
 
 
 def open_saved(folder: Path, overrides: Sequence[str], stack: ExitStack) -> tuple[Opened, TrainState]:
-    """Return what the training of the run in `folder` works with, as its newest checkpoint has it, and its state.
+    """Return the parts of the training of the run in `folder`, as of its newest checkpoint, and its state.
 
     Nothing in the folder is changed.
 
     Args:
         folder: the run directory.
         overrides: settings that change from here on.
-        stack: closes what is opened.
+        stack: closes the parts, if it is unwound.
 
     Raises:
         UserError: If there is no run, another version wrote it, a setting cannot change any more, or its config was
@@ -144,7 +144,7 @@ def _open_pool(config: RunConfig, stack: ExitStack) -> EnvPool:
 
 
 def _open_rest(lock: Lock, run: Run, pool: EnvPool, state: TrainState, stack: ExitStack) -> Opened:
-    """Make everything else that a training works with, and bring it to where `state` has it."""
+    """Make the other parts of a training, and load `state` into them."""
     train = run.config.train
     noise = torch.Generator(run.device).set_state(state.noise)
     data = torch.Generator().set_state(state.data)

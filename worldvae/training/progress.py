@@ -1,4 +1,4 @@
-"""How far a training is: a live line in a terminal, a line every half minute elsewhere."""
+"""The progress of a training: a live line in a terminal, a line every half minute elsewhere."""
 
 import sys
 import time
@@ -10,20 +10,20 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-EVERY_SECONDS = 30.0
+REPORT_SECONDS = 30.0
 
 
 def say(text: str) -> None:
-    """Tell the user how it goes, apart from what a command prints for programs."""
+    """Print a line for the user on stderr; stdout is for programs."""
     print(text, file=sys.stderr, flush=True)
 
 
 class Progress:
-    """Shows return, updates, frames per second and the time that is left, on stderr.
+    """Shows return, updates, frames per second and remaining time on stderr.
 
     Args:
         steps: environment steps the training is going to take.
-        updates: updates it stops at (0: no limit).
+        updates: number of updates at which the training stops (0: no limit).
     """
 
     def __init__(self, steps: int, updates: int = 0) -> None:
@@ -45,7 +45,7 @@ class Progress:
             self._live.stop()
 
     def show(self, step: int, updates: int, returns: Sequence[float]) -> None:
-        """Tell where the training is; cheap enough to be called at every step."""
+        """Show the progress; cheap enough to be called at every step."""
         now = time.monotonic()
         if self._first is None or (self._first[1] == 0 and updates > 0):
             # The rate of the prefill says nothing about what follows: measure anew from the first update on.
@@ -54,7 +54,7 @@ class Progress:
             if now - self._last > 0.25:
                 self._last = now
                 self._live.update(Text(self.line(step, updates, returns, now)))
-        elif now - self._last > EVERY_SECONDS:
+        elif now - self._last > REPORT_SECONDS:
             self._last = now
             say(self.line(step, updates, returns, now))
 

@@ -1,4 +1,4 @@
-"""The training loop: collect, learn the world, learn to act in it, show how it goes."""
+"""The training loop: collect, learn the world, learn to act in it, report."""
 
 import time
 from collections import deque
@@ -15,13 +15,13 @@ from worldvae.evaluation.held_out import held_out_dream
 from worldvae.films.open_loop import OpenLoop
 from worldvae.runs import checkpoint
 from worldvae.runs.settings import RunConfig
-from worldvae.training.behaviour import threads_beside
+from worldvae.training.behaviour import leave_cores_to
 from worldvae.training.collector import Finished
 from worldvae.training.interrupts import interruptible
 from worldvae.training.logger import Logger
 from worldvae.training.opening import Opened, open_new, open_saved
 from worldvae.training.progress import Progress, say
-from worldvae.training.state import TrainState
+from worldvae.training.train_state import TrainState
 from worldvae.types import Batch, State
 
 FILM_CONTEXT, FILM_HORIZON, FILM_EPISODES = 5, 40, 4
@@ -35,8 +35,8 @@ class Trainer:
     whole process keep freed memory (`keep_freed_memory`), and torch use no more threads than there are cores to use.
 
     Args:
-        opened: what the training works with, as `state` has it.
-        state: where it stands.
+        opened: the parts of the training, in the state `state`.
+        state: the state in which the training begins.
         logger: writes the run's numbers and films.
 
     Attributes:
@@ -67,7 +67,7 @@ class Trainer:
         Args:
             config: of the run.
             folder: the run directory.
-            new: whether the folder must not be there yet.
+            new: whether to refuse a folder that exists.
 
         Raises:
             Taken: If the folder has to be new and is not.
@@ -100,19 +100,19 @@ class Trainer:
 
     @property
     def finished(self) -> bool:
-        """Whether everything the config asks for has been done."""
+        """Whether all steps or updates of the config are done."""
         train = self.run.config.train
         return self.run.steps >= train.steps or bool(train.updates and self.updates >= train.updates)
 
     def train(self, minutes: float | None = None) -> bool:
         """Train until the config's steps are done, `minutes` are over or Ctrl-C is pressed; return whether it is done.
 
-        Whatever ends it, an environment that fails or a bug included, the run is saved before this returns or raises;
-        but for a second Ctrl-C, which does not wait, and a training that has diverged, which keeps what was saved last.
+        The run is saved before this returns or raises, also if an environment fails or a bug ends it; except after a
+        second Ctrl-C, which does not wait, and after a divergence, which keeps the last checkpoint.
 
         Raises:
             UserError: If the environment fails.
-            Diverged: If what is learned is no longer finite.
+            Diverged: If weights or gradients are no longer finite.
         """
         if self._diverged is not None:
             raise self._diverged
@@ -143,7 +143,7 @@ class Trainer:
         repeat = config.env.action_repeat
         with (
             interruptible(self.interrupt),
-            threads_beside(self.behaviour),
+            leave_cores_to(self.behaviour),
             Progress(config.train.steps, config.train.updates) as progress,
         ):
             while not (self.finished or self.interrupted or (deadline and time.monotonic() > deadline)):
@@ -159,7 +159,7 @@ class Trainer:
                 progress.show(self.run.steps, self.updates, self.returns)
 
     def _save_before(self, error: BaseException) -> None:
-        """Save the run before `error` ends it: with fresh episodes, as nobody knows where the present ones stand."""
+        """Save the run before `error` ends it; a resumed run begins new episodes, as the state of these is unknown."""
         self.collector.abandon()
         try:
             outcome = f"The run was saved: {self.save()}."
@@ -170,7 +170,7 @@ class Trainer:
         say(f"{type(error).__name__} ends the training. {outcome}")
 
     def _last_saved(self) -> str:
-        """Say what there is to go on from when the present state is not saved."""
+        """Return a sentence that names the last checkpoint, for when the present state is not saved."""
         folder = self.run.folder
         path = checkpoint.latest(folder / "checkpoints")
         if path is None:
@@ -244,7 +244,7 @@ class Trainer:
         return checkpoint.save(self.run.folder / "checkpoints", self.run.steps, content)
 
     def _is_sound(self) -> bool:
-        """Return whether what has been learned is of use: the weights finite, and the update that follows from them."""
+        """Return whether the weights are finite, and the gradients of an update from them."""
         if self._diverged is not None or not self.run.is_finite:
             return False
         if self._batch is None or self._states is None:

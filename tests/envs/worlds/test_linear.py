@@ -26,15 +26,15 @@ def test_spaces_and_the_time_limit(full_state: bool) -> None:
     observation, _ = env.reset(seed=0)
     assert observation["vector"].shape == (2 if full_state else 1,)
     assert env.action_layout.size == 1
-    for step in range(linear.STEPS):
+    for step in range(linear.TIME_LIMIT):
         observation, _, terminated, truncated, _ = env.step(np.ones(1, np.float32))
         assert not terminated
-        assert truncated == (step == linear.STEPS - 1)
+        assert truncated == (step == linear.TIME_LIMIT - 1)
         assert observation["vector"].dtype == np.float32
 
 
 def test_mistakes_are_named() -> None:
-    with pytest.raises(UserError, match="take one of stiff, mild"):
+    with pytest.raises(UserError, match="take one of mild, stiff"):
         make("worldvae/LinearGaussian-v0", world="stif")
     with pytest.raises(UserError, match=r"reach=0\.0 must be positive"):
         make("worldvae/LinearGaussian-v0", reach=0.0)
@@ -52,7 +52,7 @@ def test_the_same_seed_gives_the_same_episode() -> None:
 @pytest.mark.parametrize("name", ["stiff", "mild"])
 def test_the_dynamics_are_the_matrices(name: str) -> None:
     """The residuals of A z + B u and of C z are noise with covariance Q and R; the start has covariance P0."""
-    env, world = bare(world=name), linear.WORLDS[name]
+    env, world = bare(world=name), exact.WORLDS[name]
     a, b, c = world.A.numpy(), world.B.numpy(), world.C.numpy()
     random = np.random.default_rng(0)
     env.reset(seed=0)
@@ -80,7 +80,7 @@ def test_the_dynamics_are_the_matrices(name: str) -> None:
 def test_the_actions_of_the_reference_are_within_reach() -> None:
     env = bare(full_state=True)
     env.reset(seed=0)
-    for u in np.sin(0.3 * np.arange(linear.STEPS)):
+    for u in np.sin(0.3 * np.arange(linear.TIME_LIMIT)):
         action = np.array([u / env.reach])
         assert env.action_space.contains(action.astype(np.float32))
     clipped = [bare(full_state=True) for _ in range(2)]
@@ -96,7 +96,7 @@ def test_the_kalman_filter_is_calibrated_on_it() -> None:
     xs, us = [], []
     random = np.random.default_rng(0)
     for episode in range(40):
-        actions = random.uniform(-1, 1, (linear.STEPS, 1))
+        actions = random.uniform(-1, 1, (linear.TIME_LIMIT, 1))
         rows = [env.reset(seed=episode)[0]]
         rows += [env.step(action)[0] for action in actions]
         xs.append(rows)

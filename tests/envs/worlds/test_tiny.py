@@ -16,7 +16,7 @@ def returns(policy: str, axes: int, episodes: int = 400) -> np.ndarray:
     position, target = rng.uniform(-0.8, 0.8, (episodes, axes)), rng.uniform(-0.6, 0.6, (episodes, axes))
     velocity, total = np.zeros_like(position), np.zeros(episodes)
     distance, speed = np.abs(position - target), 0.0
-    for _ in range(tiny.STEPS):
+    for _ in range(tiny.TIME_LIMIT):
         if policy == "bound":  # full thrust towards the target, and stop there for free
             speed = tiny.DAMPING * speed + tiny.GAIN
             distance = np.maximum(distance - speed, 0.0)
@@ -78,7 +78,7 @@ def test_border_and_termination() -> None:
     for terminate in (False, True):
         env = make("worldvae/Tiny-v0", obs="state", terminate=terminate)
         env.reset(seed=0)
-        for _ in range(tiny.STEPS):
+        for _ in range(tiny.TIME_LIMIT):
             observation, reward, terminated, truncated, _ = env.step(np.ones(1, np.float32))
             if terminated or truncated:
                 break

@@ -10,7 +10,16 @@ from torch import Tensor
 
 from worldvae.commands.check_env import inspect_env
 from worldvae.envs import EnvConfig, make
-from worldvae.envs.worlds.two_rooms import DOOR, HEIGHT, REACH, WALL, TwoRoomsEnv, advance, draw, free
+from worldvae.envs.worlds.two_rooms import (
+    DOOR,
+    DOOR_HEIGHT,
+    MAX_STEP,
+    WALL,
+    TwoRoomsEnv,
+    advance,
+    draw,
+    free,
+)
 from worldvae.errors import UserError
 
 EDGE = st.floats(-1.0, 1.0, allow_subnormal=False)
@@ -30,7 +39,7 @@ def crawl(start: list[float], action: list[float], door: float, steps: int = 400
     for axis in (0, 1):
         for _ in range(steps):
             following = list(place)
-            following[axis] += REACH * action[axis] / steps
+            following[axis] += MAX_STEP * action[axis] / steps
             if max(map(abs, following)) > 1 or (abs(following[0]) < WALL and abs(following[1] - door) > DOOR):
                 break
             place = following
@@ -47,13 +56,13 @@ def test_a_move_is_the_limit_of_tiny_moves_that_stop_at_walls(
         return
     found = advance(position, action, door)
     assert bool(free(found, door))
-    assert found.tolist() == pytest.approx(crawl([x, y], [right, down], height), abs=REACH / 400 + 1e-9)
+    assert found.tolist() == pytest.approx(crawl([x, y], [right, down], height), abs=MAX_STEP / 400 + 1e-9)
 
 
 def test_nobody_gets_through_the_wall_but_by_the_door() -> None:
     """A thousand random walks that begin in the left room."""
     generator = torch.Generator().manual_seed(0)
-    door = number(HEIGHT)
+    door = number(DOOR_HEIGHT)
     position = torch.rand(1000, 2, generator=generator, dtype=torch.float64) * 2 - 1
     position[:, 0] = -WALL - 0.85 * position[:, 0].abs()
     for _ in range(100):
@@ -61,13 +70,13 @@ def test_nobody_gets_through_the_wall_but_by_the_door() -> None:
         moved = advance(position, action, door.expand(1000))
         crossed = position[:, 0].sign() != moved[:, 0].sign()
         assert bool(free(moved, door.expand(1000)).all())
-        assert bool(((position[crossed, 1] - HEIGHT).abs() <= DOOR + 1e-12).all())
+        assert bool(((position[crossed, 1] - DOOR_HEIGHT).abs() <= DOOR + 1e-12).all())
         position = moved
     assert 0.05 < float((position[:, 0] > 0).double().mean()) < 0.6  # but the door is found
 
 
 def test_known_moves() -> None:
-    door = number(HEIGHT)
+    door = number(DOOR_HEIGHT)
     one = {  # (position, action): resulting position
         ((-0.5, -0.5), (1.0, -0.5)): (-0.3, -0.6),
         ((-0.2, -0.5), (1.0, 0.0)): (-WALL, -0.5),
@@ -75,7 +84,7 @@ def test_known_moves() -> None:
         ((-0.2, -0.5), (1.0, 1.0)): (-WALL, -0.3),  # along the wall it slides
         ((-0.1, 0.4), (1.0, 0.0)): (0.1, 0.4),  # through the door
         ((0.0, 0.4), (0.0, 1.0)): (0.0, 0.6),
-        ((0.0, 0.5), (0.0, 1.0)): (0.0, HEIGHT + DOOR),  # the door's frame
+        ((0.0, 0.5), (0.0, 1.0)): (0.0, DOOR_HEIGHT + DOOR),  # the door's frame
         ((0.95, -0.95), (1.0, -1.0)): (1.0, -1.0),
         ((-0.5, 0.0), (7.0, 0.0)): (-0.3, 0.0),  # longer moves than possible are shortened
     }
@@ -90,14 +99,14 @@ def test_known_moves() -> None:
 
 
 def test_the_frame_shows_the_disc_where_it_is_and_an_opening_where_the_door_is() -> None:
-    frame = draw(np.array([0.5, -0.5]), np.array(HEIGHT), 32).astype(float)
+    frame = draw(np.array([0.5, -0.5]), np.array(DOOR_HEIGHT), 32).astype(float)
     columns, rows = np.meshgrid(np.arange(32), np.arange(32))
     weight = frame[..., 0] / frame[..., 0].sum()
     assert (weight * columns).sum() == pytest.approx(15.5 + 0.5 * 16 / 1.1, abs=0.05)
     assert (weight * rows).sum() == pytest.approx(15.5 - 0.5 * 16 / 1.1, abs=0.05)
     middle = frame[:, 15:17, 2].mean(axis=1) > 128
     opening = np.flatnonzero(~middle)
-    assert opening.mean() == pytest.approx(15.5 + HEIGHT * 16 / 1.1, abs=0.5)
+    assert opening.mean() == pytest.approx(15.5 + DOOR_HEIGHT * 16 / 1.1, abs=0.5)
     assert middle.sum() > 20 and frame[:, :14, 2].max() == 0 == frame[..., 1].max()
     assert draw(np.zeros((4, 3, 2)), np.zeros((4, 3)), 16).shape == (4, 3, 16, 16, 3)
 
@@ -110,7 +119,7 @@ def test_episodes_begin_anywhere_or_where_they_are_told_to() -> None:
     observation, _ = env.reset(seed=0, options={"position": (0.3, -0.7)})
     assert observation.tolist() == pytest.approx([0.3, -0.7])
     inner = env.unwrapped
-    assert isinstance(inner, TwoRoomsEnv) and inner.door == HEIGHT
+    assert isinstance(inner, TwoRoomsEnv) and inner.door == DOOR_HEIGHT
     assert env.step(np.array([0.5, 0.0], np.float32))[:4] == (pytest.approx([0.4, -0.7]), 0.0, False, False)
     for options, word in (
         ({"position": (0.0, -0.7)}, "wall"),
@@ -132,7 +141,7 @@ def test_a_random_door_is_seen_and_is_where_one_passes() -> None:
         env.reset(seed=seed, options={"position": (-WALL, observation[2])})
         for _ in range(2):
             observation = env.step(np.array([1.0, 0.0], np.float32))[0]
-        assert observation[0] == pytest.approx(2 * REACH - WALL)
+        assert observation[0] == pytest.approx(2 * MAX_STEP - WALL)
     assert np.std(doors) > 0.2
     assert env.reset(options={"door": -0.25})[0][2] == -0.25
 

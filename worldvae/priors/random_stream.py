@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Draws(nn.Module):
+class RandomStream(nn.Module):
     """A module's own stream of random numbers, separate from torch's default generator.
 
     The stream is seeded with torch's seed at the time of construction (`source.manual_seed` sets another). Its position

@@ -1,4 +1,4 @@
-"""The state of a training: what it begins with, what a checkpoint keeps of it, and what changed settings do to it."""
+"""The state of a training: at its beginning, in a checkpoint, and after a change of settings."""
 
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
@@ -7,18 +7,18 @@ import torch
 from torch import Tensor
 
 from worldvae.networks.optimiser import risen_again
-from worldvae.runs.settings import PLANNERS, RunConfig
+from worldvae.runs.settings import PLANNER_SECTIONS, RunConfig
 from worldvae.training.collector import without_unfinished
 
 
 @dataclass(frozen=True)
 class TrainState:
-    """Where a training stands. With the weights (`Run.weights`) and the rows of the replay it goes on exactly.
+    """The state of a training. With the weights (`Run.weights`) and the rows of the replay it goes on exactly.
 
     Attributes:
         credit: updates that are due: each decision adds `train.ratio`, and each update takes 1.
         updates: updates made.
-        calibrated: whether the model has been given the units of its data, which comes before the first update.
+        calibrated: whether the model knows the units of its data, which it learns before the first update.
         noise: state of the generator on the run's device, which acting and learning draw from.
         data: state of the generator that picks rows of the replay.
         schedule: the settings that the step sizes depended on.
@@ -67,8 +67,8 @@ class TrainState:
     def under(self, config: RunConfig) -> "TrainState":
         """Return the state in which the training goes on with the settings of `config`.
 
-        Where the schedule of the step sizes is another one, they rise to it again; where the agent that collects is,
-        its unfinished episodes are given up, as it cannot go on from what the other one remembers of them.
+        If the schedule of the step sizes has changed, they rise to the new one over a warm-up. If another agent
+        collects, the unfinished episodes end here, because it cannot use the memory of the agent before it.
         """
         state = self
         if self.schedule != schedule(config):
@@ -93,14 +93,14 @@ def schedule(config: RunConfig) -> dict[str, Any]:
 
 
 def acting(config: RunConfig) -> dict[str, Any]:
-    """Return the settings of the agent that collects: what it remembers of an episode fits no other."""
+    """Return the settings of the agent that collects, which determine what it remembers of an episode."""
     explore = config.train.explore
-    own = asdict(getattr(config, explore)) if explore in PLANNERS else {}
+    own = asdict(getattr(config, explore)) if explore in PLANNER_SECTIONS else {}
     return {"explore": explore, "persistence": config.train.persistence, "planner": own}
 
 
 def _risen_again(behaviour: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of a behaviour learning whose optimisers rise to another schedule."""
+    """Return a state of behaviour learning in which the step sizes rise to another schedule."""
     if "optimisers" not in behaviour:
         return behaviour
     return behaviour | {"optimisers": {name: risen_again(own) for name, own in behaviour["optimisers"].items()}}

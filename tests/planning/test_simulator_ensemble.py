@@ -94,8 +94,8 @@ def test_disagreement_is_the_spread_over_members_by_hand() -> None:
     torch.testing.assert_close(model.disagreement(dream.states), torch.tensor(expected))
     halved = SimulatorEnsemble(model.models, about=lambda states: states.features / 2)
     torch.testing.assert_close(halved.disagreement(dream.states), torch.tensor(expected) / 2)
-    wide = SimulatorEnsemble(model.models, about=lambda s: torch.cat([s.features, 0 * s.features], dim=-1))
-    torch.testing.assert_close(wide.disagreement(dream.states), torch.tensor(expected) / 2**0.5)
+    padded = SimulatorEnsemble(model.models, about=lambda s: torch.cat([s.features, 0 * s.features], dim=-1))
+    torch.testing.assert_close(padded.disagreement(dream.states), torch.tensor(expected) / 2**0.5)
     with pytest.raises(ValueError, match="3 rows of states are not groups of 2"):
         model.disagreement(dream.states[:3])
 
@@ -123,7 +123,7 @@ def test_every_member_dreams_of_every_candidate(samples: int) -> None:
 
 def test_a_guide_may_take_any_number_of_rows_and_plans_do_not_depend_on_the_batch() -> None:
     model = SimulatorEnsemble([Slide(1.0), Slide(3.0), Slide(0.5)])
-    wide = partial(Proposal.wide, ActionLayout(1))
+    uninformed = partial(Proposal.uninformed, ActionLayout(1))
     config = GuidedConfig(horizon=2, candidates=20, elites=4, iterations=2, proposals=5, value=False)
     solve = partial(
         plan,
@@ -131,7 +131,7 @@ def test_a_guide_may_take_any_number_of_rows_and_plans_do_not_depend_on_the_batc
         objective=SUM,
         config=config,
         guide=lambda state, draws: (
-            wide(draws.batch, 1, 0.1, torch.device("cpu")).sample(5, draws).flatten(0, 2) + 0.1 * state.features
+            uninformed(draws.batch, 1, 0.1, torch.device("cpu")).sample(5, draws).flatten(0, 2) + 0.1 * state.features
         ),
     )
     start = VectorState(torch.randn(7, 1))

@@ -1,4 +1,4 @@
-"""What every command that looks at a trained run begins with."""
+"""Opens a trained run, for all commands that examine one."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,13 @@ from worldvae.system.allocator import keep_freed_memory
 
 
 def open_run(folder: Path, settings: Sequence[str], number: int, option: str) -> Run:
-    """Return the run in `folder` with planners as `settings` say.
+    """Return the run in `folder`, with `settings` of planners.
 
     Args:
         folder: of the run.
         settings: KEY=VALUE, of planners.
-        number: of episodes or pairs that were asked for.
-        option: by which they were, for the message.
+        number: of episodes or pairs.
+        option: the option that gave the number, for the message.
 
     Raises:
         UserError: If there is no run, a setting is not one of a planner, the environment is not the run's, or `number`

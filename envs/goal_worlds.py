@@ -1,7 +1,7 @@
-"""Worlds in which goals can be set: how a state is put there, what counts as reached, and the true dynamics.
+"""Worlds with goals: how to put an environment into a state, when a goal is reached, and the true dynamics.
 
-A goal world knows the true state of one environment. What it says is for evaluations (`worldvae.evaluation.reaching`)
-alone: what acts on a world model is shown the frame of the goal and nothing else.
+A goal world knows the true state of one environment. Only evaluations use it (`worldvae.evaluation.reaching`): agents
+that act on a world model see the frame of the goal and nothing else.
 """
 
 import math
@@ -14,19 +14,19 @@ from gymnasium.envs.classic_control.pendulum import PendulumEnv
 from jaxtyping import Float
 from torch import Tensor
 
-from worldvae.envs.worlds.two_rooms import HEIGHT, REACH, STEPS, TwoRoomsEnv, advance, free
+from worldvae.envs.worlds.two_rooms import DOOR_HEIGHT, MAX_STEP, TIME_LIMIT, TwoRoomsEnv, advance, free
 from worldvae.errors import UserError
 from worldvae.types import Dream, State, VectorState
 
 
 @runtime_checkable
 class GoalWorld(Protocol):
-    """What an evaluation of goals needs to know of an environment.
+    """What an evaluation of goals must know of an environment.
 
     Attributes:
-        reached: what counts as reached, a sentence.
+        reached: when a goal counts as reached, a sentence.
         tolerance: the distance up to which a goal is reached.
-        budget: environment steps within which it has to be.
+        budget: environment steps within which it has to be reached.
     """
 
     reached: str
@@ -68,8 +68,8 @@ class TwoRoomsGoals:
     """
 
     tolerance = 0.1
-    budget = STEPS
-    reached = f"the disc's centre comes within {tolerance} of the goal's (a room is about 1 wide, a step {REACH})"
+    budget = TIME_LIMIT
+    reached = f"the disc's centre comes within {tolerance} of the goal's (a room is about 1 wide, a step {MAX_STEP})"
 
     def __init__(self, env: TwoRoomsEnv) -> None:
         if env.random_door:
@@ -101,12 +101,12 @@ class TwoRoomsGoals:
         self, state: Float[Tensor, "batch state"], action: Float[Tensor, "batch action"]
     ) -> Float[Tensor, "batch state"]:
         """Move the disc."""
-        return advance(state, action, torch.full_like(state[:, 0], HEIGHT))
+        return advance(state, action, torch.full_like(state[:, 0], DOOR_HEIGHT))
 
     def _somewhere(self, rng: np.random.Generator) -> np.ndarray:
         while True:
             place = rng.uniform(-1, 1, 2)
-            if bool(free(torch.from_numpy(place), torch.tensor(HEIGHT, dtype=torch.float64))):
+            if bool(free(torch.from_numpy(place), torch.tensor(DOOR_HEIGHT, dtype=torch.float64))):
                 return place
 
 
@@ -152,7 +152,7 @@ class PendulumGoals:
         return np.asarray(env.state, np.float64)
 
     def distance(self, state: Float[Tensor, "*batch state"], goal: Float[Tensor, "*batch state"]) -> Tensor:
-        """Return the larger of both differences, each in units of what is tolerated."""
+        """Return the larger of both differences, each in units of its tolerance."""
         angle, velocity = (state - goal).unbind(dim=-1)
         angle = torch.remainder(angle + math.pi, math.tau) - math.pi
         return torch.maximum(angle.abs() / self.angle, velocity.abs() / self.velocity)
@@ -168,10 +168,10 @@ class PendulumGoals:
 
 
 def goal_world(env: gym.Env[Any, Any], id: str) -> GoalWorld:
-    """Return what is known of goals in an environment: by itself, as its attribute `goals`, or here.
+    """Return the goal world of an environment: its attribute `goals`, or one of this module.
 
     Raises:
-        UserError: If nothing is.
+        UserError: If there is none.
     """
     inner = env.unwrapped
     if isinstance(inner, TwoRoomsEnv):
@@ -184,7 +184,7 @@ def goal_world(env: gym.Env[Any, Any], id: str) -> GoalWorld:
         return cast(GoalWorld, inner.goals)
     raise UserError(
         f"no goals are known of {id}: there are some of worldvae/TwoRooms-v0 and Pendulum-v1, and of environments with "
-        "an attribute `goals` (see worldvae.envs.goals.GoalWorld)."
+        "an attribute `goals` (see worldvae.envs.goal_worlds.GoalWorld)."
     )
 
 

@@ -22,7 +22,7 @@ from worldvae.models.world_model import WorldModel
 from worldvae.system.json_file import plain
 from worldvae.types import Batch, State
 
-CELLS = 8
+CELLS_PER_SIDE = 8
 """Frames are compared as means of 8 x 8 cells: almost all single pixels are background, and trivially calibrated."""
 
 
@@ -134,9 +134,9 @@ def diagnose(
     memory, some, others = memory[pick], inferred[pick], imagined[pick]
     with torch.enable_grad():
         hole = {"mmd": float(mmd(some[:500], others[:500])), "log_ratio": log_ratio(some, others, generator)}
-        conditional = log_ratio(*(torch.cat([memory, z], dim=-1) for z in (some, others)), generator)
+        joint = [torch.cat([memory, z], dim=-1) for z in (some, others)]
+        conditional = log_ratio(joint[0], joint[1], generator)
     surprise = torch.where(valid, kl, torch.nan)
-    known = None if truth is None else truth.to(model.device)[valid]
     return Diagnosis(
         model.prior.kind,
         collapse(_means(q, states)[valid], kl[valid]),
@@ -146,7 +146,7 @@ def diagnose(
         hole,
         conditional,
         _calibration(model, rows, valid, draws, context, horizon, samples),
-        None if known is None else linear_probe(states.features[valid], known).tolist(),
+        None if truth is None else linear_probe(states.features[valid], truth.to(model.device)[valid]).tolist(),
         *_inference(model, rows, valid, observed, effort, generator, draws),
     )
 
@@ -245,6 +245,6 @@ def _chunks(states: State, size: int) -> list[State]:
 
 
 def _cells(frames: Float[Tensor, "row time channel height width"]) -> Float[Tensor, "row time cell"]:
-    pooled = F.adaptive_avg_pool2d(frames.float().flatten(0, 1), CELLS)
+    pooled = F.adaptive_avg_pool2d(frames.float().flatten(0, 1), CELLS_PER_SIDE)
     out: Tensor = pooled.flatten(1).unflatten(0, frames.shape[:2])
     return out

@@ -9,7 +9,7 @@ import torch
 from worldvae.config import load_config
 from worldvae.runs.checkpoint import pack, unpack
 from worldvae.runs.settings import RunConfig
-from worldvae.training.state import TrainState
+from worldvae.training.train_state import TrainState
 from worldvae.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("unchecked")

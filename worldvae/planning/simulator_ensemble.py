@@ -1,4 +1,4 @@
-"""Several simulators of one world as one: each imagines every candidate, and where they part none is sure."""
+"""Several simulators of one world as one: each imagines every candidate, and their differences are the disagreement."""
 
 from collections.abc import Callable, Sequence
 from operator import attrgetter
@@ -17,17 +17,17 @@ class SimulatorEnsemble:
 
     Row i of the rows of a problem is imagined by member i mod M, from the first step to the last (TS-infinity, with
     `risk.samples` particles for each member). As the dreams of a candidate follow one another, each member dreams of
-    each candidate; members of one group of M rows get the same noise, so that nothing but themselves parts them.
+    each candidate; the members of one group of M rows get the same noise, so that only the models differ.
 
     Args:
         models: at least 2. Those that are random must be `Stochastic`, all of them, and have noise of the same form.
-        about: what of a state they may disagree about; default: its features.
+        about: the part of a state whose disagreement counts; default: its features.
 
     Attributes:
-        members: how many there are.
+        members: number of simulators.
 
     Raises:
-        ValueError: If there is nobody to disagree with, or some members need noise and others do not.
+        ValueError: If there are fewer than 2, or some need noise and others do not.
 
     Reference: Chua et al. 2018, "Deep Reinforcement Learning in a Handful of Trials using Probabilistic Dynamics
     Models" (PETS), section 5.
@@ -49,7 +49,7 @@ class SimulatorEnsemble:
         return f"SimulatorEnsemble({', '.join(type(model).__name__ for model in self.models)})"
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator | None = None) -> Float[Tensor, "*shape noise"]:
-        """Return, for the shape (horizon, batch), who imagines each row, and then the noise that it draws."""
+        """Return, for the shape (horizon, batch), the member that imagines each row, and then its noise."""
         horizon, rows = shape
         member = torch.arange(rows).remainder(self.members).to(torch.get_default_dtype())
         member = member.expand(horizon, rows).unsqueeze(-1)
@@ -86,7 +86,7 @@ class SimulatorEnsemble:
         return Dream.cat(dreams, dim=0)[torch.cat(places).argsort()]
 
     def disagreement(self, states: State) -> Float[Tensor, "*batch"]:
-        """Return the standard deviation over the members of a group of M rows, root-mean-square over what it is about.
+        """Return the standard deviation over the M rows of a group, root-mean-square over the entries of `about`.
 
         Args:
             states: rows along the first axis, in groups of M: the dreams of one candidate.

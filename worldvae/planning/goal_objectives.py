@@ -1,4 +1,4 @@
-"""Objectives of planning towards a goal that is shown, not paid for: be where the goal is, and be there soon.
+"""Objectives of planning towards a goal that is shown, without rewards: be at the goal, and be there soon.
 
 Each sums over the steps of a dream, so that of two plans that arrive the sooner is better (eb_jepa, the examples to
 Meta's JEPAs, gains 8 points by the sum over the last step alone).
@@ -22,25 +22,25 @@ def state_distance(
     """Return the objective -sum_k distance(about(s_k), goal), of dreams of the same number of candidates for each goal.
 
     Args:
-        distance: between what is compared, over the last axis.
-        goal: what is compared of each goal.
-        about: what of a state is compared; default: its features, which are the true state in a `VectorState`.
+        distance: between a part of the states and the goals, over the last axis.
+        goal: the same part of each goal's state.
+        about: that part of a state; default: its features, which are the true state in a `VectorState`.
     """
 
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
         states = about(dream.states)
-        target = repeated(goal, len(states)).unsqueeze(1).expand_as(states)
+        target = for_candidates(goal, len(states)).unsqueeze(1).expand_as(states)
         total: Tensor = -distance(states, target).sum(dim=1)
         return total
 
     return objective
 
 
-def repeated(goal: Float[Tensor, "batch *rest"], rows: int) -> Float[Tensor, "row *rest"]:
+def for_candidates(goal: Float[Tensor, "batch *rest"], rows: int) -> Float[Tensor, "row *rest"]:
     """Return each goal as often as there are candidates for it, in the order of `Problems`: goal after goal.
 
     Raises:
-        ValueError: If so many rows are not the same number for each goal.
+        ValueError: If `rows` is no multiple of the number of goals.
     """
     candidates, left = divmod(rows, len(goal))
     if left or not candidates:
