@@ -18,7 +18,7 @@ from worldvae.diagnostics.inference import Inference
 from worldvae.errors import UserError
 from worldvae.evaluation.play import Evaluation
 from worldvae.evaluation.reaching import Reached
-from worldvae.studies.digits_table import MEANS, Standing
+from worldvae.studies.digits_table import AVERAGED_FIELDS, Standing
 from worldvae.studies.families import FamilyRow
 from worldvae.studies.linear_control import LinearControlResult
 from worldvae.studies.linear_world import LinearWorldResult, Nats
@@ -169,7 +169,7 @@ def examples() -> dict[str, Any]:
     family = FamilyRow(
         "rssm", None, 1.0, 9, 18, 0.5, 1000, 1.0, (0.0, 2.0), (4.0, 3.0, 2.0, 1.0), -5.0, "lower_bound", "x", 9e3
     )
-    digits = Standing("flow", 1, [], -1.0, -2.0, 0.0, 0.5, 0.1, dict.fromkeys(MEANS, 2.0), "estimate", 8)
+    digits = Standing("flow", 1, [], -1.0, -2.0, 0.0, 0.5, 0.1, dict.fromkeys(AVERAGED_FIELDS, 2.0), "estimate", 8)
     nats = Nats(-1.0, 0.1, "exact")
     linear = LinearWorldResult(
         "mild", "smooth", "p and q", 0, 9, 60.0, 4, nats, nats, nats, nats, nats, cast(Any, None)

@@ -5,7 +5,7 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-_STEP, _STRIP, _MARGIN, _MOST = 8, 56, 90, 8
+_STEP, _STRIP, _MARGIN, _MAX_CURVES = 8, 56, 90, 8
 _TRUE, _SEEN, _DREAM = (110, 110, 110), (30, 150, 60), (210, 40, 40)
 
 
@@ -19,7 +19,7 @@ def curves(
         dream: what the model reconstructs (green) and dreams (red).
         context: rows the model sees.
     """
-    time, entries = truth.shape[0], min(truth.shape[1], _MOST)
+    time, entries = truth.shape[0], min(truth.shape[1], _MAX_CURVES)
     both = torch.cat([truth, dream])[:, :entries]
     low, high = both.min(dim=0).values, both.max(dim=0).values
     size = (high - low).clamp(min=1e-3)

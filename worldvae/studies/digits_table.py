@@ -40,7 +40,17 @@ class Standing:
     latent: int | None = None
 
 
-MEANS = ("bound_error", "elbo", "rate", "active", "mmd", "log_ratio", "parameters", "prior_parameters", "minutes")
+AVERAGED_FIELDS = (
+    "bound_error",
+    "elbo",
+    "rate",
+    "active",
+    "mmd",
+    "log_ratio",
+    "parameters",
+    "prior_parameters",
+    "minutes",
+)
 
 
 def standings(rows: Sequence[DigitsRow]) -> list[Standing]:
@@ -70,7 +80,7 @@ def _standing(name: str, rows: Sequence[DigitsRow], plain: dict[int, Measured]) 
         max(bounds),
         gain,
         gain_error,
-        {key: sum(getattr(measured, key) for measured in found.values()) / len(found) for key in MEANS},
+        {key: sum(getattr(measured, key) for measured in found.values()) / len(found) for key in AVERAGED_FIELDS},
         first.kind,
         first.latent,
     )
