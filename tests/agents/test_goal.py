@@ -65,7 +65,7 @@ def test_distances_are_of_latents_and_not_of_memories(make_model: Callable[..., 
 @pytest.mark.parametrize("objective", list(GOALS))
 def test_states_without_latents_are_refused(make_model: Callable[..., SequentialVAE], objective: str) -> None:
     model = make_model()
-    with pytest.raises(ValueError, match="state is a VectorState, and this is about a memory and a latent"):
+    with pytest.raises(ValueError, match="state is a VectorState, but a memory and a latent are needed"):
         GOALS[objective](model, frames(model, 1))(dream(VectorState(torch.zeros(1, 3, 4))))
 
 
