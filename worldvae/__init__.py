@@ -31,7 +31,7 @@ _LAZY = {
     "plan": "worldvae.planning",
     "planning": "worldvae.planning",
 }
-# Who writes `wv.WorldModel(...)` wants one to be made; what all of them are is the protocol in models/world_model.py.
+# A user of `wv.WorldModel(...)` wants a model; the protocol of all models is in models/world_model.py.
 _OTHER_NAMES = {"WorldModel": "SequentialVAE"}
 
 __all__ = [
@@ -57,7 +57,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import what needs Gymnasium, rich or a config reader only when it is asked for."""
+    """Import what needs Gymnasium, rich or a config reader only on demand."""
     name = _OTHER_NAMES.get(name, name)
     if name in _LAZY:
         module = import_module(_LAZY[name])

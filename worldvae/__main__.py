@@ -1,4 +1,4 @@
-"""`python -m worldvae` is `worldvae`."""
+"""Run `worldvae` by `python -m worldvae`."""
 
 from worldvae.commands.cli import main
 

@@ -3,8 +3,8 @@
 A schema is a (nested, preferably frozen) dataclass. Its fields may be scalars, `X | None`, `list`, `tuple`,
 `dict[str, ...]`, paths and further dataclasses; a field without a default must be given by the user.
 
-OmegaConf merges, converts and resolves `${...}`. Its own errors span lines and some lack the path of the setting, so
-each value is merged on its own: every error can name the path, the value and the expected type.
+OmegaConf merges, converts and resolves `${...}`. Its own errors span several lines, and some do not name the setting.
+Each value is therefore merged separately: if that fails, the path, the value and the expected type are known.
 """
 
 import dataclasses
@@ -32,14 +32,14 @@ from worldvae.errors import UserError, near_miss
 
 T = TypeVar("T")
 PLAIN_VALUES = "numbers, text, true, false, null, and lists and dicts of these"
-MISSING = "???"  # what OmegaConf takes for a setting without a value
+MISSING = "???"  # OmegaConf's mark for a setting without a value
 Keys = tuple[Any, ...]  # the path of a setting, e.g. ("model", "latent")
 
 
 def setting(default: T, *, choices: Collection[T]) -> T:
-    """Return a dataclass field that accepts only `choices` (None aside, where the annotation allows it).
+    """Return a dataclass field that accepts only `choices` (and None, if the annotation allows it).
 
-    A mapping accepts its keys, those that are added later, too.
+    If `choices` is a mapping, its keys are accepted, including keys that are added later.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -55,12 +55,12 @@ def load_config(schema: type[T], sources: Sequence[Path | Mapping[str, Any]] = (
 
     Args:
         schema: A dataclass.
-        sources: YAML files or nested mappings, which only name what differs from the defaults.
+        sources: YAML files or nested mappings, which contain only what differs from the defaults.
         overrides: `a.b=c`, where c is read as YAML.
 
     Raises:
-        UserError: For an unknown setting, a value of the wrong type or outside its choices, a setting that is missing,
-            a malformed override, a file that cannot be read, and whatever a `__post_init__` objects to.
+        UserError: For an unknown setting, a value of the wrong type or outside its choices, a missing setting, a
+            malformed override, a file that cannot be read, and every error of a `__post_init__`.
     """
     config: DictConfig = OmegaConf.structured(schema)
     for source in sources:
@@ -102,7 +102,7 @@ def dump_config(config: Any, path: Path) -> None:
     """Write every setting of `config`, a dataclass instance, to a YAML file that `load_config` reads back equal.
 
     Raises:
-        UserError: If a value is none that the file can hold, or would be read back as another. Nothing is written then.
+        UserError: If a file cannot hold a value, or would be read back with another value. Nothing is written then.
     """
     plain = _plain(config, ())
     try:
@@ -161,7 +161,7 @@ def _merge(config: DictConfig, schema: Any, values: Any) -> None:
     for keys, value in _leaves(values, ()):
         hint = _hint(schema, keys)
         if isinstance(value, float) and value.is_integer() and int in _options(hint) and float not in _options(hint):
-            value = int(value)  # YAML reads 1e6 as a float; written for a number of steps it means the integer
+            value = int(value)  # YAML reads 1e6 as a float; as a number of steps it means the integer
         try:
             if isinstance(value, Mapping) and not value and (_section(hint) or _entry(hint)):
                 _enter(config, schema, keys)
@@ -172,7 +172,7 @@ def _merge(config: DictConfig, schema: Any, values: Any) -> None:
 
 
 def _enter(config: DictConfig, schema: Any, keys: Keys) -> Any:
-    """Return the section at `keys`, made if it is not there yet, and writable although its dataclass is frozen."""
+    """Return the section at `keys`, created if necessary, and writable although its dataclass is frozen."""
     node: Any = config
     OmegaConf.set_readonly(node, False)
     for depth, key in enumerate(keys, start=1):
@@ -194,7 +194,7 @@ def _leaves(values: Mapping[Any, Any], keys: Keys) -> Iterator[tuple[Keys, Any]]
 
 
 def _hint(schema: Any, keys: Keys) -> Any:
-    """Return the annotation of the setting at `keys`; a setting that `schema` does not have is the user's mistake."""
+    """Return the annotation of the setting at `keys`; raise UserError if `schema` does not have it."""
     hint = schema
     for depth, key in enumerate(keys):
         section = _section(hint)
@@ -233,7 +233,7 @@ def _paths(schema: Any, keys: Keys) -> Iterator[Keys]:
 
 
 def _build(section: Any, values: Any, keys: Keys) -> Any:
-    """Return an instance of the dataclass `section`. OmegaConf.to_object could not say which section objects."""
+    """Return an instance of the dataclass `section`; OmegaConf.to_object could not name the section of an error."""
     hints = typing.get_type_hints(section)
     arguments = {}
     for field in dataclasses.fields(section):
@@ -248,7 +248,7 @@ def _build(section: Any, values: Any, keys: Keys) -> Any:
 
 
 def _convert(hint: Any, value: Any, keys: Keys) -> Any:
-    """Return the plain `value` as what `hint` says: a dataclass, a tuple, or itself."""
+    """Return the plain `value` in the type of `hint`: a dataclass, a tuple, or unchanged."""
     if value is None:
         return None
     if section := _section(hint):
@@ -265,7 +265,7 @@ def _convert(hint: Any, value: Any, keys: Keys) -> Any:
 
 
 def _listed(value: Any) -> Any:
-    """Return what the user put into a dict as a file would have it: without tuples, which YAML does not have."""
+    """Return the contents of a user's dict as a file would hold them: without tuples, which YAML does not have."""
     if isinstance(value, dict):
         return {key: _listed(item) for key, item in value.items()}
     return [_listed(item) for item in value] if isinstance(value, list | tuple) else value
@@ -289,7 +289,7 @@ def _section(hint: Any) -> Any:
 
 
 def _entry(hint: Any) -> Any:
-    """Return the annotation of the entries of a dict, whose keys are the user's own; None for any other setting."""
+    """Return the annotation of the entries of a dict whose keys are free; None for any other setting."""
     for option in _options(hint):
         if option in (Any, dict):
             return Any
@@ -321,7 +321,7 @@ def _plain(value: Any, keys: Keys) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, str) and value != MISSING:
-        # or OmegaConf would put in the setting that ${...} names; backslashes before it are doubled, too
+        # otherwise OmegaConf would insert the setting named in ${...}; backslashes before it are doubled, too
         return re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
     if isinstance(value, Path):
         return _plain(str(value), keys)
@@ -331,9 +331,9 @@ def _plain(value: Any, keys: Keys) -> Any:
 
 
 def _difference(one: Any, other: Any, keys: Keys, free: bool = False) -> tuple[Keys, Any, Any] | None:
-    """Return the first setting in which two configs differ, with both values, or None where they are equal.
+    """Return the first setting in which two configs differ, with both values, or None if they are equal.
 
-    A list is equal to a tuple where the annotation says which of them is meant; what is `free` in a dict has none.
+    A list equals a tuple if the annotation says which of the two is meant; inside `free` dicts there is no annotation.
     """
     here = (keys, one, other)
     pairs: Iterable[tuple[Any, Any, Any]]
@@ -357,7 +357,7 @@ def _difference(one: Any, other: Any, keys: Keys, free: bool = False) -> tuple[K
 
 
 def _short(value: Any) -> str:
-    """Return what a value looks like, on one line and not longer than one."""
+    """Return the repr of a value in one line, cut after 100 characters."""
     text = repr(value)
     text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= 100 else f"{text[:100]}..."

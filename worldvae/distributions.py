@@ -1,8 +1,8 @@
-"""What `torch.distributions` lacks: latent families, the isotropic Gaussian of images, and the two-hot for rewards.
+"""Distributions that torch lacks: latent families, the isotropic Gaussian of images, and the two-hot for rewards.
 
 A *latent family* turns a parameter tensor into a distribution, and noise that was drawn beforehand into a
-reparameterised (or straight-through) sample. Drawing the noise of a whole sequence at once keeps the recurrent loop
-free of everything that does not depend on the step before.
+reparameterised (or straight-through) sample. Drawing the noise of a whole sequence at once keeps everything that does
+not depend on the previous step out of the recurrent loop.
 """
 
 import math
@@ -23,7 +23,7 @@ from torch.distributions import (
 from torch.distributions import kl_divergence as torch_kl
 from torch.nn import functional as F
 
-Shape = torch.Size | list[int] | tuple[int, ...]  # what torch's distributions take as a sample shape
+Shape = torch.Size | list[int] | tuple[int, ...]  # torch's type of a sample shape
 
 
 @runtime_checkable
@@ -40,7 +40,7 @@ class LatentFamily(Protocol):
     def noise(
         self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
     ) -> Float[Tensor, "*shape noise"]:
-        """Draw the randomness of `sample` for any leading shape."""
+        """Draw the random numbers that `sample` needs, for any leading shape."""
         ...
 
     def sample(
@@ -57,8 +57,8 @@ class LatentFamily(Protocol):
 class GaussianFamily:
     """Diagonal Gaussian: parameters are (mean, raw), std = 2 sigmoid(raw / 2 - 2.2) + min_std.
 
-    An untrained network gives raw near 0, thus a std of 0.3: with more noise than that the decoder learns to ignore the
-    latent before the encoder has put anything into it.
+    An untrained network gives raw near 0, thus a std of 0.3: with more noise, the decoder learns to ignore the latent
+    before the encoder has put information into it.
 
     Reference: Hafner et al. 2021, "Mastering Atari with Discrete World Models" (code, Gaussian latents; shift is ours).
     """
@@ -101,8 +101,8 @@ class GaussianFamily:
 class FullGaussianFamily:
     """Gaussian of any covariance: parameters are (mean, raw diagonal, rest of the rows), covariance L L'.
 
-    L is lower triangular with the diagonal softplus(raw - 1) + min_std, about 0.31 for raw = 0, and what is below it as
-    it comes: size (size + 3) / 2 numbers in all, and a density that costs size^2, so for small latents.
+    L is lower triangular with the diagonal softplus(raw - 1) + min_std, about 0.31 for raw = 0, and unconstrained
+    entries below it: size (size + 3) / 2 numbers in total. The density costs size^2, which suits short latents only.
 
     Reference: Kingma & Welling 2019, "An Introduction to Variational Autoencoders", section 2.5.1.
     """
@@ -178,7 +178,7 @@ class CategoricalFamily:
     def sample(
         self, parameters: Float[Tensor, "*batch parameter"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return one-hots whose gradient is that of the probabilities."""
+        """Return one-hots with the gradient of the probabilities."""
         probs = self._probs(parameters)
         return self._straight_through(probs, one_hot_draw(probs.detach(), noise))
 
@@ -194,7 +194,7 @@ class CategoricalFamily:
 def one_hot_draw(
     probs: Float[Tensor, "*batch class_"], uniform: Float[Tensor, "*batch"]
 ) -> Float[Tensor, "*batch class_"]:
-    """Turn numbers in [0, 1) into one-hot draws from `probs`: the first class whose cumulated probability is above.
+    """Turn numbers in [0, 1) into one-hot draws from `probs`: the first class whose cumulated probability is larger.
 
     Args:
         probs: probabilities; a class of probability 0 is never drawn.
@@ -202,7 +202,7 @@ def one_hot_draw(
     """
     above = probs.cumsum(dim=-1)
     above = (above > uniform.unsqueeze(-1) * above[..., -1:]).to(probs.dtype)
-    above[..., -1] = 1  # whatever rounding makes of a number just below 1, or a model of its weights (NaN)
+    above[..., -1] = 1  # even if rounding turns a number into 1, or a model's weights are NaN
     drawn = above.clone()
     drawn[..., 1:] -= above[..., :-1]
     return drawn
@@ -249,7 +249,7 @@ def kl(q: Distribution, p: Distribution) -> Float[Tensor, "*batch"]:
 
 
 def has_kl(q: Distribution, p: Distribution) -> bool:
-    """Whether `kl` has a closed form for these two."""
+    """Return whether `kl` has a closed form for these two."""
     if any(isinstance(d, MultivariateNormal) for d in (q, p)):
         return all(isinstance(d, MultivariateNormal) or _is_diagonal(d) for d in (q, p))
     return any(all(isinstance(d, kind) for d in (q, p)) for kind in (FlatOneHot, Independent))
@@ -272,7 +272,7 @@ def _is_diagonal(distribution: Distribution) -> bool:
 
 
 def _full(distribution: Distribution) -> Distribution:
-    """Return a Normal, diagonal or not, as one with a matrix: torch knows the KL of two of those."""
+    """Return a Normal, diagonal or not, with a covariance matrix: torch has the KL of two such Normals."""
     if isinstance(distribution, MultivariateNormal):
         return distribution
     scale = torch.diag_embed(distribution.stddev)
@@ -280,12 +280,12 @@ def _full(distribution: Distribution) -> Distribution:
 
 
 def full_precision(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
-    """Return what leaves a network as float32, or as float64 where the network computes in that."""
+    """Return a network's output as float32, or as float64 if the network computes in float64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 class IsotropicGaussian(Distribution):
-    """N(mean, sigma^2 I) over the last `event_dims` axes, with the cheap log-probability large images need.
+    """N(mean, sigma^2 I) over the last `event_dims` axes, with a log-probability that is cheap for large images.
 
     log p(x) = -|x - mean|^2 / (2 sigma^2) - D log sigma - D/2 log 2 pi;  `sigma` broadcasts over the event.
     """
@@ -326,7 +326,7 @@ class IsotropicGaussian(Distribution):
         return -(squared + log_sigma + size / 2 * math.log(2 * math.pi))
 
     def _squared(self, value: Tensor) -> Tensor:
-        # One pass over memory each way; (x - mean) ** 2 would take four, and on images that is what costs.
+        # One pass over memory each way; (x - mean) ** 2 would take four, which dominate the time for images.
         mean, value = torch.broadcast_tensors(self.loc, value)
         return F.mse_loss(mean, value, reduction="none")
 
@@ -342,7 +342,7 @@ def symexp(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
 
 
 def check_bins(bins: int) -> None:
-    """Raise ValueError unless a `TwoHot` can have so many bins."""
+    """Raise ValueError if a `TwoHot` cannot have this number of bins."""
     if bins < 3 or bins % 2 == 0:
         raise ValueError(f"bins={bins} must be an odd number of at least 3, so that one bin is exactly 0; take 255")
 
@@ -366,7 +366,7 @@ class TwoHot(Distribution):
 
     def __init__(self, logits: Float[Tensor, "*batch bin"], limit: float = 20.0) -> None:
         check_bins(logits.shape[-1])
-        self.logits = logits  # unnormalised: what needs the normaliser computes it, in as few passes as it can
+        self.logits = logits  # unnormalised: each method computes the normaliser if it needs it
         half = symexp(torch.linspace(0, limit, logits.shape[-1] // 2 + 1, device=logits.device))
         self.bins = torch.cat([-half[1:].flip(0), half])
         super().__init__(logits.shape[:-1], torch.Size(), validate_args=False)

@@ -1,18 +1,18 @@
-"""The one exception that means "the user can mend this"."""
+"""Exceptions that mean "the user can fix this"."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake of the user: the message says what was given, what is accepted and the fix.
+    """A mistake of the user: the message says what was given, what is accepted, and the fix.
 
-    The command line prints the message alone, without a traceback, and exits with 2.
+    The command line prints the message without a traceback and exits with code 2.
     """
 
 
 class Diverged(UserError):
-    """Weights or gradients are no longer finite: the run must not be saved over an earlier checkpoint."""
+    """Training has produced numbers that are not finite: its state must not replace an earlier checkpoint."""
 
 
 def near_miss(given: str, accepted: Iterable[str]) -> str:

@@ -1,4 +1,4 @@
-"""Which seeds there are, and how one gives several."""
+"""Valid seeds, and independent seeds derived from one."""
 
 import zlib
 
@@ -9,16 +9,16 @@ from worldvae.errors import UserError
 MASK_64 = 2**64 - 1
 
 HELD_OUT = 2**31
-"""The lane whose episodes are played by evaluations and never by training."""
+"""The lane whose episodes are used by evaluations and never by training."""
 
 LARGEST_SEED = 2**31 - 1
-"""Of an episode: emulators and engines keep their seeds in signed integers of 32 bits."""
+"""Largest seed of an episode: emulators and engines store seeds as signed integers of 32 bits."""
 
 
 def check_seed(seed: int) -> None:
-    """Raise unless `seed` is one that torch, NumPy and Gymnasium all take, and all tell from the others.
+    """Check that torch, NumPy and Gymnasium all accept `seed` and distinguish it from all other seeds.
 
-    (On a CPU torch looks at the last 32 bits only.)
+    (On a CPU torch uses only the last 32 bits.)
 
     Raises:
         UserError: If it is negative or has more than 32 bits.
@@ -33,10 +33,10 @@ def episode_seed(seed: int, lane: int, episode: int) -> int:
 
 
 def stream(seed: int, name: str) -> int:
-    """Return the seed of those random numbers of a run that are called `name`.
+    """Return the seed of the random numbers called `name` in a run with this seed.
 
-    They have nothing to do with the numbers of any run's own seed, nor with those of another name. Adding a large
-    constant would not do: on a CPU torch looks at the last 32 bits only.
+    They are independent of those of any run's own seed, and of those of another name. Adding a large constant would
+    not do: on a CPU torch uses only the last 32 bits.
     """
     return mix(seed, zlib.crc32(name.encode()))
 

@@ -1,4 +1,4 @@
-"""What travels between the parts: frozen dataclasses of tensors, and the axis glossary.
+"""The data that modules exchange: frozen dataclasses of tensors; and the glossary of axes.
 
 Axis words in annotations: batch, time, latent, memory, action, channel, height, width, sample.
 Arrays are `[batch, time, ...]`; `*batch` stands for any number of leading axes.
@@ -18,24 +18,24 @@ from jaxtyping import Bool, Float, UInt8
 from torch import Tensor
 
 Kind = Literal["exact", "lower_bound", "estimate", "unnormalised"]
-"""What a likelihood number is. Numbers of different kinds are not compared without saying so."""
+"""What kind of number a likelihood is. Numbers of different kinds are not compared without saying so."""
 
 _WEAKER: tuple[Kind, ...] = get_args(Kind)
 
 
 def weakest(*kinds: Kind) -> Kind:
-    """Return what a number is that is made of numbers of these kinds: the last of them in the order of `Kind`."""
+    """Return the kind of a number computed from numbers of these kinds: the last of them in the order of `Kind`."""
     return max(kinds, key=_WEAKER.index)
 
 
 Modality = Literal["pixels", "vector"]
-"""What an environment can show: the fields of an `Observation`."""
+"""The modalities of an environment: the fields of an `Observation`."""
 
-Tree = TypeVar("Tree", bound="TensorTree")  # not Self: the run-time type checker of the tests does not know it
+Tree = TypeVar("Tree", bound="TensorTree")  # not Self: the tests' run-time type checker does not know it
 
 
 class TensorTree:
-    """Base of the dataclasses below: applies tensor operations to every field that is there."""
+    """Base of the dataclasses below: applies tensor operations to every field that is not None."""
 
     def map(self: Tree, function: Callable[[Tensor], Tensor]) -> Tree:
         """Return a copy with `function` applied to every tensor, in nested trees too."""
@@ -54,7 +54,7 @@ class TensorTree:
         return self.map(lambda x: x.to(device))
 
     def float(self: Tree) -> Tree:
-        """Return a copy whose floats are float32; bytes (as those of frames), integers and flags stay as they are."""
+        """Return a copy whose floats are float32; bytes (such as frames), integers and flags stay unchanged."""
         return self.map(lambda x: x.float() if x.is_floating_point() else x)
 
     def flatten(self: Tree, start: int = 0, end: int = 1) -> Tree:
@@ -72,9 +72,9 @@ class TensorTree:
         return _join(trees, lambda tensors: torch.cat(tensors, dim))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor that is there by its name; `from_tensors` undoes it.
+        """Return all tensors by name; `from_tensors` is the inverse.
 
-        The names of a nested tree's tensors begin with that tree's: "observation/pixels".
+        The names of a nested tree's tensors begin with the name of that tree: "observation/pixels".
         """
         found: dict[str, Tensor] = {}
         for f in fields(self):  # type: ignore[arg-type]
@@ -87,7 +87,7 @@ class TensorTree:
 
     @classmethod
     def from_tensors(cls: type[Tree], tensors: Mapping[str, Tensor]) -> Tree:
-        """Return the tree that has these `tensors()`; every nested tree has the class of its field."""
+        """Return the tree with these `tensors()`; every nested tree has the class of its field."""
         parts: dict[str, Any] = {}
         for name, tensor in tensors.items():
             first, _, rest = name.partition("/")
@@ -100,7 +100,7 @@ class TensorTree:
 
 
 def _tree_class(annotation: Any) -> type[TensorTree]:
-    """Return the one class of trees that an annotation, such as `Plan | None`, names; `TensorTree` where none is."""
+    """Return the class of trees named in an annotation such as `Plan | None`; `TensorTree` if there is none."""
     kinds = (kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type))
     return next((kind for kind in kinds if issubclass(kind, TensorTree)), TensorTree)
 
@@ -123,10 +123,10 @@ def _map(value: Any, function: Callable[[Tensor], Tensor]) -> Any:
 
 
 class State(TensorTree):
-    """Where a world is after a step (or after many: the leading axes are free), as one model knows it.
+    """The state of a world after a step (or after many: leading axes are free), as represented by one model.
 
-    Every kind of model has a frozen dataclass of its own, whose tensors are no one else's affair: heads, planners and
-    agents read `features`, and what packs a state takes `tensors()`.
+    Every kind of model has its own frozen dataclass, whose tensors are private to it: heads, planners and agents read
+    `features`, and code that packs states uses `tensors()`.
     """
 
     def __init__(self, *_: Any, **__: Any) -> None:
@@ -137,17 +137,17 @@ class State(TensorTree):
 
     @property
     def features(self) -> Float[Tensor, "*batch features"]:
-        """What every head reads."""
+        """The vector that every head reads."""
         raise NotImplementedError
 
     @property
     def size(self) -> int:
-        """Length of the first axis: the number of states, of a batch of them."""
+        """Length of the first axis: the number of states in a batch."""
         return self._any.shape[0]
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors live."""
+        """The device of the tensors."""
         return self._any.device
 
     @property
@@ -157,7 +157,7 @@ class State(TensorTree):
 
 @dataclass(frozen=True)
 class VectorState(State):
-    """A state that is one vector, as that of a simulator: the features are the vector itself."""
+    """A state that is a single vector, such as a simulator's: its features are that vector."""
 
     vector: Float[Tensor, "*batch vector"]
 
@@ -169,7 +169,7 @@ class VectorState(State):
 
 @dataclass(frozen=True)
 class Observation(TensorTree):
-    """What the environment shows: frames (uint8 in 0..255, or float in 0..1), a vector, or both."""
+    """An observation: frames (uint8 in 0..255, or float in 0..1), a vector, or both."""
 
     pixels: UInt8[Tensor, "*batch channel height width"] | Float[Tensor, "*batch channel height width"] | None = None
     vector: Float[Tensor, "*batch vector"] | None = None
@@ -190,9 +190,9 @@ class Batch(TensorTree):
 class Dream(TensorTree):
     """An imagined roll-out of `horizon` steps from `start`.
 
-    `states[:, k]` is the state that `actions[:, k]` led into, `rewards[:, k]` (mean of p(r | state)) and
-    `continuations[:, k]` (probability that the episode goes on) arrive with it. If the last state alone was asked for,
-    `states` is `[batch, 1]`; `states[:, -1]` is the last one in either case.
+    `states[:, k]` is the state after `actions[:, k]`; `rewards[:, k]` (mean of p(r | state)) and `continuations[:, k]`
+    (probability that the episode continues) belong to that state. If only the last state was requested, `states` is
+    `[batch, 1]`; `states[:, -1]` is the last state in both cases.
     """
 
     start: State
@@ -212,7 +212,7 @@ class ObservationLayout:
 
 @dataclass(frozen=True)
 class ActionLayout:
-    """Shape of the float vector that stands for an action of any Gymnasium space.
+    """Shape of the float vector that represents an action of any Gymnasium space.
 
     The first `continuous` entries lie in [-1, 1]; then follows one one-hot block of `n` entries for each n in
     `categorical`.
@@ -228,7 +228,7 @@ class ActionLayout:
 
     @property
     def blocks(self) -> tuple[slice, ...]:
-        """Where each one-hot block lies in the action vector."""
+        """The slices of the one-hot blocks in the action vector."""
         out, start = [], self.continuous
         for n in self.categorical:
             out.append(slice(start, start + n))

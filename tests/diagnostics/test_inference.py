@@ -30,8 +30,8 @@ def test_refining_closes_the_gap_of_an_untrained_encoder(make_model, make_batch,
 
 def test_what_cannot_be_refined_is_refused(make_model, make_batch) -> None:
     model = make_model(prior="hierarchical")
-    with pytest.raises(ValueError, match="AmortisedPosterior and an exact log-density, not for ResidualPosterior"):
+    with pytest.raises(ValueError, match="AmortisedPosterior and an exact log-density, not ResidualPosterior"):
         compare_inference(model, make_batch(model, 2, 3), torch.Generator())
     model = make_model(None, vector=3, latent="categorical")
-    with pytest.raises(ValueError, match="Gaussians, in which HMC begins, not for CategoricalFamily"):
+    with pytest.raises(ValueError, match="HMC from a Gaussian, not from CategoricalFamily"):
         compare_inference(model, make_batch(model, 2, 3), torch.Generator())

@@ -232,7 +232,7 @@ def test_what_is_refused() -> None:
         learnt(floor=0.3)
     with pytest.raises(ValueError, match=r"share=0.0 must be above 0"):
         learnt(share=0.0)
-    with pytest.raises(ValueError, match="steps=0: rendering takes at least 1"):
+    with pytest.raises(ValueError, match="steps=0: rendering needs at least 1"):
         learnt()(torch.zeros(2, 5)).render(torch.zeros(2, 3, 8, 12), 0)
 
 

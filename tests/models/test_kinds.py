@@ -39,7 +39,7 @@ def test_a_kind_that_is_not_there_and_a_name_that_is_taken() -> None:
     assert str(found.value) == words
     with pytest.raises(ValueError, match="accepted: sequential_vae"):
         new_model(*LAYOUTS, wv.WorldModelConfig(kind="jepa"))
-    with pytest.raises(ValueError, match="a kind of world model called sequential_vae already"):
+    with pytest.raises(ValueError, match="a kind of world model called sequential_vae exists already"):
         register("sequential_vae", Other)
 
 

@@ -81,7 +81,7 @@ def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str
             "stages=two .* it needs latent=gaussian or full",
         ),
         ({"stages": "two", "context": "smooth"}, "stages=two .* context=smooth: it needs context=filter"),
-        ({"ensemble": 1}, "ensemble=1 cannot disagree"),
+        ({"ensemble": 1}, "ensemble=1: one head cannot disagree"),
         ({"perceptron": "bypassed", "memory": "block_gru"}, "memory=block_gru .* it needs perceptron=normed"),
         ({"perceptron": "bypassed", "prior": "flow"}, "prior=flow .* perceptron=bypassed: it needs perceptron=normed"),
         ({"perceptron": "bypassed", "posterior": "flow"}, "posterior=flow .* it needs perceptron=normed"),
@@ -89,7 +89,7 @@ def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str
         ({"perceptron": "plain", "memory": "transformer"}, "memory=transformer .* it needs perceptron=normed"),
         ({"perceptron": "plain", "memory": "markov"}, "memory=markov .* it needs perceptron=normed or bypassed"),
         ({"perceptron": "plain", "prior": "vamp"}, "prior=vamp .* perceptron=plain: it needs perceptron=normed"),
-        ({"prior": "mixtur"}, "prior=mixtur is none of own, standard, mixture"),
+        ({"prior": "mixtur"}, "prior=mixtur is not accepted: take one of own, standard, mixture"),
     ],
     ids=str,
 )

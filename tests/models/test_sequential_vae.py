@@ -384,7 +384,7 @@ def test_disagreement_is_asked_of_every_imagined_step_and_needs_an_ensemble(make
     model = make_model(ensemble=3)
     dream = model.imagine(model.initial(2), torch.rand(2, 4, 2))
     assert model.disagreement(dream.states).shape == (2, 4)
-    with pytest.raises(ValueError, match="no ensemble that could disagree"):
+    with pytest.raises(ValueError, match="no ensemble, and so no disagreement"):
         make_model().disagreement(dream.states)
 
 

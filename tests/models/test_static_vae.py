@@ -275,12 +275,12 @@ def test_a_traversal_changes_one_number_only(trained: VAE, digits: Tensor) -> No
 
 def test_parts_that_belong_to_others_are_refused() -> None:
     vae, other = VAE.dense((8,), 2, 8, 1), VAE.dense((8,), 2, 8, 1)
-    with pytest.raises(ValueError, match="VampPrior was made of another posterior"):
+    with pytest.raises(ValueError, match="VampPrior was built with another posterior"):
         VAE(vae.encoder, vae.posterior, VampPrior(other.posterior, 0, 8, 8, 4), vae.likelihood)
     posterior = ResidualPosterior(HierarchicalPrior(0, 2, 8, 2), 0, 8, 8)
-    with pytest.raises(ValueError, match="ResidualPosterior corrects another prior"):
+    with pytest.raises(ValueError, match="ResidualPosterior was built with another prior"):
         VAE(vae.encoder, posterior, HierarchicalPrior(0, 2, 8, 2), vae.likelihood)
-    with pytest.raises(ValueError, match="latent=4, and the family's z has length 3"):
+    with pytest.raises(ValueError, match="latent=4, but the family has latents of length 3"):
         VAE.dense((8,), 4, 8, 1, family=FullGaussianFamily(3))
 
 

@@ -117,6 +117,6 @@ def test_the_prior_is_not_held_twice() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="ParametricPrior has no levels: take a HierarchicalPrior"):
         ResidualPosterior(ParametricPrior(5, GaussianFamily(6), 8), 5, 4, 8)
-    with pytest.raises(ValueError, match="made for a memory of length 5, not of length 3"):
+    with pytest.raises(ValueError, match="built for a memory of length 5, not of length 3"):
         ResidualPosterior(make()[0], 3, 4, 8)
     assert "levels=3" in repr(make()[1])

@@ -38,5 +38,5 @@ def test_it_does_not_shape_the_memory(generator: torch.Generator) -> None:
 
 
 def test_one_head_is_refused() -> None:
-    with pytest.raises(ValueError, match="an ensemble of 1 cannot disagree"):
+    with pytest.raises(ValueError, match="one head cannot disagree"):
         Ensemble(4, GaussianFamily(2), 8, 1)

@@ -65,7 +65,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match="AmortisedPosterior gives a FlatOneHot: take a posterior with a Gaussian"):
         VampPrior(categorical, 5, 3, 8, 4)
     posterior, _ = make(5)
-    with pytest.raises(ValueError, match="does not take a memory of length 5 and an embedding of length 4"):
+    with pytest.raises(ValueError, match="cannot read a memory of length 5 and an embedding of length 4"):
         VampPrior(posterior, 5, 4, 8, 4)
     with pytest.raises(ValueError, match="components=0"):
         VampPrior(posterior, 5, 3, 8, 0)

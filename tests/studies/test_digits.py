@@ -225,7 +225,7 @@ def test_a_gain_is_that_of_the_same_digits_under_the_same_seeds(
 
 
 def test_mistakes_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UserError, match=r"no prior 'vampp' to compare.*Did you mean 'vamp'"):
+    with pytest.raises(UserError, match=r"'vampp' is not a prior of this study.*Did you mean 'vamp'"):
         compare_priors(tmp_path, [0], names=("vampp",))
     with pytest.raises(UserError, match="seed=-1"):
         compare_priors(tmp_path, [-1])

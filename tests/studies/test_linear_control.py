@@ -166,11 +166,11 @@ def test_a_model_adapts_to_what_was_played(untrained: SequentialVAE, generator: 
     [
         ({"world": "wild"}, "world='wild' is not a linear-Gaussian world: take one of mild, stiff"),
         ({"planner": "luck"}, "take one of cem, icem, mppi, gradient"),
-        ({"episodes": 1}, "2 episodes at least"),
+        ({"episodes": 1}, "at least 2 episodes"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         control(TrueModel(), **wrong)  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="begin at 1"):
+    with pytest.raises(ValueError, match="1 update, batch and sample"):
         learn_to_control(updates=0)

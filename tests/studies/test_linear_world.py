@@ -104,7 +104,7 @@ def test_progress_is_told() -> None:
         ({"world": "wild"}, "world='wild' is not a linear-Gaussian world: take one of mild, stiff"),
         ({"context": "future"}, "take filter or smooth"),
         ({"episodes": 1}, "2 held-out episodes"),
-        ({"updates": 0}, "begin at 1"),
+        ({"updates": 0}, "1 update, batch and sample"),
     ],
 )
 def test_what_cannot_be_is_refused(wrong: dict[str, object], words: str) -> None:

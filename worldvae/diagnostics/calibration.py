@@ -47,9 +47,9 @@ def calibration(
     """
     number = samples.shape[0]
     if number < 2:
-        raise ValueError(f"{number} sample of each prediction says nothing of its spread: take at least 2")
+        raise ValueError(f"{number} sample of each prediction has no spread: take at least 2")
     if not 0 < level < 1:
-        raise ValueError(f"level={level} is no share of the probability: take one between 0 and 1")
+        raise ValueError(f"level={level} is not a probability: take one between 0 and 1")
     # Ranks, not interpolated quantiles: the truth is one more draw, and all number + 1 ranks are equally likely.
     rank = (samples < truth).sum(0) + 0.5 * (samples == truth).sum(0)
     outside = (1 - level) / 2 * (number + 1)

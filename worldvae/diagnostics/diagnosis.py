@@ -118,9 +118,9 @@ def diagnose(
         ValueError: If the model has no p(z | h) and q(z | h, e), or there are fewer than 16 rows.
     """
     if not isinstance(model, SequentialVAE):
-        raise ValueError(f"a diagnosis is of p(z | h) and q(z | h, e), which a {type(model).__name__} does not have")
+        raise ValueError(f"a diagnosis needs p(z | h) and q(z | h, e), which a {type(model).__name__} does not have")
     if int(valid.sum()) < 16:
-        raise ValueError(f"{int(valid.sum())} rows are too few to be asked anything: take more episodes")
+        raise ValueError(f"{int(valid.sum())} rows are too few for a diagnosis, which needs 16: take more episodes")
     rows, valid = rows.to(model.device), valid.to(model.device)
     rows = replace(rows, is_first=rows.is_first | ~valid)  # no smoother may read beyond the end of an episode
     draws = torch.Generator(model.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))

@@ -125,9 +125,9 @@ def gaps(
 def _check(model: SequentialVAE, slices: int) -> None:
     if not isinstance(model.posterior, AmortisedPosterior) or model.density_kind != "exact":
         what = f"{type(model.posterior).__name__} and a log-density of kind {model.density_kind}"
-        raise ValueError(f"gaps are known for an AmortisedPosterior and an exact log-density, not for {what}")
+        raise ValueError(f"the gaps need an AmortisedPosterior and an exact log-density, not {what}")
     if slices < 2:
-        raise ValueError(f"{slices} slice is too few: a filter is fitted to some and judged on others; give 2 or more")
+        raise ValueError(f"{slices} slice is too few: a filter is fitted to some and tested on others; give 2 or more")
 
 
 def _level(bounds: Float[Tensor, "sample slice"]) -> Level:

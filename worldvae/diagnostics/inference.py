@@ -104,9 +104,9 @@ def _check(model: SequentialVAE) -> None:
     posterior = model.posterior
     if not isinstance(posterior, AmortisedPosterior) or model.density_kind != "exact":
         what = f"{type(posterior).__name__} and a log-density of kind {model.density_kind}"
-        raise ValueError(f"inference is compared for an AmortisedPosterior and an exact log-density, not for {what}")
+        raise ValueError(f"comparing inference needs an AmortisedPosterior and an exact log-density, not {what}")
     if not isinstance(posterior.family, GaussianFamily | FullGaussianFamily):
-        raise ValueError(f"inference is compared for Gaussians, in which HMC begins, not for {posterior.family!r}")
+        raise ValueError(f"comparing inference starts HMC from a Gaussian, not from {posterior.family!r}")
 
 
 Joint = Callable[[Float[Tensor, "sample row latent"]], Float[Tensor, "sample row"]]

@@ -217,7 +217,7 @@ class Rendering(Distribution):
             ValueError: If there is no step.
         """
         if steps < 1:
-            raise ValueError(f"steps={steps}: rendering takes at least 1")
+            raise ValueError(f"steps={steps}: rendering needs at least 1 step")
         shape = self.event_shape
         m, e = (y.expand(*self.batch_shape, *shape).reshape(-1, *shape) for y in (self.mean, noise))
         with self.autocast:

@@ -41,7 +41,7 @@ class LatentState(State):
         """
         if not isinstance(state, cls):
             raise ValueError(
-                f"state is a {type(state).__name__}, and this is about a memory and a latent: give a LatentState, as "
+                f"state is a {type(state).__name__}, but a memory and a latent are needed: give a LatentState, as "
                 "model.initial and model.observe return them"
             )
         return state

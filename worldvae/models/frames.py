@@ -71,7 +71,7 @@ def _bernoulli(trunk: nn.Module, sizes: FrameSizes) -> BernoulliImageLikelihood:
 def _diffusion(trunk: nn.Module, sizes: FrameSizes) -> DiffusionLikelihood:
     if sizes.sigma <= NOISE_FLOOR:
         least = f"pixel_sigma={sizes.sigma} must be above {NOISE_FLOOR}"
-        raise ValueError(f"{least} with frames=diffusion, which leaves so much noise in every frame")
+        raise ValueError(f"{least} with frames=diffusion: that much noise remains in every frame")
     denoiser = Denoiser(sizes.features, sizes.pixels, max(32, 2 * sizes.depth))
     learned = "shared" if sizes.learned else None
     # The denoiser trains on a quarter of the decoded frames: training on all of them doubles the time of an update.

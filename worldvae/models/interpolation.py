@@ -19,7 +19,7 @@ def lerp(
         ValueError: if there are fewer than two steps.
     """
     if steps < 2:
-        raise ValueError(f"steps={steps} leaves no room for both ends: take 2 or more")
+        raise ValueError(f"steps={steps} is too few for a curve, which includes both its ends: take 2 or more")
     t = torch.linspace(0, 1, steps, dtype=a.dtype, device=a.device).view(-1, 1, 1)
     return torch.lerp(a.expand(steps, *a.shape), b.expand(steps, *b.shape), t)
 

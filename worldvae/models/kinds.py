@@ -22,7 +22,7 @@ def register(name: str, maker: Maker) -> None:
         ValueError: If a kind of that name exists already.
     """
     if name in KINDS:
-        raise ValueError(f"there is a kind of world model called {name} already: take another name")
+        raise ValueError(f"a kind of world model called {name} exists already: take another name")
     KINDS[name] = maker
 
 

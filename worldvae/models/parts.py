@@ -159,14 +159,14 @@ class WorldModelConfig:
     def __post_init__(self) -> None:
         for name in ("memory_size", "hidden", "depth", "layers", "gaussian", "groups", "classes"):
             if getattr(self, name) < 0:
-                raise ValueError(f"{name}={getattr(self, name)} cannot be negative; 0 takes what size sets")
+                raise ValueError(f"{name}={getattr(self, name)} cannot be negative; 0 means the value that size sets")
         for name, table in TABLES.items():
             word = getattr(self, name)
             if word not in table:
-                raise ValueError(f"{name}={word} is none of {', '.join(table)}")
+                raise ValueError(f"{name}={word} is not accepted: take one of {', '.join(table)}")
             table[word].check(name, word, self)
         if self.ensemble < 0 or self.ensemble == 1:
-            raise ValueError(f"ensemble={self.ensemble} cannot disagree: take at least 2 heads, or 0 for none")
+            raise ValueError(f"ensemble={self.ensemble}: one head cannot disagree; take at least 2, or 0 for none")
         check_bins(self.bins)
         if self.compile and not any(shutil.which(name) for name in ("g++", "clang++", "c++", "cl")):
             raise ValueError("compile=true needs a C++ compiler, such as g++, and there is none; take compile=false")

@@ -309,7 +309,7 @@ class SequentialVAE(nn.Module, Probabilistic):
             ValueError: If the model has no ensemble.
         """
         if self.ensemble is None:
-            raise ValueError("this model has no ensemble that could disagree: train with model.ensemble=5")
+            raise ValueError("this model has no ensemble, and so no disagreement: train with model.ensemble=5")
         with self.autocast():
             return self.ensemble.disagreement(LatentState.of(states).memory).float()
 

@@ -66,9 +66,9 @@ class VAE(nn.Module):
             sizes = f"posterior has latents of length {posterior.latent_size}, its prior of length {prior.latent_size}"
             raise ValueError(f"VAE: the {sizes}; they must be the same")
         if isinstance(prior, VampPrior) and prior.posterior is not posterior:
-            raise ValueError("VAE: the VampPrior was made of another posterior; give it the one that is given here")
+            raise ValueError("VAE: the VampPrior was built with another posterior; give the VAE that posterior")
         if isinstance(posterior, ResidualPosterior) and posterior.prior is not prior:
-            raise ValueError("VAE: the ResidualPosterior corrects another prior; give the one that it was made with")
+            raise ValueError("VAE: the ResidualPosterior was built with another prior; give the VAE that prior")
         self.encoder, self.posterior, self.prior, self.likelihood = encoder, posterior, prior, likelihood
 
     @classmethod
@@ -99,7 +99,7 @@ class VAE(nn.Module):
         size = torch.Size(shape).numel()
         family = family or GaussianFamily(latent, min_std=1e-3)
         if latent < 1 or family.latent_size != latent:
-            raise ValueError(f"VAE.dense: latent={latent}, and the family's z has length {family.latent_size}")
+            raise ValueError(f"VAE.dense: latent={latent}, but the family has latents of length {family.latent_size}")
         trunk = nn.Sequential(
             MLP(latent, hidden, layers, outputs * size), nn.Unflatten(-1, (outputs * shape[0], *shape[1:]))
         )
@@ -207,12 +207,12 @@ class VAE(nn.Module):
         """
         batch = min(batch, len(data))
         if batch < 1:
-            raise ValueError(f"fit: {len(data)} examples in batches of {batch} are nothing to learn from")
+            raise ValueError(f"fit: {len(data)} examples in batches of {batch}: take at least 1 of both")
         if (epochs is None) == (updates is None):
-            raise ValueError(f"fit: give either epochs or updates; these are epochs={epochs}, updates={updates}")
+            raise ValueError(f"fit: give either epochs or updates, not epochs={epochs}, updates={updates}")
         total = updates if updates is not None else (epochs or 0) * -(-len(data) // batch)
         if total < 1:
-            raise ValueError(f"fit: epochs={epochs}, updates={updates} is nothing to do; take at least 1")
+            raise ValueError(f"fit: epochs={epochs}, updates={updates} is too few; take at least 1")
         parameters = list(self.parameters())
         groups = by_lr_scale(parameters)
         parts = [{"params": group, "lr": scale * learning_rate} for scale, group in groups.items()]
@@ -272,7 +272,7 @@ class VAE(nn.Module):
         Reference: White 2016 ("slerp"); Arvanitidis et al. 2018 ("geodesic"): see `worldvae.models.interpolation`.
         """
         if len(a) != len(b):
-            raise ValueError(f"{len(a)} examples a and {len(b)} examples b: each needs its other end, give as many")
+            raise ValueError(f"{len(a)} examples a and {len(b)} examples b: give the same number of both")
         ends = self.parameters_of(a)[0], self.parameters_of(b)[0]
         if how == "geodesic":
             return self.decode(geodesic(self.surface, *ends, steps)).mean
@@ -297,7 +297,7 @@ class VAE(nn.Module):
         """Return the reconstructions of x with one entry of the latent replaced by each of `values`."""
         mode = self.parameters_of(x)[0]
         if not 0 <= dim < mode.shape[-1]:
-            raise ValueError(f"dim={dim} is no dimension of a latent of length {mode.shape[-1]}")
+            raise ValueError(f"dim={dim} is out of range for a latent of length {mode.shape[-1]}")
         latent = mode.repeat(len(values), 1, 1)
         latent[..., dim] = values.to(mode).unsqueeze(-1)
         return self.decode(latent).mean

@@ -159,7 +159,7 @@ class StridedDecoder(nn.Module):
             layers += [up, *(_activation(trunk, out) if i < len(widths) else [])]
             width, size = out, 2 * size if trunk.halves else 2 * (size - 1) + kernel
         if not trunk.halves and shape[1:] != (size, size):
-            raise ValueError(f"trunk=planet paints frames of {size} x {size} only, these are {shape[1]} x {shape[2]}")
+            raise ValueError(f"trunk=planet is for frames of {size} x {size} only, not {shape[1]} x {shape[2]}")
         last = layers[-1]
         nn.init.zeros_(last.weight)  # type: ignore[arg-type]  # the initial output is zero: see ConvDecoder
         nn.init.zeros_(last.bias)  # type: ignore[arg-type]

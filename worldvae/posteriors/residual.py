@@ -39,11 +39,11 @@ class ResidualPosterior(Posterior):
         super().__init__(prior.latent_size)
         if not isinstance(prior, HierarchicalPrior):
             raise ValueError(
-                f"ResidualPosterior corrects a prior level after level, and {type(prior).__name__} has no levels: take "
+                f"ResidualPosterior corrects a prior level by level, but {type(prior).__name__} has no levels: take "
                 "a HierarchicalPrior, or an AmortisedPosterior for this prior"
             )
         if prior.memory_size != memory:
-            raise ValueError(f"the prior was made for a memory of length {prior.memory_size}, not of length {memory}")
+            raise ValueError(f"the prior was built for a memory of length {prior.memory_size}, not of length {memory}")
         self._prior = (prior,)  # nn.Module does not register modules in tuples
         # Each level reads what it corrects: h, z_<l and the parameters of p(z_l | z_<l, h).
         size = prior.part.parameter_size

@@ -31,7 +31,7 @@ class Ensemble(nn.Module):
     def __init__(self, memory: int, family: LatentFamily, hidden: int, number: int) -> None:
         super().__init__()
         if number < 2:
-            raise ValueError(f"an ensemble of {number} cannot disagree: take at least 2 heads, or 0 for none")
+            raise ValueError(f"number={number}: one head cannot disagree; take at least 2")
         self.heads = nn.ModuleList(ParametricPrior(memory, family, hidden) for _ in range(number))
 
     def forward(self, memory: Float[Tensor, "*batch memory"]) -> list[Distribution]:

@@ -63,8 +63,8 @@ class VampPrior(Prior):
                 q = self.components_at(torch.zeros(memory, device=self.pseudo.device))[1]
         except RuntimeError as error:
             raise ValueError(
-                f"the posterior does not take a memory of length {memory} and an embedding of length {embedding}: give "
-                f"the lengths that it was made with ({error})"
+                f"the posterior cannot read a memory of length {memory} and an embedding of length {embedding}: give "
+                f"the lengths that it was built with ({error})"
             ) from error
         if not (isinstance(q, Independent) and isinstance(q.base_dist, Normal)):
             raise ValueError(

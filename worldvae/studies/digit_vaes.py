@@ -106,7 +106,7 @@ def check_names(names: Sequence[str]) -> None:
     for name in names:
         if name not in PRIORS:
             accepted = ", ".join(PRIORS)
-            raise UserError(f"there is no prior {name!r} to compare: take {accepted}.{near_miss(name, PRIORS)}")
+            raise UserError(f"{name!r} is not a prior of this study: take {accepted}.{near_miss(name, PRIORS)}")
 
 
 def make_vae(name: str, seed: int, x: Float[Tensor, "train 8 8"]) -> VAE:

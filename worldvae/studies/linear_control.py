@@ -204,9 +204,7 @@ class Pilot:
 
     def __init__(self, model: SequentialVAE, planner: str, seed: int) -> None:
         if planner not in PLANNER_CONFIGS:
-            raise ValueError(
-                f"planner={planner!r} is not a planner that controls: take one of {', '.join(PLANNER_CONFIGS)}"
-            )
+            raise ValueError(f"planner={planner!r} is not in this study: take one of {', '.join(PLANNER_CONFIGS)}")
         self.model, self.config, self.expected = model, PLANNER_CONFIGS[planner], Expected(model)
         self.generator, self.previous = torch.Generator().manual_seed(seed), cast(Plan | None, None)
 
@@ -263,7 +261,7 @@ def control(
     """
     truth, pilot = named_world(world), Pilot(model, planner, seed)
     if episodes < 2 or burn_in < 0 or steps < 1:
-        raise ValueError("a standard error needs 2 episodes at least, and at least 1 step must count")
+        raise ValueError("take at least 2 episodes, for a standard error, and at least 1 step that counts")
     draw = WorldNoise(truth, episodes, stream(seed, "control"))
     ours = draw.plant()
     best = Plant(truth, ours.state, ours.seen[0])

@@ -219,9 +219,9 @@ def with_true_p(world: str) -> SequentialVAE:
 def _check(world: str, context: str, least: int, episodes: int) -> None:
     named_world(world)
     if context not in ("filter", "smooth"):
-        raise ValueError(f"context={context!r} is not what a posterior can read: take filter or smooth")
+        raise ValueError(f"context={context!r} is not accepted: take filter or smooth")
     if least < 1 or episodes < 2:
-        raise ValueError("a standard error needs 2 held-out episodes at least; updates, batch and samples begin at 1")
+        raise ValueError("take at least 2 held-out episodes (for a standard error) and 1 update, batch and sample")
 
 
 def _learner(
