@@ -45,7 +45,7 @@ def test_it_is_trained_and_comes_back(run: Path) -> None:
     assert float(model.updates) > 10 and missed[-1] < 0.5 * missed[0]
 
 
-def test_it_goes_on(run: Path) -> None:
+def test_it_is_resumed(run: Path) -> None:
     before = float(wv.load(run).model.updates)
     assert call("train", "--resume", str(run), "train.steps=480") == 0
     assert float(wv.load(run).model.updates) > before
@@ -63,6 +63,6 @@ def test_its_dreams_and_plans_are_filmed(run: Path, capsys: pytest.CaptureFixtur
     assert list((run / "dreams").glob("*")) and list((run / "plans").glob("*"))
 
 
-def test_what_asks_for_a_prior_says_that_there_is_none(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_that_need_a_prior_say_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = complain(capsys, "diagnose", str(run))
     assert "p(z | h)" in words and "FakeModel" in words

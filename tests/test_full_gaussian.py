@@ -61,7 +61,7 @@ def test_samples_have_the_covariance_of_the_distribution(generator: torch.Genera
     assert bool((centred.mean(0).abs() < 4 * centred.std(0) / math.sqrt(number)).all())
 
 
-def test_any_gaussian_can_be_had() -> None:
+def test_every_gaussian_has_parameters() -> None:
     wanted = MultivariateNormal(torch.tensor([1.0, -2.0]), torch.tensor([[2.0, 0.9], [0.9, 0.7]]))
     family, scale = FullGaussianFamily(2, min_std=0.0), wanted.scale_tril
     raw = scale.diagonal().expm1().log() + 1

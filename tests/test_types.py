@@ -40,7 +40,7 @@ def frames(size: int = 2) -> Frames:
     return Frames(Observation(pixels), torch.rand(size, 3, dtype=torch.float64))
 
 
-def test_bytes_survive_what_makes_floats() -> None:
+def test_bytes_survive_a_conversion_to_floats() -> None:
     state = frames()
     found = state.float()
     assert found.seen.pixels is not None and found.seen.pixels.dtype == torch.uint8
@@ -48,7 +48,7 @@ def test_bytes_survive_what_makes_floats() -> None:
     assert found.goes_on.dtype == torch.float32 and torch.equal(found.goes_on, state.goes_on.float())
 
 
-def test_a_tree_is_made_of_its_tensors_again() -> None:
+def test_from_tensors_is_the_inverse_of_tensors() -> None:
     state = frames()
     tensors = state.tensors()
     assert list(tensors) == ["seen/pixels", "goes_on"] and tensors["goes_on"] is state.goes_on
@@ -151,6 +151,6 @@ def test_a_known_layout() -> None:
     assert layout.blocks == (slice(2, 5), slice(5, 7))
 
 
-def test_what_is_made_of_several_numbers_is_as_weak_as_the_weakest() -> None:
+def test_the_kind_of_a_combination_is_the_weakest_kind() -> None:
     assert weakest("exact") == "exact" and weakest("exact", "lower_bound") == "lower_bound"
     assert weakest("estimate", "lower_bound") == "estimate" and weakest("unnormalised", "estimate") == "unnormalised"

@@ -40,7 +40,7 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
         ("dream runs/x --out film.gif --horizon 9", "worldvae dream runs/x --horizon 9"),
     ],
 )
-def test_a_command_is_kept_without_what_changes_no_figure(given: str, kept: str) -> None:
+def test_a_recorded_command_omits_options_that_change_no_number(given: str, kept: str) -> None:
     assert command(given.split()) == kept
 
 

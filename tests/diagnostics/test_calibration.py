@@ -22,7 +22,7 @@ def test_a_calibrated_forecast_covers_what_it_says_and_its_spread_is_its_error()
     assert torch.allclose(found.spread, found.skill, rtol=0.03)
 
 
-def test_the_overconfident_and_the_timid_are_seen() -> None:
+def test_too_narrow_and_too_wide_forecasts_are_recognised() -> None:
     bold, timid = calibration(*predictions(0.3)), calibration(*predictions(3.0))
     assert (bold.coverage < 0.5).all() and (bold.spread < 0.5 * bold.skill).all()
     assert (timid.coverage > 0.98).all() and (timid.spread > 2 * timid.skill).all()
@@ -46,7 +46,7 @@ def test_crps_is_the_definition_written_out() -> None:
     assert float(found.energy) == pytest.approx(float(found.crps))  # in one dimension the two are equal
 
 
-def test_what_was_certain_and_did_not_happen_otherwise_is_not_counted() -> None:
+def test_certain_entries_that_did_not_change_are_not_counted() -> None:
     samples, truth = predictions(1.0)
     background = torch.zeros_like(truth)
     both = calibration(torch.cat([samples, torch.zeros_like(samples)], -1), torch.cat([truth, background], -1))
@@ -56,6 +56,6 @@ def test_what_was_certain_and_did_not_happen_otherwise_is_not_counted() -> None:
 
 
 @pytest.mark.parametrize(("number", "level"), [(1, 0.9), (5, 1.0)])
-def test_what_has_no_answer_is_refused(number: int, level: float) -> None:
+def test_wrong_numbers_are_refused(number: int, level: float) -> None:
     with pytest.raises(ValueError, match="take"):
         calibration(torch.zeros(number, 2, 1, 1), torch.zeros(2, 1, 1), level)

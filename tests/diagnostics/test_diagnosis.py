@@ -41,7 +41,7 @@ def test_models_of_every_kind_can_be_asked(make_model, make_batch, choice: dict[
 
 
 @pytest.mark.parametrize("context", ["filter", "smooth"])
-def test_what_lies_behind_the_end_of_an_episode_changes_nothing(make_model, make_batch, context: str) -> None:
+def test_rows_after_the_end_of_an_episode_are_ignored(make_model, make_batch, context: str) -> None:
     model = make_model(None, vector=3, context=context)
     if model.smoother is not None:
         torch.nn.init.normal_(model.smoother.out.weight)
@@ -69,7 +69,7 @@ EFFORT = Effort(slices=4, length=4, steps=2, samples=4, rows=4, refinements=(2,)
     ],
     ids=str,
 )
-def test_better_inference_is_asked_about_or_the_reason_given(make_model, make_batch, choice, reasons) -> None:
+def test_gaps_and_inference_are_measured_or_the_reason_is_given(make_model, make_batch, choice, reasons) -> None:
     model = make_model(None, vector=3, **choice)
     found = ask(model, make_batch(model, 6, 12), effort=EFFORT)
     assert found.left_out.keys() == reasons.keys()

@@ -144,7 +144,7 @@ def test_the_answers_of_the_exact_posterior_are_found(world: tuple[Tensor, Tenso
     assert found.importance.nats == pytest.approx(likelihood, abs=0.01)
 
 
-def test_a_filter_that_allows_for_what_may_come_beats_one_that_lives_for_the_moment(
+def test_a_filter_fitted_to_whole_slices_beats_one_fitted_row_by_row(
     world: tuple[Tensor, Tensor, float],
 ) -> None:
     """An encoder that repeats the prior needs gains; those that are best for each row by itself are not the best."""
@@ -235,7 +235,7 @@ def test_slices_go_on_from_the_row_before_and_end_with_their_episode(make_model,
     assert pick_slices(model, rows, valid, observed, 1, 99, torch.Generator()).rows.reward.shape == (1, 9)
 
 
-def test_what_cannot_be_asked_is_refused(make_model, make_batch) -> None:
+def test_models_and_slices_without_gaps_are_refused(make_model, make_batch) -> None:
     for prior, what in (("hierarchical", "ResidualPosterior"), ("energy", "kind unnormalised")):
         model = make_model(None, vector=3, prior=prior)
         with pytest.raises(ValueError, match=f"AmortisedPosterior and an exact log-density.*{what}"):

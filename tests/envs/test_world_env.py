@@ -90,7 +90,7 @@ def test_an_environment_may_change_its_arguments() -> None:
         spaces.MultiBinary(3),
     ],
 )
-def test_what_is_shown_stays_what_it_was(space: spaces.Space) -> None:
+def test_returned_observations_do_not_change_later(space: spaces.Space) -> None:
     inner = Pliable(observation=space)
     env = wrap(inner, size=(16, 16))
     shown, _ = env.reset(seed=0)
@@ -124,7 +124,7 @@ def test_what_would_end_the_process_is_told_in_one_sentence(
         calls[method]()
 
 
-def test_ctrl_c_stays_what_it_is() -> None:
+def test_ctrl_c_is_not_converted() -> None:
     inner = Pliable()
 
     def interrupt(action: Any) -> None:

@@ -120,7 +120,7 @@ def test_eval_prints_one_object_and_films_what_was_played(run: Path, capsys: pyt
     assert len(found["films"]) == 3 and all(Path(path).read_bytes().startswith(b"GIF8") for path in found["films"])
 
 
-def test_without_what_was_seen_the_others_still_plan(
+def test_without_a_replay_the_other_objectives_still_plan(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("replay"))

@@ -47,7 +47,7 @@ def test_the_chain_of_the_exact_posterior_has_the_smoothed_marginals(name: str) 
         torch.testing.assert_close(covariance, known.covariance[t], rtol=0, atol=1e-9)
 
 
-def test_who_reads_what() -> None:
+def test_which_rows_each_chain_reads() -> None:
     """The smoother's row t reads only x_{t:T}, the filter's only x_t, an observer x_{1:t}."""
     x, u = exact.reference_episodes(STIFF, [0])
     changed = x.clone()

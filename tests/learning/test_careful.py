@@ -87,7 +87,7 @@ def truly(actions: Tensor) -> float:
 
 
 @pytest.mark.gate(seconds=60)
-def test_doubt_keeps_a_planner_where_a_world_model_has_learned() -> None:
+def test_risk_keeps_plans_inside_the_data() -> None:
     """With throttle 0, where the data end, five steps cost 0.48; with a stalled engine they cost 5.
 
     The bars were set after six other trainings on other drives: without `risk` each of them cost 4.4 or more, with

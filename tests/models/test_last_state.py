@@ -54,7 +54,7 @@ def test_gradients_are_those_of_a_whole_dream(make_model: Maker) -> None:
         assert (one is None and other is None) or torch.equal(one, other)
 
 
-def test_what_no_one_asked_for_is_let_go(make_model: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_that_were_not_requested_are_freed(make_model: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
     """The window of a transformer is most of its state: at most two windows exist at a time."""
     model = make_model(memory="transformer")
     alive: dict[bool, int] = {}

@@ -15,7 +15,7 @@ Maker = Callable[..., SequentialVAE]
 Rows = Callable[..., Batch]
 
 
-def test_they_can_be_had_without_a_world_model() -> None:
+def test_senses_work_without_a_world_model() -> None:
     config = WorldModelConfig(size="tiny", depth=4, precision="float32")
     senses = Senses(ObservationLayout((1, 8, 8), 3), 5, config)
     assert [name for name, _ in senses.named_children()] == ["encoders", "decoders"]

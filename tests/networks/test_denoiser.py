@@ -33,7 +33,7 @@ def test_the_gate_carries_the_noise_of_every_pixel() -> None:
 
 
 @pytest.mark.parametrize("given", ["noisy", "angle", "frame", "features"])
-def test_it_listens_to_all_that_it_is_given(given: str) -> None:
+def test_it_reads_all_its_inputs(given: str) -> None:
     net = Denoiser(5, (1, 8, 8), 4)
     for parameter in net.parameters():
         parameter.data.add_(0.3 * torch.randn_like(parameter))

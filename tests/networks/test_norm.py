@@ -42,7 +42,7 @@ def test_gradients_are_those_of_float64_however_many_rows_there_are(rows: int, c
     assert max(off(gradients(norm, x, g), exact(norm, x, g))) < 0.01
 
 
-def test_torch_alone_loses_them() -> None:
+def test_torchs_own_norm_loses_gradients() -> None:
     """The reason for this library's own norm: if this test fails, that norm can be removed."""
     norm = nn.LayerNorm(16, eps=1e-3)
     x, g = some(2**18, 16)

@@ -84,7 +84,7 @@ def test_it_gives_up_after_a_few_in_a_row_and_not_after_a_few_in_all() -> None:
 
 
 @pytest.mark.parametrize("trunk", ["patch", *TRUNKS])
-def test_a_step_is_that_of_plain_adam_whatever_lies_how_in_memory(trunk: str) -> None:
+def test_a_step_equals_plain_adams_for_every_memory_layout(trunk: str) -> None:
     """Adam's fused step ignores layouts: a gradient whose layout differs from its parameter's would be scrambled."""
     config = WorldModelConfig(size="tiny", trunk=trunk, precision="float32")
     layouts = (ObservationLayout((3, 64, 64)), ActionLayout(1))

@@ -195,7 +195,7 @@ def test_the_model_gets_the_gradient_of_the_bound() -> None:
     torch.testing.assert_close(torch.autograd.grad(stl(model.log_joint, q, z).sum(), model.a), elbo)
 
 
-def test_what_else_is_made_of_the_samples_keeps_its_gradient(generator: torch.Generator) -> None:
+def test_other_uses_of_the_samples_keep_their_gradient(generator: torch.Generator) -> None:
     model = Scalar()
     z, (place, _) = model.samples(4, 3, generator)
     alone = torch.autograd.grad(z.sum(), place, retain_graph=True)[0]

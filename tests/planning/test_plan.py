@@ -272,7 +272,7 @@ def test_an_action_is_held_for_several_steps(config: PlanConfig) -> None:
         replace(config, repeat=0)
 
 
-def test_what_is_left_of_a_plan_whose_actions_are_held() -> None:
+def test_a_warm_start_with_held_actions() -> None:
     """After a step, 1 2 2 3 3 is left of the plan 1 1 2 2 3 3: new moves begin at its entries 1, 3 and 5: 1 2 3."""
     config = CEMConfig(horizon=6, repeat=2)
     draws, like = Draws(1, torch.zeros(1)), torch.zeros(1, 1)

@@ -174,7 +174,7 @@ def test_mean_less_deviations_and_quantiles_of_returns_by_hand() -> None:
     k=st.floats(-3, 3),
 )
 @few
-def test_they_are_torchs(returns: list[float], q: float, k: float) -> None:
+def test_the_mean_less_deviations_and_the_quantile_equal_torchs(returns: list[float], q: float, k: float) -> None:
     x = torch.tensor(returns)
     torch.testing.assert_close(aggregate(x, RiskConfig(quantile=q)), x.quantile(q), atol=1e-3, rtol=1e-5)
     torch.testing.assert_close(aggregate(x, RiskConfig(deviations=k)), x.mean() - k * x.std(), atol=1e-2, rtol=1e-4)
@@ -258,7 +258,7 @@ def worth(added: Tensor, doubt: Tensor = DOUBT, ends: Tensor | None = None, prob
     return trusted_returns(added.cumsum(1), torch.ones_like(added) if ends is None else ends, doubt, 0.5, problems)
 
 
-def test_what_is_not_trusted_is_charged_with_the_lowest_that_is() -> None:
+def test_untrusted_steps_are_charged_with_the_lowest_trusted_rewards() -> None:
     """The third leaves after a step: in steps 2 and 3 the others earn at least 0 and 2, and differ by at most 3."""
     assert worth(ADDED).tolist() == pytest.approx([6.0, 3.0, 4 + (0 - 3 * 2) + (2 - 3)])
     dead = torch.ones(3, 3)
@@ -309,7 +309,7 @@ def test_impossible_numbers_are_refused(numbers: dict[str, Any], message: str) -
         RiskConfig(**numbers)
 
 
-def test_what_the_model_cannot_say_is_not_asked_of_it(make_model: Callable[..., SequentialVAE]) -> None:
+def test_a_model_without_disagreement_is_not_asked_for_it(make_model: Callable[..., SequentialVAE]) -> None:
     assert isinstance(Drift(), Uncertain) and not isinstance(Sure(), Uncertain)
     config = CEMConfig(**SEARCH)
     for risk in (RiskConfig(trust=1.0), RiskConfig(disagreement=1.0)):

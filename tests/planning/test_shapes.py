@@ -76,7 +76,7 @@ def test_a_state_that_is_no_batch_of_states(given: Callable[[], Any], words: str
     assert words in refusal(given())
 
 
-def test_what_the_sentence_advises_is_right() -> None:
+def test_the_advice_of_the_message_works() -> None:
     single = state((1,), (0,))
     assert plan(Walk(), single[None], RETURN, SEARCH).actions.shape == (1, 3, 1)
     assert plan(Walk(), state((3, 5, 1), (3, 5, 0))[:, -1], RETURN, SEARCH).actions.shape == (3, 3, 1)
@@ -118,7 +118,7 @@ def test_an_objective_that_makes_no_number_for_each_row(config: PlanConfig, obje
     assert words in refusal(state(), objective, config)
 
 
-def test_a_tree_says_so_too() -> None:
+def test_a_tree_refuses_such_objectives_too() -> None:
     config = TreeConfig(horizon=2, iterations=2, guided=False)
     words = "the objective made a tensor of shape (3, 1) of a dream of 3 rows"
     start = VectorState(torch.zeros(3, 1))

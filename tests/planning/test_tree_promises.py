@@ -171,7 +171,7 @@ def test_the_best_plan_so_far_is_returned_when_time_is_over(monkeypatch: pytest.
         assert world.seen == simulations and valid(found.actions) and found.value.isfinite().all()
 
 
-def test_behind_its_tree_the_plan_repeats_what_the_prior_prefers() -> None:
+def test_beyond_its_tree_a_plan_repeats_the_preferred_action() -> None:
     class Last(Known):
         def logits(self, state: State) -> Tensor:
             return torch.tensor([0.0, 0.0, 0.0, 5.0]).expand(state.size, -1)

@@ -111,7 +111,7 @@ def test_what_is_neither_tensor_nor_plain_value_is_refused() -> None:
         pack({"run": {"folder": Path("/")}})
 
 
-def test_the_newest_two_are_kept_and_a_forsaken_future_is_not(tmp_path) -> None:
+def test_the_newest_two_are_kept_and_later_steps_are_deleted(tmp_path) -> None:
     assert latest(tmp_path / "nothing") is None
     for step in (9, 10, 123456789):
         save(tmp_path, step, {"step": step})

@@ -29,7 +29,7 @@ def train(trainer: Trainer) -> dict[str, torch.Tensor]:
     return found
 
 
-def test_a_run_made_longer_is_one_that_was_begun_longer(tmp_path: Path) -> None:
+def test_a_run_made_longer_equals_one_begun_longer(tmp_path: Path) -> None:
     level = (
         "optimiser.final=1",
         "actor_critic.optimiser.final=1",
@@ -101,7 +101,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "family=flow",
     ],
 )
-def test_what_a_run_is_cannot_change(override: str, written: Path) -> None:
+def test_what_defines_a_run_cannot_change(override: str, written: Path) -> None:
     with pytest.raises(UserError, match=r"was decided when the run in .* began.*train\.steps=N"):
         resumed_config(written, [override], steps=10, updates=10)
 
@@ -111,7 +111,7 @@ def test_a_setting_that_stays_is_no_change(written: Path) -> None:
 
 
 @pytest.mark.parametrize("override", ["train.steps=20", "train.updates=20"])
-def test_what_lies_behind_the_run_is_refused(override: str, written: Path) -> None:
+def test_fewer_steps_than_already_taken_are_refused(override: str, written: Path) -> None:
     with pytest.raises(UserError, match="is less than the 30 that the run"):
         resumed_config(written, [override], steps=30, updates=30)
     assert resumed_config(written, ["train.log_every=3"], steps=10**9, updates=10**9)  # only overrides are checked

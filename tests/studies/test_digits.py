@@ -110,7 +110,7 @@ def test_under_one_seed_all_priors_start_from_the_same_networks(few: Digits) -> 
 
 
 @pytest.mark.parametrize("name", ["gaussian", "flow", "flow_matching"])
-def test_what_can_start_from_the_standard_prior_does(few: Digits, name: str) -> None:
+def test_priors_start_as_the_standard_prior_if_they_can(few: Digits, name: str) -> None:
     plain, other = (with_density(make_vae(n, 0, few.train)) for n in ("standard", name))
     ours, theirs = (vae.bound(few.test, 4, torch.Generator().manual_seed(0)).nats for vae in (plain, other))
     assert torch.allclose(ours, theirs, atol=1e-3)
@@ -190,7 +190,7 @@ def test_the_density_of_an_untrained_flow_is_standard_and_of_another_that_of_man
     assert (few_strides - many).abs().max() < 0.1 < (many - standard).abs().max()
 
 
-def test_training_goes_back_to_the_best_look(few: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_restores_the_best_evaluation(few: Digits, monkeypatch: pytest.MonkeyPatch) -> None:
     vae, looks, weights = make_vae("standard", 0, few.train), iter([1.0, 3.0, 2.0]), []
 
     def look(model: VAE, *_: object) -> tuple[Tensor, Tensor]:

@@ -131,7 +131,7 @@ def test_an_interrupted_training_goes_on_for_what_is_left(tmp_path: Path, comman
     assert len(commands) == 1  # it has been trained for its full time
 
 
-def test_what_saved_nothing_begins_anew(tmp_path: Path, commands: list[list[str]]) -> None:
+def test_a_training_without_checkpoint_starts_again(tmp_path: Path, commands: list[list[str]]) -> None:
     folder = folder_of(tmp_path, [60.0, 700.0], checkpoint=False)
     (folder / "leftover").touch()
     (tmp_path / "rssm" / "deeper").mkdir()

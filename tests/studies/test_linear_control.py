@@ -123,7 +123,7 @@ def test_a_belief_reads_all_rows_so_far_and_no_sample(untrained: SequentialVAE) 
     assert not torch.equal(state.features, believe(untrained, plant).features)
 
 
-def test_what_is_expected_has_no_noise(untrained: SequentialVAE, generator: torch.Generator) -> None:
+def test_expected_dreams_have_no_noise(untrained: SequentialVAE, generator: torch.Generator) -> None:
     start = LatentState(torch.randn(3, 8), torch.randn(3, 2), torch.ones(3, 1))
     first, again = (Expected(untrained).imagine(start, torch.zeros(3, 4, 1), generator=generator) for _ in range(2))
     assert torch.equal(first.states.latent, again.states.latent)
@@ -143,7 +143,7 @@ def test_rewards_are_learned_and_nothing_else(untrained: SequentialVAE, generato
     assert errors[0] < 0.9 * errors[1]
 
 
-def test_what_is_played_is_paid_for(untrained: SequentialVAE) -> None:
+def test_played_episodes_have_rewards(untrained: SequentialVAE) -> None:
     rows = play(untrained, "stiff", "icem", episodes=4, noise=0.5)
     assert rows.observation.vector is not None and rows.observation.vector.shape == (4, 50, 1)
     assert bool((rows.reward[:, 0] == 0).all())
@@ -169,7 +169,7 @@ def test_a_model_adapts_to_what_was_played(untrained: SequentialVAE, generator: 
         ({"episodes": 1}, "at least 2 episodes"),
     ],
 )
-def test_what_cannot_be_is_refused(wrong: dict[str, object], words: str) -> None:
+def test_wrong_arguments_are_refused(wrong: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         control(TrueModel(), **wrong)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="1 update, batch and sample"):

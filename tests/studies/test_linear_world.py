@@ -107,7 +107,7 @@ def test_progress_is_told() -> None:
         ({"updates": 0}, "1 update, batch and sample"),
     ],
 )
-def test_what_cannot_be_is_refused(wrong: dict[str, object], words: str) -> None:
+def test_wrong_arguments_are_refused(wrong: dict[str, object], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         short(**wrong)
 

@@ -42,7 +42,7 @@ def test_a_forked_process_does_not_hold_it(tmp_path: Path) -> None:
         child.join()
 
 
-def test_what_was_claimed_in_vain_is_gone_and_what_was_there_stays(tmp_path: Path) -> None:
+def test_a_failed_claim_removes_only_what_it_created(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     for name, stays in (("new", False), ("there", True)):
         with ExitStack() as opened:
@@ -51,7 +51,7 @@ def test_what_was_claimed_in_vain_is_gone_and_what_was_there_stays(tmp_path: Pat
         assert (tmp_path / name).exists() == stays
 
 
-def test_what_holds_files_stays(tmp_path: Path) -> None:
+def test_a_folder_with_files_stays(tmp_path: Path) -> None:
     with ExitStack() as opened:
         claim(tmp_path / "new", opened)
         (tmp_path / "new" / "film.gif").write_bytes(b"")

@@ -112,7 +112,7 @@ def test_the_word_of_earlier_versions_is_answered() -> None:
 
 
 @pytest.mark.parametrize("chosen", ["float32", "bfloat16"])
-def test_whoever_imagines_does_so_in_the_models_precision(
+def test_everything_that_imagines_uses_the_models_precision(
     chosen: str, make_model: Callable[..., SequentialVAE], make_batch: Callable[..., Batch]
 ) -> None:
     model = make_model(precision=chosen)

@@ -88,7 +88,7 @@ def test_saving_changes_nothing_and_what_is_saved_goes_on_exactly(
     other.close()
 
 
-def test_who_stops_the_caller_does_not_stop_it(model: SequentialVAE, separate: SeparateProcess) -> None:
+def test_signals_to_the_caller_do_not_stop_it(model: SequentialVAE, separate: SeparateProcess) -> None:
     process = separate._child._process
     assert process.pid is not None
     for number in (signal.SIGTERM, signal.SIGINT):  # as `timeout` and Ctrl-C send them to the whole group

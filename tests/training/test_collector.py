@@ -28,7 +28,7 @@ def test_a_carry_is_packed_and_unpacked(elites: torch.Tensor | None, state: Stat
     assert all(torch.equal(tensor, carry.tensors()[name]) for name, tensor in found.tensors().items())
 
 
-def test_what_is_not_there_is_not_there_again() -> None:
+def test_absent_parts_stay_absent() -> None:
     assert _pack(None) is None and _unpack(None, VectorState) is None
     found = _unpack(_pack(Carry(torch.rand(2, 1))), VectorState)
     assert found is not None and found.state is None and found.plan is None

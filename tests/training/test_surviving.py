@@ -53,7 +53,7 @@ def test_whatever_ends_a_training_it_is_saved_first(
     resumed.close()
 
 
-def test_a_failure_that_cannot_be_saved_is_still_the_failure_that_is_told(
+def test_if_saving_fails_too_the_first_failure_is_reported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def fail(*_: Any) -> None:
@@ -122,7 +122,7 @@ def files(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_who_is_refused_has_touched_nothing(tmp_path: Path) -> None:
+def test_a_refused_training_changes_nothing(tmp_path: Path) -> None:
     """Before and after the first checkpoint, and whether or not the other training still runs."""
     first = Trainer.begin(config("train.steps=40"), tmp_path / "run")
     before = files(tmp_path)

@@ -101,10 +101,10 @@ def diagnose(
     samples: int = 19,
     effort: Effort | None = None,
 ) -> Diagnosis:
-    """Compute all diagnostics of a model.
+    """Compute all diagnostics of a model; raise ValueError if it is not probabilistic, or there are fewer than 16 rows.
 
     Args:
-        model: the world model.
+        model: the world model, with p(z | h) and q(z | h, e).
         rows: episodes `[episode, time]` from their first row on.
         valid: which rows exist.
         generator: source of all draws, on the CPU.
@@ -113,9 +113,6 @@ def diagnose(
         horizon: rows predicted.
         samples: predictions per row.
         effort: computation for `gaps` and `inference`, which take most of the time (None: skip them).
-
-    Raises:
-        ValueError: If the model has no p(z | h) and q(z | h, e), or there are fewer than 16 rows.
     """
     if not isinstance(model, SequentialVAE):
         raise ValueError(f"a diagnosis needs p(z | h) and q(z | h, e), which a {type(model).__name__} does not have")
