@@ -213,9 +213,12 @@ def test_wrong_usage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ("old", "new"),
     [
         (["eval", "RUN", "--diagnose"], "worldvae diagnose RUN"),
+        (["eval", "RUN", "--diagnose", "--no-inference"], "worldvae diagnose RUN"),
         (["eval", "RUN", "--goals", "--episodes", "9"], "worldvae goals RUN"),
         (["compare", "pendulum", "--minutes", "3", "train.steps=9"], "worldvae study families pendulum"),
+        (["compare", "--minutes", "3", "pendulum"], "worldvae study families pendulum"),
         (["compare", "digits"], "worldvae study digits"),
+        (["compare", "digits", "--families", "flow"], "worldvae study digits (--families is now --priors there)"),
         (["compare"], "worldvae study families CONFIG"),
     ],
 )

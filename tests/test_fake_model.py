@@ -63,6 +63,25 @@ def test_its_dreams_and_plans_are_filmed(run: Path, capsys: pytest.CaptureFixtur
     assert list((run / "dreams").glob("*")) and list((run / "plans").glob("*"))
 
 
+def test_it_plans_towards_goals(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [word for word in WORDS if not word.startswith("env.size")]
+    assert call("train", "Pendulum-v1", "--out", str(tmp_path / "run"), *words, "env.time_limit=40") == 0
+    capsys.readouterr()
+    assert call("goals", str(tmp_path / "run"), "--pairs", "2", "--json") == 0
+    found = {row["objective"] for row in json.loads(capsys.readouterr().out)["goals"]}
+    assert found == {"none", "geodesic", "distance", "true"}
+
+
+def test_a_model_that_decodes_nothing_is_not_filmed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(FakeModel, "shows", frozenset())
+        assert call("train", "tiny", "--out", str(folder), *WORDS, "train.film_every=20") == 0
+        assert not (folder / "dreams").exists()
+        for words in (["dream", str(folder)], ["eval", str(folder), "--agent", "icem", "--plan-film"]):
+            assert "(model.kind=fake) decodes neither frames nor vectors" in complain(capsys, *words)
+
+
 def test_commands_that_need_a_prior_say_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = complain(capsys, "diagnose", str(run))
-    assert "p(z | h)" in words and "FakeModel" in words
+    assert "p(z | h)" in words and "FakeModel" in words and not (run / "diagnosis").exists()

@@ -89,6 +89,11 @@ def test_what_fits_together_learns(make_model, make_batch, choice: dict[str, str
         ({"perceptron": "plain", "memory": "transformer"}, "memory=transformer .* it needs perceptron=normed"),
         ({"perceptron": "plain", "memory": "markov"}, "memory=markov .* it needs perceptron=normed or bypassed"),
         ({"perceptron": "plain", "prior": "vamp"}, "prior=vamp .* perceptron=plain: it needs perceptron=normed"),
+        (
+            {"markov": MarkovConfig(carry=True)},
+            "markov has settings, and no part of that name is chosen: give memory=markov",
+        ),
+        ({"flow": FlowConfig(transforms=2)}, "give prior=flow or posterior=flow"),
         ({"prior": "mixtur"}, "prior=mixtur is not accepted: take one of own, standard, mixture"),
     ],
     ids=str,

@@ -61,7 +61,9 @@ def bench(
     config = configure(find_or_make(name, BENCH_CONFIGS), overrides)
     case = " ".join([name, *overrides])
     if before is not None and before.get("case") != case:
-        raise UserError(f"--compare {compare} is of {before.get('case')!r}, not of {case!r}: measure the same case.")
+        raise UserError(
+            f"--compare {compare} measured {before.get('case')!r}, and this run measures {case!r}: take the same case."
+        )
     with tempfile.TemporaryDirectory(prefix="worldvae-bench-") as folder:
         if profile is not None:
             with closing(Bench(config, Path(folder), seconds)) as bench:

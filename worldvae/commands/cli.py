@@ -53,9 +53,16 @@ def _register() -> None:
 
 def _compare(arguments: Annotated[list[str] | None, typer.Argument()] = None) -> None:
     """Name the command that took the place of this one."""
-    what = (arguments or ["CONFIG"])[0]
+    given = arguments or []
+    words = [
+        word
+        for word, before in zip(given, ["", *given], strict=False)
+        if not word.startswith("-") and before[:2] != "--"
+    ]
+    what = (words or ["CONFIG"])[0]
     new = what if what in ("digits", "linear") else f"families {what}"
-    raise UserError(f"`worldvae compare` is now `worldvae study`: worldvae study {new}")
+    priors = " (--families is now --priors there)" if new == "digits" and "--families" in given else ""
+    raise UserError(f"`worldvae compare` is now `worldvae study`: worldvae study {new}{priors}")
 
 
 _register()

@@ -9,7 +9,7 @@ import typer
 
 from worldvae.commands.open_run import open_run
 from worldvae.commands.record import Recorder, RecordFile
-from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
+from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page, sequential_vae
 from worldvae.diagnostics import diagnose as examine
 from worldvae.errors import UserError
 from worldvae.evaluation.held_out import held_out_episodes
@@ -36,6 +36,10 @@ def diagnose(
     recorder = Recorder(record)
     opened = open_run(run, settings or [], episodes, "--episodes")
     check_plotting()
+    try:
+        model = sequential_vae(opened.model)
+    except ValueError as error:
+        raise UserError(f"{error}.") from None
     folder = opened.folder / "diagnosis"
     try:
         folder.mkdir(exist_ok=True)
@@ -44,9 +48,7 @@ def diagnose(
     seen = held_out_episodes(opened, opened.make_agent(agent), episodes, seed)
     try:
         generator = torch.Generator().manual_seed(seed)
-        found = examine(
-            opened.model, seen.rows, seen.valid, generator, seen.vector, effort=EFFORT if inference else None
-        )
+        found = examine(model, seen.rows, seen.valid, generator, seen.vector, effort=EFFORT if inference else None)
     except ValueError as error:
         raise UserError(f"{error}.") from None
     page, numbers = folder / f"{agent}_seed{seed}.png", folder / f"{agent}_seed{seed}.json"

@@ -35,6 +35,7 @@ def dream(
         check_film_name(out)
     recorder = Recorder(record)
     opened = load(run)
+    opened.check_shows()
     _check_render(opened, render)
     opened.check_env()
     found = held_out_dream(opened, context, horizon, episodes, seed, render)

@@ -34,7 +34,7 @@ def eval_(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
     record: RecordFile = None,
-    diagnose: Annotated[bool, typer.Option("--diagnose", hidden=True)] = False,
+    diagnose: Annotated[bool, typer.Option("--diagnose", "--inference", "--no-inference", hidden=True)] = False,
     goals: Annotated[bool, typer.Option("--goals", hidden=True)] = False,
 ) -> None:
     """Play held-out episodes with agents on a trained world model."""
@@ -47,6 +47,8 @@ def eval_(
     planners = [one for one in agents if isinstance(one, PlannerAgent)]
     if plan_film and not planners:
         raise UserError(f"--plan-film needs an agent that plans, and --agent is {agent!r}: take --agent cem.")
+    if plan_film:
+        opened.check_shows()
     found = evaluate_all(agents, opened.config.env, episodes, seed, say if len(agents) > 1 else lambda text: None)
     films = {one.name: _film(opened, one, seed) for one in planners} if plan_film else {}
     result = _object(found, films)
@@ -72,7 +74,7 @@ def _film(run: Run, agent: PlannerAgent, seed: int) -> str:
 
 
 def _object(found: Sequence[Evaluation], films: dict[str, str]) -> dict[str, Any]:
-    """Return the object of one agent, or one with a list of them, each held against the first."""
+    """Return the object of one agent, or one with a list of them, each compared with the first."""
     objects: list[dict[str, Any]] = [one.as_json() for one in found]
     for one, as_object in zip(found, objects, strict=True):
         if one.agent in films:

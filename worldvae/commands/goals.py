@@ -13,6 +13,7 @@ from worldvae.commands.record import Recorder, RecordFile
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation.reaching import GOAL_OBJECTIVES, GoalSuite, Reached
 from worldvae.films.film import film, towards_goals
+from worldvae.models.world_model import Probabilistic
 from worldvae.runs.settings import PLANNER_SECTIONS
 from worldvae.training.progress import say
 
@@ -40,9 +41,12 @@ def goals(
     opened = open_run(run, settings or [], pairs, "--pairs")
     names = _planners(agent)
     suite = GoalSuite(opened.config.env, pairs, seed)
-    results, films = [suite.random()], []
+    results, films, objectives = [suite.random()], [], list(GOAL_OBJECTIVES)
+    if not isinstance(opened.model, Probabilistic):
+        objectives.remove("probability")
+        say(f"Plans by log q are left out: a {type(opened.model).__name__} has no q(z | h, e).")
     for name in names:
-        for objective in GOAL_OBJECTIVES:
+        for objective in objectives:
             try:
                 found = suite.model(opened, name, objective, FILMED_PAIRS)
             except UserError as error:

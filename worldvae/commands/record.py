@@ -24,7 +24,7 @@ RecordFile = Annotated[
     Path | None,
     typer.Option(metavar="FILE.json", help="Keep the result there, and rewrite the tables of the README beside it."),
 ]
-"""The option `--record` of every command."""
+"""The option `--record` of every command that measures."""
 
 OUTPUT_OPTIONS = ("--record", "--out")
 """Options that say where a command writes; they do not change its result."""

@@ -18,7 +18,7 @@ from worldvae.training.progress import say
 
 
 def study_digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json: bool) -> dict[str, object]:
-    """Hold the static priors called `names` (none: all) against one another; return the object of `--json`."""
+    """Compare the static priors called `names` (none: all) on digits; return the object of `--json`."""
     from worldvae.studies.digit_vaes import PRIORS
     from worldvae.studies.digits import compare_priors
     from worldvae.studies.digits_table import LEGEND, digits_table, failures, standings
@@ -43,7 +43,7 @@ def study_digits(out: Path, names: Sequence[str], seeds: Sequence[int], as_json:
 
 
 def study_linear(out: Path, seeds: Sequence[int], as_json: bool) -> dict[str, object]:
-    """Hold models learnt on the linear-Gaussian worlds against the exact log-likelihood, and against the optimum.
+    """Compare models of linear-Gaussian worlds with the exact log-likelihood, and their planners with the optimum.
 
     Returns:
         The object of `--json`.

@@ -128,11 +128,14 @@ def _finish(trainer: Trainer, minutes: float) -> dict[str, Any]:
             f"Return {result.mean:.1f} (95 % interval {low:.1f} to {high:.1f}, {train.eval_episodes} episodes; "
             f"uniform actions: {result.random_mean:.1f})."
         )
-    dream = trainer.show_dream()
-    path = film(run.folder / "dreams" / f"step_{run.steps:08d}.gif", dream.film())
+    dream, filmed, more = None, "", ""
+    if run.model.shows:
+        dream = trainer.show_dream()
+        path = film(run.folder / "dreams" / f"step_{run.steps:08d}.gif", dream.film())
+        filmed, more = f"Dream film: {path}. ", f", or worldvae dream {run.folder}"
     lines += [
-        f"Dream film: {path}. Model and replay: {run.folder}. Curves: tensorboard --logdir {run.folder}",
-        f"Next: worldvae eval {run.folder} --episodes 20, or worldvae dream {run.folder}",
+        f"{filmed}Model and replay: {run.folder}. Curves: tensorboard --logdir {run.folder}",
+        f"Next: worldvae eval {run.folder} --episodes 20{more}",
     ]
     say("\n".join(lines))
     return {
@@ -145,6 +148,6 @@ def _finish(trainer: Trainer, minutes: float) -> dict[str, Any]:
         "precision": run.model.precision,
         "behaviour": trainer.behaviour.kind,
         "actor": None if result is None else result.as_json(),
-        "dream": dream.as_json(),
+        "dream": None if dream is None else dream.as_json(),
         "run": str(run.folder),
     }

@@ -88,6 +88,19 @@ class Diagnosis:
         return out
 
 
+def sequential_vae(model: WorldModel) -> SequentialVAE:
+    """Return `model` itself, which a diagnosis needs to be a sequential VAE.
+
+    Raises:
+        ValueError: If it is another kind of world model.
+    """
+    if not isinstance(model, SequentialVAE):
+        raise ValueError(
+            f"a diagnosis asks p(z | h) and q(z | h, e) of a SequentialVAE, not of a {type(model).__name__}"
+        )
+    return model
+
+
 @torch.no_grad()
 def diagnose(
     model: WorldModel,
@@ -114,8 +127,7 @@ def diagnose(
         samples: predictions per row.
         effort: computation for `gaps` and `inference`, which take most of the time (None: skip them).
     """
-    if not isinstance(model, SequentialVAE):
-        raise ValueError(f"a diagnosis needs p(z | h) and q(z | h, e), which a {type(model).__name__} does not have")
+    model = sequential_vae(model)
     if int(valid.sum()) < 16:
         raise ValueError(f"{int(valid.sum())} rows are too few for a diagnosis, which needs 16: take more episodes")
     rows, valid = rows.to(model.device), valid.to(model.device)

@@ -117,8 +117,8 @@ class WorldModelConfig:
         "levels": "give model.hierarchical.levels=N",
         "transforms": "give model.flow.transforms=N",
         "sampling": "give model.flow_matching.steps=N",
-        "bypass": "give model.perceptron=bypassed",
-        "plain": "give model.perceptron=plain",
+        "bypass": "give model.perceptron=bypassed, or normed for none",
+        "plain": "give model.perceptron=plain, or normed",
     }
 
     kind: str = "sequential_vae"
@@ -165,6 +165,7 @@ class WorldModelConfig:
             if word not in table:
                 raise ValueError(f"{name}={word} is not accepted: take one of {', '.join(table)}")
             table[word].check(name, word, self)
+        self._check_sections()
         if self.ensemble < 0 or self.ensemble == 1:
             raise ValueError(f"ensemble={self.ensemble}: one head cannot disagree; take at least 2, or 0 for none")
         check_bins(self.bins)
@@ -173,6 +174,15 @@ class WorldModelConfig:
         for name in ("pixel_sigma", "vector_sigma"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"{name}={getattr(self, name)} must be above 0 and finite")
+
+    def _check_sections(self) -> None:
+        """Refuse settings of a part that is not chosen: they would change nothing."""
+        chosen = {getattr(self, name) for name in TABLES}
+        for part in fields(self):
+            section = self.section(part.name)
+            if section is not None and part.name not in chosen and section != type(section)():
+                choices = " or ".join(f"{name}={part.name}" for name, table in TABLES.items() if part.name in table)
+                raise ValueError(f"{part.name} has settings, and no part of that name is chosen: give {choices}")
 
     def resolve(self, field: str) -> int:
         """Return a number of this config or, if it is 0, the value that `size` sets for it."""

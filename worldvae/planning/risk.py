@@ -69,7 +69,7 @@ class RiskConfig:
         found = self.samples * members
         if found == 1 and (self.deviations or self.quantile is not None):
             asked = f"deviations={self.deviations}" if self.deviations else f"quantile={self.quantile}"
-            raise ValueError(f"{asked} is about several dreams of a candidate, and there is one: give samples=8 or so")
+            raise ValueError(f"{asked} compares several dreams of a candidate, and there is one: give samples=8 or so")
         return found
 
 
@@ -83,7 +83,7 @@ def dreams_of(model: Simulator, risk: RiskConfig) -> int:
         asked = f"trust={risk.trust}" if risk.trust is not None else f"disagreement={risk.disagreement}"
         raise ValueError(
             f"{asked} is about the model's disagreement, which {type(model).__name__} does not know: give it a method "
-            "disagreement(states), or take a WorldModel with model.ensemble=5 or a SimulatorEnsemble"
+            "disagreement(states), or take a SequentialVAE with model.ensemble=5 or a SimulatorEnsemble"
         )
     members = model.members if isinstance(model, Plural) else 1
     return risk.dreams(members if isinstance(members, int) else 1)  # (not a list of that name)

@@ -53,7 +53,8 @@ class HierarchicalPrior(Prior):
         super().__init__(latent)
         if levels < 1 or latent % levels:
             raise ValueError(
-                f"z of length {latent} cannot be split evenly into levels={levels}: take a length that is a multiple"
+                f"z of length {latent} cannot be split evenly into levels={levels}: take a length that is a multiple "
+                "(model.gaussian)"
             )
         self.memory_size, self.levels, part = memory, levels, latent // levels
         self.part, self.whole = GaussianFamily(part), GaussianFamily(latent)

@@ -133,6 +133,18 @@ class Run:
         with EnvPool([self.config.env]) as pool:
             self.check_layouts(pool.observation_layout, pool.action_layout)
 
+    def check_shows(self) -> None:
+        """Raise unless the model decodes what it imagines, which a film needs.
+
+        Raises:
+            UserError: If it does not.
+        """
+        if not self.model.shows:
+            raise UserError(
+                f"the model of {self.folder} (model.kind={self.config.model.kind}) decodes neither frames nor vectors: "
+                "there is nothing to film."
+            )
+
     def check_layouts(self, observation: ObservationLayout, action: ActionLayout) -> None:
         """Raise unless these are the layouts that the model was trained on.
 

@@ -94,7 +94,7 @@ class TrainConfig:
         if not 0 <= self.persistence < 1:
             raise ValueError(f"persistence={self.persistence} is not a probability below 1")
         if self.persistence and self.explore != "random":
-            raise ValueError(f"persistence={self.persistence} is of uniform play: it needs explore=random")
+            raise ValueError(f"persistence={self.persistence} repeats actions of random play: it needs explore=random")
         if not 0 <= self.ratio < math.inf:
             raise ValueError(f"ratio={self.ratio} is not a number of updates per decision, such as 0.5")
 
@@ -127,7 +127,7 @@ class RunConfig:
                 risk.dreams()
             except ValueError as error:
                 raise ValueError(f"{name}.risk: {error}") from None
-            if risk.asks_disagreement and not self.model.ensemble:
+            if risk.asks_disagreement and self.model.kind == "sequential_vae" and not self.model.ensemble:
                 raise ValueError(f"{name}.risk: a model with model.ensemble=0 cannot disagree: take model.ensemble=5")
 
 

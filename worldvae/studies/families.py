@@ -170,7 +170,7 @@ def _opened(
             each = math.ceil(EPISODES / len(trained))
             parts.append(held_out_rows(run, CONTEXT + HORIZON, each, trainings.seed + i))
             runs[name] = run, state["updates"]
-        except Exception as error:  # as above
+        except Exception as error:  # a family that cannot be measured costs no other
             failures[name] = _reason(error)
     return runs, parts
 

@@ -207,7 +207,7 @@ class Trainer:
             self._recent.setdefault(name, []).append(value)
         if self.updates % train.log_every == 0:
             self._log(steps)
-        if self.updates % train.film_every == 0:
+        if self.updates % train.film_every == 0 and self.run.model.shows:
             self.show_dream()
 
     def _log(self, steps: int) -> None:
