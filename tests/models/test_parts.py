@@ -128,7 +128,9 @@ def test_every_old_word_is_told_the_new_one() -> None:
         setting = re.search(r"model\.[a-z_.]+=\w+", new)
         assert setting is not None, old
         given = setting[0].replace("=N", "=3")
-        configure({"env": {"id": "worldvae/Tiny-v0"}}, [given, "model.memory=gru"])  # the new word is accepted
+        part = given.split(".")[1]
+        chosen = {"markov": ["model.memory=markov"]}.get(part, [f"model.prior={part}"]) if given.count(".") == 2 else []
+        configure({"env": {"id": "worldvae/Tiny-v0"}}, [given, *chosen])  # the new word is accepted
         with pytest.raises(UserError, match=f"model.{old} does not exist any more: give model"):
             configure({"env": {"id": "worldvae/Tiny-v0"}}, [f"model.{old}=3"])
 

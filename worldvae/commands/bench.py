@@ -62,7 +62,7 @@ def bench(
     case = " ".join([name, *overrides])
     if before is not None and before.get("case") != case:
         raise UserError(
-            f"--compare {compare} measured {before.get('case')!r}, and this run measures {case!r}: take the same case."
+            f"--compare {compare} measured {before.get('case')!r}, and this is {case!r}: take the same case."
         )
     with tempfile.TemporaryDirectory(prefix="worldvae-bench-") as folder:
         if profile is not None:
