@@ -105,7 +105,7 @@ def test_another_case_is_not_compared_with(
     measured: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert call(monkeypatch, "bench", "tiny", "--compare", str(measured)) == 2
-    assert "and this is 'tiny': take the same case" in capsys.readouterr().err
+    assert "not 'tiny': take the same case" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"train": 1, "machine": {}}', '{"train": {}}'])

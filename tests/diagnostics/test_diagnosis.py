@@ -63,7 +63,7 @@ EFFORT = Effort(slices=4, length=4, steps=2, samples=4, rows=4, refinements=(2,)
     ("choice", "reasons"),
     [
         ({}, {}),
-        ({"latent": "categorical"}, {"inference": "compared for Gaussians"}),
+        ({"latent": "categorical"}, {"inference": "starts HMC from a Gaussian"}),
         ({"prior": "energy"}, {"gaps": "kind unnormalised", "inference": "kind unnormalised"}),
         ({"prior": "hierarchical"}, {"gaps": "ResidualPosterior", "inference": "ResidualPosterior"}),
     ],

@@ -55,7 +55,7 @@ def inspect(obs: str = "auto", **kwargs: Any) -> Any:
 
 
 def test_a_good_environment_has_no_problems() -> None:
-    report = inspect_env(EnvConfig("worldvae/Tiny-v0", size=(32, 32)), seconds=3)
+    report = inspect_env(EnvConfig("worldvae/Tiny-v0", size=(32, 32)), seconds=3.0)
     assert report.problems == ()
     assert report.observation == "frames of 3×32×32 (channels, height, width) from its rendering."
     assert report.action == "1 continuous number in [-1, 1]."

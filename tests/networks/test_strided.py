@@ -27,7 +27,7 @@ def test_planet_is_as_published() -> None:
     first = 1024 * 128 * 25 + 128 * 25  # with one bias per entry
     assert sum(p.numel() for p in decoder.parameters()) == published + first
     assert decoder(torch.randn(2, 230)).shape == (2, *shape)
-    with pytest.raises(ValueError, match="frames of 64 x 64 only, these are 32 x 64"):
+    with pytest.raises(ValueError, match="frames of 64 x 64 only, not 32 x 64"):
         StridedDecoder(8, (3, 32, 64), 4, TRUNKS["planet"])
 
 

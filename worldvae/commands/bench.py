@@ -61,9 +61,7 @@ def bench(
     config = configure(find_or_make(name, BENCH_CONFIGS), overrides)
     case = " ".join([name, *overrides])
     if before is not None and before.get("case") != case:
-        raise UserError(
-            f"--compare {compare} measured {before.get('case')!r}, and this is {case!r}: take the same case."
-        )
+        raise UserError(f"--compare {compare} measured {before.get('case')!r}, not {case!r}: take the same case.")
     with tempfile.TemporaryDirectory(prefix="worldvae-bench-") as folder:
         if profile is not None:
             with closing(Bench(config, Path(folder), seconds)) as bench:
