@@ -44,6 +44,12 @@ def test_a_recorded_command_omits_options_that_change_no_number(given: str, kept
     assert command(given.split()) == kept
 
 
+def test_a_path_is_recorded_as_seen_from_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = ["dream", str(tmp_path / "runs" / "a"), "--seed=3", f"--film={tmp_path / 'b.gif'}", "/elsewhere/c"]
+    assert command(given) == "worldvae dream runs/a --seed=3 --film=b.gif c"
+
+
 def test_the_same_command_again_takes_the_place_of_its_record(tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     for name, number in (("a", 1), ("b", 2), ("a", 3), ("c", 4)):

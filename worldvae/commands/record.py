@@ -85,7 +85,7 @@ def append(file: Path, record: Record) -> None:
 
 
 def command(arguments: Sequence[str]) -> str:
-    """Return a command line as it is recorded: no --json, --record or --out, and of absolute paths the last name."""
+    """Return a command line as it is recorded: no --json, --record or --out, no path of this machine."""
     kept: list[str] = []
     left = iter(arguments)
     for argument in left:
@@ -93,8 +93,16 @@ def command(arguments: Sequence[str]) -> str:
             next(left, None)  # its value
         elif argument != "--json" and argument.partition("=")[0] not in OUTPUT_OPTIONS:
             head, equals, value = argument.rpartition("=")
-            kept.append(head + equals + (Path(value).name if Path(value).is_absolute() else value))
+            kept.append(head + equals + _without_home(value))
     return shlex.join(["worldvae", *kept])
+
+
+def _without_home(value: str) -> str:
+    """Return an absolute path as seen from the working folder; one that lies elsewhere by its last name."""
+    path = Path(value)
+    if not path.is_absolute():
+        return value
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
 
 
 def _check_writable(folder: Path) -> None:
