@@ -14,7 +14,8 @@ from worldvae.agents.agent import Agent, Carry
 from worldvae.agents.planner import PlannerAgent
 from worldvae.errors import UserError
 from worldvae.memory import LatentState
-from worldvae.models.world_model import Probabilistic, WorldModel
+from worldvae.models.probabilistic import Probabilistic
+from worldvae.models.world_model import WorldModel
 from worldvae.planning import (
     Landmarks,
     Objective,

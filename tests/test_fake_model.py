@@ -13,7 +13,8 @@ import worldvae as wv
 from tests.fake_model import FakeModel
 from tests.test_commands import QUICK, call, complain
 from worldvae.models.kinds import KINDS, register
-from worldvae.models.world_model import Probabilistic, WorldModel
+from worldvae.models.probabilistic import Probabilistic
+from worldvae.models.world_model import WorldModel
 
 WORDS = [*QUICK, "model.kind=fake", "env.obs=state", "optimiser.learning_rate=1e-2"]
 

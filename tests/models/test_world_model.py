@@ -5,8 +5,9 @@ from collections.abc import Callable
 import torch
 
 import worldvae as wv
+from worldvae.models.probabilistic import Probabilistic
 from worldvae.models.sequential_vae import SequentialVAE
-from worldvae.models.world_model import Loss, Probabilistic, WorldModel
+from worldvae.models.world_model import Loss, WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
 from worldvae.objectives import ELBOConfig, elbo_loss
 from worldvae.training.learner import Learner

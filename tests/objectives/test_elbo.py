@@ -12,8 +12,9 @@ from torch.distributions import MultivariateNormal
 
 from worldvae.distributions import IsotropicGaussian, kl, symexp, symlog
 from worldvae.memory import LatentState
+from worldvae.models.probabilistic import Inferred
 from worldvae.models.senses import unit
-from worldvae.models.sequential_vae import Inferred, SequentialVAE
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.objectives import ELBOConfig, Terms, elbo_loss
 from worldvae.types import Batch, Observation
 

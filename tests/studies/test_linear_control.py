@@ -10,7 +10,8 @@ from torch.nn import functional as F
 
 from worldvae.exact import COST, STIFF, kalman_filter, lqg_cost, smoothing_chain
 from worldvae.memory import LatentState
-from worldvae.models.sequential_vae import Inferred, SequentialVAE
+from worldvae.models.probabilistic import Inferred
+from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.studies.linear_control import (
     Expected,
     Plant,

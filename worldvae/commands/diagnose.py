@@ -9,7 +9,7 @@ import typer
 
 from worldvae.commands.open_run import open_run
 from worldvae.commands.record import Recorder, RecordFile
-from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page, sequential_vae
+from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page, probabilistic
 from worldvae.diagnostics import diagnose as examine
 from worldvae.errors import UserError
 from worldvae.evaluation.held_out import held_out_episodes
@@ -37,7 +37,7 @@ def diagnose(
     opened = open_run(run, settings or [], episodes, "--episodes")
     check_plotting()
     try:
-        model = sequential_vae(opened.model)
+        model = probabilistic(opened.model)
     except ValueError as error:
         raise UserError(f"{error}.") from None
     folder = opened.folder / "diagnosis"

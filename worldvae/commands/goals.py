@@ -13,7 +13,7 @@ from worldvae.commands.record import Recorder, RecordFile
 from worldvae.errors import UserError, near_miss
 from worldvae.evaluation.reaching import GOAL_OBJECTIVES, GoalSuite, Reached
 from worldvae.films.film import film, towards_goals
-from worldvae.models.world_model import Probabilistic
+from worldvae.models.probabilistic import Probabilistic
 from worldvae.runs.settings import PLANNER_SECTIONS
 from worldvae.training.progress import say
 

@@ -2,7 +2,7 @@
 
 from worldvae.diagnostics.calibration import Calibration, calibration
 from worldvae.diagnostics.collapse import Collapse, active_units, collapse, kl_per_dimension
-from worldvae.diagnostics.diagnosis import Diagnosis, Effort, diagnose, sequential_vae
+from worldvae.diagnostics.diagnosis import Diagnosis, Effort, diagnose, probabilistic
 from worldvae.diagnostics.gaps import Gaps, Level, gaps
 from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
@@ -33,5 +33,5 @@ __all__ = [
     "log_ratio",
     "mmd",
     "pick_slices",
-    "sequential_vae",
+    "probabilistic",
 ]

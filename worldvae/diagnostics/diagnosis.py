@@ -16,8 +16,8 @@ from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.probe import linear_probe
 from worldvae.diagnostics.slices import pick_slices
 from worldvae.memory import LatentState
+from worldvae.models.probabilistic import Inferred, Probabilistic
 from worldvae.models.senses import unit
-from worldvae.models.sequential_vae import Inferred, SequentialVAE
 from worldvae.models.world_model import WorldModel
 from worldvae.system.json_file import plain
 from worldvae.types import Batch, State
@@ -88,16 +88,14 @@ class Diagnosis:
         return out
 
 
-def sequential_vae(model: WorldModel) -> SequentialVAE:
-    """Return `model` itself, which a diagnosis needs to be a sequential VAE.
+def probabilistic(model: WorldModel) -> Probabilistic:
+    """Return `model` itself, of which a diagnosis asks p(z | h) and q(z | h, e).
 
     Raises:
-        ValueError: If it is another kind of world model.
+        ValueError: If it has none.
     """
-    if not isinstance(model, SequentialVAE):
-        raise ValueError(
-            f"a diagnosis asks p(z | h) and q(z | h, e) of a SequentialVAE, not of a {type(model).__name__}"
-        )
+    if not isinstance(model, Probabilistic):
+        raise ValueError(f"a diagnosis asks p(z | h) and q(z | h, e), which a {type(model).__name__} does not have")
     return model
 
 
@@ -127,7 +125,7 @@ def diagnose(
         samples: predictions per row.
         effort: computation for `gaps` and `inference`, which take most of the time (None: skip them).
     """
-    model = sequential_vae(model)
+    model = probabilistic(model)
     if int(valid.sum()) < 16:
         raise ValueError(f"{int(valid.sum())} rows are too few for a diagnosis, which needs 16: take more episodes")
     rows, valid = rows.to(model.device), valid.to(model.device)
@@ -161,7 +159,7 @@ def diagnose(
 
 
 def _inference(
-    model: SequentialVAE,
+    model: Probabilistic,
     rows: Batch,
     valid: Tensor,
     observed: Inferred,
@@ -204,7 +202,7 @@ def _means(q: Any, states: LatentState) -> Tensor:
     return out
 
 
-def _per_unit(model: SequentialVAE, states: LatentState, q: Any, valid: Tensor) -> list[float] | None:
+def _per_unit(model: Probabilistic, states: LatentState, q: Any, valid: Tensor) -> list[float] | None:
     try:
         p = model.prior(states.memory)
     except NotImplementedError:  # a prior without a distribution object, such as an energy
@@ -214,7 +212,7 @@ def _per_unit(model: SequentialVAE, states: LatentState, q: Any, valid: Tensor) 
 
 
 def _calibration(
-    model: SequentialVAE,
+    model: Probabilistic,
     rows: Batch,
     valid: Tensor,
     generator: torch.Generator,

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from worldvae.diagnostics.slices import MovedBound, Slices
-from worldvae.models.sequential_vae import SequentialVAE
+from worldvae.models.probabilistic import Probabilistic
 from worldvae.objectives import iwae
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.types import Kind
@@ -65,7 +65,7 @@ class Gaps:
 
 
 def gaps(
-    model: SequentialVAE,
+    model: Probabilistic,
     slices: Slices,
     generator: torch.Generator,
     *,
@@ -122,7 +122,7 @@ def gaps(
     return Gaps(filters, top, importance, *split, "estimate", asked.number, asked.length, samples, calls)
 
 
-def _check(model: SequentialVAE, slices: int) -> None:
+def _check(model: Probabilistic, slices: int) -> None:
     if not isinstance(model.posterior, AmortisedPosterior) or model.density_kind != "exact":
         what = f"{type(model.posterior).__name__} and a log-density of kind {model.density_kind}"
         raise ValueError(f"the gaps need an AmortisedPosterior and an exact log-density, not {what}")

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from worldvae.distributions import FullGaussianFamily, GaussianFamily, LatentFamily
 from worldvae.memory import LatentState
-from worldvae.models.sequential_vae import SequentialVAE
+from worldvae.models.probabilistic import Probabilistic
 from worldvae.posteriors import AmortisedPosterior, hmc, semi_amortised, svi
 from worldvae.types import Batch, Kind, State
 
@@ -41,7 +41,7 @@ class Inference:
 
 
 def compare_inference(
-    model: SequentialVAE,
+    model: Probabilistic,
     rows: Batch,
     generator: torch.Generator,
     *,
@@ -100,7 +100,7 @@ def compare_inference(
     ]
 
 
-def _check(model: SequentialVAE) -> None:
+def _check(model: Probabilistic) -> None:
     posterior = model.posterior
     if not isinstance(posterior, AmortisedPosterior) or model.density_kind != "exact":
         what = f"{type(posterior).__name__} and a log-density of kind {model.density_kind}"
@@ -113,7 +113,7 @@ Joint = Callable[[Float[Tensor, "sample row latent"]], Float[Tensor, "sample row
 Way = Callable[[], tuple[LatentFamily, Tensor, int]]
 
 
-def _joint(model: SequentialVAE, row: Batch, memory: Tensor) -> Joint:
+def _joint(model: Probabilistic, row: Batch, memory: Tensor) -> Joint:
     def log_joint(latent: Tensor) -> Tensor:
         states = LatentState(memory.expand(*latent.shape[:-1], -1), latent)
         prior = model.prior.log_prob(latent, states.memory)
@@ -123,7 +123,7 @@ def _joint(model: SequentialVAE, row: Batch, memory: Tensor) -> Joint:
 
 
 def _ways(
-    model: SequentialVAE,
+    model: Probabilistic,
     row: Batch,
     memory: Tensor,
     log_joint: Joint,

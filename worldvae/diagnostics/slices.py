@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from worldvae.memory import LatentState
-from worldvae.models.sequential_vae import Inferred, SequentialVAE
+from worldvae.models.probabilistic import Inferred, Probabilistic
 from worldvae.posteriors import AmortisedPosterior
 from worldvae.types import Batch
 
@@ -31,7 +31,7 @@ class Slices:
 
 
 def pick_slices(
-    model: SequentialVAE,
+    model: Probabilistic,
     rows: Batch,
     valid: Bool[Tensor, "episode time"],
     observed: Inferred,
@@ -75,7 +75,7 @@ class MovedBound:
         slices: the observations.
     """
 
-    def __init__(self, model: SequentialVAE, slices: Slices) -> None:
+    def __init__(self, model: Probabilistic, slices: Slices) -> None:
         self.model = model = model.in_float32()
         assert isinstance(model.posterior, AmortisedPosterior)
         self.posterior, self.device = model.posterior, model.device

@@ -7,7 +7,7 @@ Agents, films and training use only what the protocol `WorldModel` promises; dia
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -27,21 +27,14 @@ from worldvae.models.parts import (
     make_reward,
     make_stages,
 )
+from worldvae.models.probabilistic import Inferred, Probabilistic
 from worldvae.models.senses import Senses
-from worldvae.models.world_model import Loss, Observed, Policy, Probabilistic
+from worldvae.models.world_model import Loss, Policy
 from worldvae.networks import MLP
 from worldvae.objectives import ELBOConfig, Terms, elbo_loss
 from worldvae.posteriors import Smoother
 from worldvae.priors import Ensemble
 from worldvae.types import ActionLayout, Batch, Dream, Kind, Modality, Observation, ObservationLayout, State, weakest
-
-
-@dataclass(frozen=True)
-class Inferred(Observed):
-    """The result of `observe`: posterior states, and the parameters of the q from which they were drawn."""
-
-    posterior: LatentState
-    parameters: Float[Tensor, "batch time parameter"]
 
 
 class SequentialVAE(nn.Module, Probabilistic):

@@ -9,8 +9,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from worldvae.posteriors import Posterior
-from worldvae.priors import Prior
 from worldvae.types import ActionLayout, Batch, Dream, Modality, Observation, ObservationLayout, State, TensorTree
 
 Policy = Callable[[State], Float[Tensor, "batch action"]]
@@ -202,30 +200,4 @@ class WorldModel(Protocol):
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load weights that `state_dict` returned."""
-        ...
-
-
-@runtime_checkable
-class Probabilistic(WorldModel, Protocol):
-    """A world model whose states are a memory h and a latent z (`LatentState`), with p(z | h) and q(z | h, e).
-
-    Attributes:
-        prior: p(z | h).
-        posterior: q(z | h, e).
-    """
-
-    prior: Prior
-    posterior: Posterior
-
-    def embed(self, rows: Batch) -> Float[Tensor, "batch time embedding"]:
-        """Return e, which the posterior reads, for rows `[batch, time]`; a smoother's e also depends on later rows."""
-        ...
-
-    def log_likelihood(self, states: State, observation: Observation) -> dict[Modality, Float[Tensor, "*batch"]]:
-        """Return log p(x | h, z) in nats of each modality that was observed.
-
-        Args:
-            states: any leading shape.
-            observation: of the same leading shape, or of one that broadcasts to it.
-        """
         ...
