@@ -1,15 +1,15 @@
 """A prior made from the posterior: a mixture of q at learned pseudo-inputs."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Distribution, Independent, Normal
 
-from worldvae.posteriors.posterior import Posterior
 from worldvae.priors.mixture import check_components, likeliest, mixture, mixture_noise, pick
 from worldvae.priors.prior import Prior
 from worldvae.priors.readout import Readout
@@ -28,6 +28,38 @@ class VampConfig:
     def __post_init__(self) -> None:
         if self.pseudo_inputs < 1:
             raise ValueError(f"pseudo_inputs={self.pseudo_inputs}: a VampPrior needs at least 1")
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """What a VampPrior needs of a posterior, which is a `worldvae.posteriors.Posterior`.
+
+    Attributes:
+        latent_size: length of z.
+    """
+
+    latent_size: int
+
+    def project(self, embedding: Float[Tensor, "*batch embedding"]) -> Float[Tensor, "*batch hidden"]:
+        """Return the part of q that does not depend on the memory."""
+        ...
+
+    def infer(
+        self,
+        memory: Float[Tensor, "*batch memory"],
+        projected: Float[Tensor, "*batch hidden"],
+        noise: Float[Tensor, "*batch noise"] | None,
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch parameter"]]:
+        """Return the mode of z (without noise), and the parameters for `distribution`."""
+        ...
+
+    def distribution(self, parameters: Float[Tensor, "*batch parameter"]) -> Distribution:
+        """Return q."""
+        ...
+
+    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]:
+        """Return what it learns."""
+        ...
 
 
 class VampPrior(Prior):
@@ -50,7 +82,7 @@ class VampPrior(Prior):
     Reference: Tomczak & Welling 2018, "VAE with a VampPrior", sections 2 and 4.
     """
 
-    def __init__(self, posterior: Posterior, memory: int, embedding: int, hidden: int, components: int) -> None:
+    def __init__(self, posterior: Encoder, memory: int, embedding: int, hidden: int, components: int) -> None:
         super().__init__(posterior.latent_size)
         check_components(components)
         self._posterior = (posterior,)  # nn.Module does not register modules in tuples
@@ -73,7 +105,7 @@ class VampPrior(Prior):
             )
 
     @property
-    def posterior(self) -> Posterior:
+    def posterior(self) -> Encoder:
         """The q that is evaluated at the pseudo-inputs."""
         return self._posterior[0]
 
