@@ -26,7 +26,7 @@ settings.load_profile("untimed")
 
 @pytest.hookimpl(trylast=True)  # after the tests to run have been selected
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run the longest gates (`gate(seconds=...)`) first, and distribute them over the two processes.
+    """Run the longest gates (`gate(seconds=...)`) first, and divide their time equally between the two processes.
 
     Each process starts at the beginning of one half of the list; when it has finished, it takes tests from the end of
     the other half.
@@ -36,10 +36,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         gate = item.get_closest_marker("gate")
         return float(gate.kwargs.get("seconds", 0)) if gate else 0.0
 
-    long = sorted(filter(seconds, items), key=seconds, reverse=True)
+    processes: tuple[list[pytest.Item], list[pytest.Item]] = [], []
+    for item in sorted(filter(seconds, items), key=seconds, reverse=True):
+        min(processes, key=lambda own: sum(map(seconds, own))).append(item)
+    first, second = processes
     rest = [item for item in items if not seconds(item)]
-    half = len(items) // 2 - len(long[::2])
-    items[:] = [*long[::2], *rest[:half], *long[1::2], *rest[half:]]
+    half = len(items) // 2 - len(first)
+    items[:] = [*first, *rest[:half], *second, *rest[half:]]
 
 
 @pytest.fixture(autouse=True)

@@ -86,7 +86,7 @@ def truly(actions: Tensor) -> float:
     return earned
 
 
-@pytest.mark.gate(seconds=60)
+@pytest.mark.gate(seconds=15)
 def test_risk_keeps_plans_inside_the_data() -> None:
     """With throttle 0, where the data end, five steps cost 0.48; with a stalled engine they cost 5.
 

@@ -14,7 +14,7 @@ MARGIN = 12.0
 """Set beforehand: of 50, uniform actions earn about 15 and the best feedback 48; an agent must earn 12 more than 15."""
 
 
-@pytest.mark.gate(seconds=100)
+@pytest.mark.gate(seconds=80)
 def test_tiny_is_learned_from_pixels(tmp_path: Path) -> None:
     path = find_config("tiny")
     assert path is not None

@@ -14,7 +14,7 @@ BAR, FLOOR = 0.8, 0.25
 another machine's rounding should not decide (0.9 was reached when this was written)."""
 
 
-@pytest.mark.gate(seconds=270)
+@pytest.mark.gate(seconds=195)
 def test_goal_images_are_reached_in_two_rooms(tmp_path: Path) -> None:
     path = find_config("two_rooms")
     assert path is not None
