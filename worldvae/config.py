@@ -29,6 +29,7 @@ from omegaconf.errors import (
 )
 
 from worldvae.errors import UserError, near_miss
+from worldvae.system.text_file import replace_text
 
 T = TypeVar("T")
 PLAIN_VALUES = "numbers, text, true, false, null, and lists and dicts of these"
@@ -107,7 +108,7 @@ def dump_config(config: Any, path: Path) -> None:
     plain = _plain(config, ())
     try:
         text = OmegaConf.to_yaml(OmegaConf.create(plain))
-        written = text.encode("utf-8")
+        text.encode("utf-8")  # fails on half a surrogate pair, before anything is written
         again = load_config(type(config), [OmegaConf.to_container(OmegaConf.create(text))])  # type: ignore[list-item]
     except (yaml.YAMLError, OmegaConfBaseException, UnicodeEncodeError, UserError) as error:
         reason = _first_line(error).rstrip(".")
@@ -118,9 +119,7 @@ def dump_config(config: Any, path: Path) -> None:
             f"{_dotted(keys)} is {_short(before)}, and would be read back from the config's file as {_short(after)}: "
             "give it in that form."
         )
-    part = path.with_suffix(".part")  # a reader, also after a crash, finds either the old file or the new one
-    part.write_bytes(written)
-    part.replace(path)
+    replace_text(path, text)
 
 
 def _packaged() -> Path:

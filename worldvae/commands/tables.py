@@ -26,6 +26,7 @@ from textwrap import fill
 from typing import Any
 
 from worldvae.errors import UserError
+from worldvae.system.text_file import replace_text
 
 Record = dict[str, Any]
 RECORD_KEYS = {"command", "commit", "date", "machine", "minutes", "result"}
@@ -87,10 +88,8 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         UserError: If there is no way to write there.
     """
-    part = path.with_name(f"{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        replace_text(path, text)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}.") from error
 

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from worldvae.errors import UserError
+from worldvae.system.text_file import replace_text
 
 
 def plain(value: Any) -> Any:
@@ -27,10 +28,8 @@ def write_json(path: Path, value: Any) -> None:
     Raises:
         UserError: If the file cannot be written.
     """
-    part = path.with_suffix(".part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_text(json.dumps(plain(value), default=str, allow_nan=False) + "\n", encoding="utf-8")
-        part.replace(path)
+        replace_text(path, json.dumps(plain(value), default=str, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {path} ({error.strerror}): choose another folder with --out.") from error

@@ -11,6 +11,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from worldvae.films.film import gif_bytes
+from worldvae.system.text_file import replace_text
 
 
 class Logger:
@@ -92,7 +93,5 @@ def _drop_after(path: Path, step: int) -> float:
         if row["step"] <= step:
             kept.append(line + "\n")
             elapsed = row["time"]
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept), encoding="utf-8")
-    temporary.replace(path)
+    replace_text(path, "".join(kept))
     return elapsed
