@@ -2,7 +2,7 @@
 
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, ClassVar, cast
 
@@ -14,6 +14,7 @@ from worldvae.distributions import LatentFamily, check_bins
 from worldvae.likelihoods import GaussianLikelihood, ScalarGaussianLikelihood, TwoHotLikelihood
 from worldvae.memory import MarkovConfig, Memory
 from worldvae.models.frames import FRAMES, FrameSizes, frames_of
+from worldvae.models.kind_sections import READS, JEPAConfig, PixelDiffusionConfig, PixelEnergyConfig
 from worldvae.models.registry import FAMILIES, MEMORIES, POSTERIORS, PRIORS, LatentSizes, MemorySizes, Part, Size
 from worldvae.models.stages import STAGES, OneStage
 from worldvae.networks import (
@@ -46,6 +47,9 @@ TABLES: dict[str, Mapping[str, Part[Any]]] = {
 }
 """The settings whose accepted words are listed in the registry."""
 
+VAE_PARTS = ("latent", "prior", "posterior", "stages", "context", "frames", "ensemble")
+"""The settings that say what a VAE is made of, and nothing to a kind that does not list them in `READS`."""
+
 SIZES = {
     "tiny": Size(memory=64, hidden=64, gaussian=8, groups=8, classes=8, depth=8, layers=1),
     "small": Size(memory=128, hidden=128, gaussian=16, groups=16, classes=16, depth=16, layers=2),
@@ -61,7 +65,8 @@ class WorldModelConfig:
     Settings that only one part reads are in a section of that part's name (`prior=mixture`, `mixture.components=5`).
 
     Attributes:
-        kind: kind of world model (`worldvae.models.kinds`); all other settings here are those of the sequential VAE.
+        kind: kind of world model (`worldvae.models.kinds`). The words of parts below are those of the sequential VAE;
+            other kinds have a section of their name, and read the sizes.
         size: sets every number below that is 0.
         trunk: convolutions of the encoder and decoder of frames.
         memory: h' = f(h, z, a).
@@ -103,6 +108,9 @@ class WorldModelConfig:
         flow: section of prior=flow and posterior=flow.
         hierarchical: section of prior=hierarchical.
         flow_matching: section of prior=flow_matching.
+        jepa: section of kind=jepa.
+        pixel_diffusion: section of kind=pixel_diffusion.
+        pixel_energy: section of kind=pixel_energy.
         precision: what convolutions and imagination compute in: float32, bfloat16, or "auto", whichever is measured to
             be faster on this processor (`worldvae.system.precision`). Memories and the parameters of distributions are
             float32 in any case.
@@ -153,6 +161,9 @@ class WorldModelConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     hierarchical: HierarchicalConfig = field(default_factory=HierarchicalConfig)
     flow_matching: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
+    jepa: JEPAConfig = field(default_factory=JEPAConfig)
+    pixel_diffusion: PixelDiffusionConfig = field(default_factory=PixelDiffusionConfig)
+    pixel_energy: PixelEnergyConfig = field(default_factory=PixelEnergyConfig)
     precision: str = setting("auto", choices=PRECISIONS)
     compile: bool = False
 
@@ -166,6 +177,7 @@ class WorldModelConfig:
                 raise ValueError(f"{name}={word} is not accepted: take one of {', '.join(table)}")
             table[word].check(name, word, self)
         self._check_sections()
+        self._check_kind_reads()
         if self.ensemble < 0 or self.ensemble == 1:
             raise ValueError(f"ensemble={self.ensemble}: one head cannot disagree; take at least 2, or 0 for none")
         check_bins(self.bins)
@@ -177,12 +189,25 @@ class WorldModelConfig:
 
     def _check_sections(self) -> None:
         """Refuse settings of a part that is not chosen: they would change nothing."""
-        chosen = {getattr(self, name) for name in TABLES}
+        chosen = {self.kind, *(getattr(self, name) for name in TABLES)}
         for part in fields(self):
             section = self.section(part.name)
             if section is not None and part.name not in chosen and section != type(section)():
-                choices = " or ".join(f"{name}={part.name}" for name, table in TABLES.items() if part.name in table)
+                tables: dict[str, Collection[str]] = {**TABLES, "kind": READS}
+                choices = " or ".join(f"{name}={part.name}" for name, table in tables.items() if part.name in table)
                 raise ValueError(f"{part.name} has settings, and no part of that name is chosen: give {choices}")
+
+    def _check_kind_reads(self) -> None:
+        """Refuse parts of the VAE that a model of another kind does not have (a memory says only what a task needs)."""
+        if self.kind not in READS:
+            return
+        for part in fields(self):
+            if part.name not in VAE_PARTS or part.name in READS[self.kind]:
+                continue
+            if (given := getattr(self, part.name)) != part.default:
+                raise ValueError(
+                    f"{part.name}={given} is a part of kind=sequential_vae, and kind={self.kind} has none: leave it out"
+                )
 
     def resolve(self, field: str) -> int:
         """Return a number of this config or, if it is 0, the value that `size` sets for it."""
