@@ -12,7 +12,7 @@ from worldvae.bench.measures import Measure
 from worldvae.commands.bench import _limits, _object
 from worldvae.commands.eval import _object as eval_object
 from worldvae.commands.record import append
-from worldvae.commands.tables import TABLE_BLOCK, TABLE_START, Record, read_records, refresh, render
+from worldvae.commands.tables import NO_RECORD, TABLE_BLOCK, TABLE_START, Record, read_records, refresh, render
 from worldvae.diagnostics.gaps import Gaps, Level
 from worldvae.diagnostics.inference import Inference
 from worldvae.errors import UserError
@@ -98,14 +98,16 @@ def test_elements_of_a_list_are_rows_and_commands_are_picked(tmp_path: Path) -> 
     assert readme.read_text().count("`worldvae eval runs/x --agent cem,actor`") == 1
 
 
-def test_no_record_is_no_table(tmp_path: Path) -> None:
+def test_no_record_is_a_sentence_and_no_table(tmp_path: Path) -> None:
     readme = write(tmp_path, "a = {result[a]}")
-    assert not refresh(readme) and read_records(tmp_path / "results.json") == []
+    assert refresh(readme) and read_records(tmp_path / "results.json") == []
+    assert NO_RECORD in readme.read_text() and rows_of(readme.read_text()) == []
     append(tmp_path / "results.json", record(result={"a": 1}))
     assert refresh(readme)
     (tmp_path / "results.json").unlink()
     assert refresh(readme)
     assert rows_of(readme.read_text()) == [] and "Measured" not in readme.read_text()
+    assert readme.read_text().count(NO_RECORD) == 1
 
 
 def test_it_is_said_where_figures_come_from(tmp_path: Path) -> None:

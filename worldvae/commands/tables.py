@@ -29,6 +29,7 @@ from worldvae.errors import UserError
 from worldvae.system.text_file import replace_text
 
 Record = dict[str, Any]
+NO_RECORD = "No result is recorded yet."
 RECORD_KEYS = {"command", "commit", "date", "machine", "minutes", "result"}
 
 TABLE_START = re.compile("^<!-- table:", re.MULTILINE)
@@ -95,7 +96,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _filled(asked: re.Match[str], readme: Path) -> str:
-    """Return a comment and the table that it asks for; no table where there is no record yet."""
+    """Return a comment and the table that it asks for; a sentence where there is no record yet."""
     comment = asked[0][: asked[0].index("-->")] + "-->\n"
     columns: dict[str, str] = {}
     for line in asked["columns"].splitlines():
@@ -108,7 +109,7 @@ def _filled(asked: re.Match[str], readme: Path) -> str:
     filled = [(row, [_cell(template, row, readme) for template in columns.values()]) for row in rows]
     filled = [(row, cells) for row, cells in filled if any(cells)]
     if not filled:
-        return f"{comment}<!-- end -->"
+        return f"{comment}\n{NO_RECORD}\n\n<!-- end -->"
     head, *body = ["| " + " | ".join(cells) + " |" for cells in (columns, *(cells for _, cells in filled))]
     table = "\n".join([head, "|" + "---|" * len(columns), *body])
     return f"{comment}\n{_origin([row for row, _ in filled])}\n\n{table}\n\n<!-- end -->"
