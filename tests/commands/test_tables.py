@@ -189,7 +189,7 @@ def examples() -> dict[str, Any]:
         "eval": eval_object(played, {}),
         "goals": {"seed": 0, "goals": [reached.as_json()]},
         "diagnose": {"inference": [asdict(way)], "gaps": asdict(gaps)},
-        "study families": {"rows": [asdict(family)]},
+        "study online": {"rows": [asdict(family)]},
         "study digits": {"priors": [asdict(digits)]},
         "study linear": {
             "rows": [linear.as_json()],

@@ -1,4 +1,4 @@
-"""`worldvae study families | digits | linear`: exchange one part and keep everything else."""
+"""`worldvae study online | families | digits | linear`: exchange one part, or the model, and keep everything else."""
 
 import json
 import math
@@ -59,8 +59,8 @@ def linear(
     recorder.keep(study_linear(out or Path("runs/study-linear"), range(seed, seed + seeds), as_json))
 
 
-@study.command("families")
-def families(
+@study.command("online")
+def online(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="CONFIG [KEY=VALUE]...", help="A task, as for train.", show_default=False),
@@ -76,11 +76,11 @@ def families(
 ) -> None:
     """Train every family of parts on one task for the same time, and compare returns, dreams, bounds and speed."""
     if not arguments or "=" in arguments[0]:
-        raise UserError("no config was given: `worldvae study families CONFIG` takes a task as for train.")
+        raise UserError("no config was given: `worldvae study online CONFIG` takes a task as for train.")
     config, overrides = arguments[0], arguments[1:]
     for name in STUDY_SETTINGS:
         if any(override.startswith(name) for override in overrides):
-            raise UserError(f"{name} does not apply to `worldvae study families`, which sets it itself: leave it out.")
+            raise UserError(f"{name} does not apply to `worldvae study online`, which sets it itself: leave it out.")
     out = out or Path("runs") / f"study-{Path(config).stem.replace(':', '-')}"
     trainings = Trainings(config, out, minutes, seed, jobs, overrides)
     _check(trainings, episodes)
