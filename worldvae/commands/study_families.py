@@ -74,7 +74,7 @@ def study_families(study: Study, as_json: bool) -> dict[str, Any]:
         say(f"Interrupted, and saved in {study.out}: the same command goes on.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     cells = ledger.cells()
-    summary = summarise(list(ledger.lines.values()), cells)
+    summary = summarise(list(ledger.lines.values()), cells, study.left_out())
     head = {"budget": study.budget, "seeds": study.seeds, "jobs": study.jobs}
     file, page = study.out / "summary.json", study.out / "page.html"
     whole = head | summary | {"file": str(file), "page": str(page)}

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from worldvae.errors import UserError
-from worldvae.studies.study_rows import ROWS, Row
-from worldvae.studies.study_tasks import TASKS, Budget, Point, Task
+from worldvae.studies.study_rows import REFERENCE, ROWS, Row
+from worldvae.studies.study_tasks import EVERY_POINT, TASKS, Budget, Point, Task
 from worldvae.system.json_file import plain
 
 Work = Literal["data", "tuning", "cell"]
@@ -75,17 +75,32 @@ class Job:
         return head | {"point": point, "failed": failed, "minutes": round(minutes, 3)} | (result or {})
 
 
-def jobs_of(tasks: Sequence[Task], rows: Sequence[Row], seeds: int, budget: str, seed: int = 0) -> list[Job]:
-    """Return all jobs in their order: the data of a task, then row by row tuning and cells.
+def left_out(task: Task, row: Row) -> str | None:
+    """Return the sentence that says why a task does without a row, or None if it has it.
 
-    (Rows that differ by how they draw frames alone are left out where there are none, as on `linear`.)
+    A row is left out where its kind or one of its settings does not exist, and where it is another row's equal: rows
+    that differ only in how they draw frames are, on a task without frames such as `linear`.
+
+    Raises:
+        UserError: If the config of the task does not exist or is refused.
     """
+    pixels = task.configure().env.obs != "state"
+    if row.pixels_only and not pixels:
+        return f"it differs from {REFERENCE} in how frames are drawn, and the task has none"
+    try:
+        task.configure(row.overrides)
+    except UserError as error:
+        return str(error)
+    return None
+
+
+def jobs_of(tasks: Sequence[Task], rows: Sequence[Row], seeds: int, budget: str, seed: int = 0) -> list[Job]:
+    """Return all jobs in their order: the data of a task, then row by row tuning and cells; no row that is `left_out`."""
     jobs = []
     for task in tasks:
-        pixels = task.configure().env.obs != "state"
         jobs.append(Job("data", task.name, budget))
         for row in rows:
-            if row.pixels_only and not pixels:
+            if left_out(task, row) is not None:
                 continue
             if row.learns:
                 jobs.append(Job("tuning", task.name, budget, row.name))
@@ -154,7 +169,10 @@ class Ledger:
 
     def cells(self) -> list[dict[str, Any]]:
         """Return the lines of cells, in the order of the tables of tasks and rows."""
-        tasks, rows = list(TASKS), list(ROWS)
+        tasks, rows, points = list(TASKS), list(ROWS), [None, *(point.name for point in EVERY_POINT)]
         found = [one for one in self.lines.values() if one["work"] == "cell"]
-        found = [one for one in found if one["task"] in TASKS and one["row"] in ROWS]  # of another version: left out
-        return sorted(found, key=lambda one: (tasks.index(one["task"]), rows.index(one["row"]), str(one["point"])))
+        # Lines of another version are left out.
+        found = [one for one in found if one["task"] in tasks and one["row"] in rows and one["point"] in points]
+        return sorted(
+            found, key=lambda one: (tasks.index(one["task"]), rows.index(one["row"]), points.index(one["point"]))
+        )

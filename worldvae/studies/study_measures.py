@@ -15,7 +15,7 @@ import torch
 from worldvae.agents import Agent, PlannerAgent, RandomAgent
 from worldvae.bench.timing import flops, median_seconds
 from worldvae.envs import EnvPool
-from worldvae.evaluation.play import Episodes, in_parts
+from worldvae.evaluation.play import Episodes, in_parts, play
 from worldvae.films.film import film, side_by_side
 from worldvae.films.open_loop import OpenLoop, open_loop
 from worldvae.models.world_model import WorldModel
@@ -234,7 +234,9 @@ def measure_planning(context: MeasureContext) -> dict[str, Any]:
     found: dict[str, Any] = {"equal_candidates": _played(parts, config.horizon), "equal_ms": []}
     for milliseconds in context.budget.milliseconds:
         config = planner_config(context, milliseconds)
-        parts = in_parts(_agent(context, config), context.config.env, context.budget.played_timed, context.seed)
+        agent, env = _agent(context, config), context.config.env
+        # One by one: the limit is that of a batch of decisions.
+        parts = [play(agent, env, 1, context.seed, first=i) for i in range(context.budget.played_timed)]
         found["equal_ms"].append({"ms": milliseconds} | _played(parts, config.horizon))
     return found
 

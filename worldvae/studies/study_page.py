@@ -87,7 +87,7 @@ def page(summary: Mapping[str, Any], cells: Sequence[Cell], folder: Path, head: 
         parts.append(_films(cells, task, folder))
     failures = failures_of(summary)
     if failures:
-        parts += ["<h2>What failed</h2><ul>", *(f"<li>{escape(one)}</li>" for one in failures), "</ul>"]
+        parts += ["<h2>What failed or was skipped</h2><ul>", *(f"<li>{escape(one)}</li>" for one in failures), "</ul>"]
     parts += ["<h2>What the rows are</h2>", _rows(summary), "<h2>Where common sayings are loose</h2>"]
     parts += [f"<p><b>“{escape(saying)}”</b> {escape(loose)}</p>" for saying, loose in LOOSE]
     return "\n".join([*parts, "</body></html>\n"])

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from worldvae.errors import UserError
-from worldvae.studies.study_cells import Job, Ledger, jobs_of
+from worldvae.studies.study_cells import Job, Ledger, jobs_of, left_out
 from worldvae.studies.study_rows import Row
 from worldvae.studies.study_tasks import Task
 from worldvae.studies.study_worker import Worker
@@ -65,6 +65,11 @@ class Study:
         """Return the keys of all jobs."""
         return [job.key for job in self._all()]
 
+    def left_out(self) -> dict[str, str]:
+        """Return the rows that tasks do without, each as "task/row", with the sentence that says why."""
+        reasons = {f"{task.name}/{row.name}": left_out(task, row) for task in self.tasks for row in self.rows}
+        return {name: reason for name, reason in reasons.items() if reason is not None}
+
     def _all(self) -> list[Job]:
         return jobs_of(self.tasks, self.rows, self.seeds, self.budget, self.seed)
 
@@ -74,10 +79,16 @@ class Study:
         On Ctrl-C and SIGTERM every job saves its training before this function raises; the same call goes on.
 
         Raises:
-            UserError: As `begin`.
+            UserError: As `begin`, or if no row is left.
             KeyboardInterrupt: If it was interrupted.
         """
-        ledger, jobs = self.begin(), self._all()
+        skipped, jobs = self.left_out(), self._all()
+        if not any(job.work == "cell" for job in jobs):
+            name, reason = next(iter(skipped.items()))
+            raise UserError(f"no row is left to compare; {name}: {reason}")
+        for name, reason in skipped.items():
+            tell(f"{name}: skipped: {reason}")
+        ledger = self.begin()
         waiting = [job for job in jobs if job.key not in ledger.lines]
         tell(f"{len(jobs)} jobs, {len(jobs) - len(waiting)} of them finished; {self._end(waiting, [])}")
         running: list[Worker] = []

@@ -14,12 +14,13 @@ RETURNS = "returns"
 Cell = Mapping[str, Any]
 
 
-def summarise(lines: Sequence[Cell], cells: Sequence[Cell]) -> dict[str, Any]:
+def summarise(lines: Sequence[Cell], cells: Sequence[Cell], skipped: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return the summary: verdict, data, sizes and settings of rows, and an entry per task, row and point.
 
     Args:
         lines: all lines of the file of cells.
         cells: those of cells, in the order of the tables.
+        skipped: rows that tasks do without, as "task/row", and why.
     """
     tunings = {(one["task"], one["row"]): one for one in lines if one["work"] == "tuning"}
     rows = []
@@ -31,6 +32,7 @@ def summarise(lines: Sequence[Cell], cells: Sequence[Cell]) -> dict[str, Any]:
         "minutes": _short(sum(one["minutes"] for one in lines)),
         "failed": sum(one["failed"] is not None for one in cells),
         "cells": len(cells),
+        "skipped": dict(skipped or {}),
         "rows": rows,
     }
 
@@ -179,8 +181,8 @@ def text_tables(summary: Mapping[str, Any]) -> str:
 
 
 def failures_of(summary: Mapping[str, Any]) -> list[str]:
-    """Return a sentence for each failed cell and each failed block."""
-    said = []
+    """Return a sentence for each row that was skipped, each failed cell and each failed block."""
+    said = [f"{name}: skipped: {reason}" for name, reason in summary["skipped"].items()]
     for one in summary["rows"]:
         where = "/".join(str(part) for part in (one["task"], one["row"], one["point"]) if part)
         if one["reason"] is not None:
