@@ -12,7 +12,7 @@ from worldvae.seeds import check_seed
 from worldvae.studies.study_page import write_page
 from worldvae.studies.study_rows import rows_of
 from worldvae.studies.study_run import Study
-from worldvae.studies.study_summary import summarise, text_tables
+from worldvae.studies.study_summary import summarise, text_tables, within
 from worldvae.studies.study_tasks import tasks_of
 from worldvae.system.cores import usable_cores
 from worldvae.system.json_file import write_json
@@ -74,10 +74,11 @@ def study_families(study: Study, as_json: bool) -> dict[str, Any]:
         say(f"Interrupted, and saved in {study.out}: the same command goes on.")
         raise typer.Exit(EXIT_INTERRUPTED) from None
     cells = ledger.cells()
-    summary = summarise(list(ledger.lines.values()), cells, study.left_out())
+    summary = summarise(list(ledger.lines.values()), cells, study.skipped)
     head = {"budget": study.budget, "seeds": study.seeds, "jobs": study.jobs}
     file, page = study.out / "summary.json", study.out / "page.html"
     whole = head | summary | {"file": str(file), "page": str(page)}
+    whole = within(whole)
     write_json(file, whole)
     sentence = (
         f"Budget {study.budget}, {study.seeds} seed(s), {study.jobs} job(s) side by side on {describe_machine()}."

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -84,23 +84,30 @@ def left_out(task: Task, row: Row) -> str | None:
     Raises:
         UserError: If the config of the task does not exist or is refused.
     """
-    pixels = task.configure().env.obs != "state"
-    if row.pixels_only and not pixels:
+    if row.pixels_only and task.configure().env.obs == "state":
         return f"it differs from {REFERENCE} in how frames are drawn, and the task has none"
     try:
-        task.configure(row.overrides)
+        if row.overrides:
+            task.configure(row.overrides)
     except UserError as error:
         return str(error)
     return None
 
 
-def jobs_of(tasks: Sequence[Task], rows: Sequence[Row], seeds: int, budget: str, seed: int = 0) -> list[Job]:
-    """Return all jobs in their order: the data of a task, then row by row tuning and cells; no row that is `left_out`."""
+def jobs_of(
+    tasks: Sequence[Task],
+    rows: Sequence[Row],
+    seeds: int,
+    budget: str,
+    seed: int = 0,
+    skipped: Collection[str] = (),
+) -> list[Job]:
+    """Return all jobs in their order: the data of a task, then row by row tuning and cells; none of `skipped` rows."""
     jobs = []
     for task in tasks:
         jobs.append(Job("data", task.name, budget))
         for row in rows:
-            if left_out(task, row) is not None:
+            if f"{task.name}/{row.name}" in skipped:
                 continue
             if row.learns:
                 jobs.append(Job("tuning", task.name, budget, row.name))

@@ -3,7 +3,7 @@
 import importlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -19,6 +19,7 @@ HeldOutRows = tuple[Batch, Int[Tensor, " episode"], Float[Tensor, "episode time 
 """Rows `[episode, time]`, decisions of each episode (row t exists for t <= decisions), and true states."""
 
 
+@runtime_checkable
 class RecordedEpisodes(Protocol):
     """Recorded episodes of one task, the same for every row."""
 

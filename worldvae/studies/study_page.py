@@ -145,12 +145,16 @@ def _films(cells: Sequence[Cell], task: str, folder: Path) -> str:
 
 def _rows(summary: Mapping[str, Any]) -> str:
     """Return what each row is, and the settings that tuning chose."""
-    seen = list(dict.fromkeys(one["row"] for one in summary["rows"]))
+    named = {one["row"] for one in summary["rows"]} | {key.split("/")[1] for key in summary["skipped"]}
     table = [["row", "inference", "geometry", "in place of the integral", "settings", "size"]]
-    for name in seen:
-        row, mine = ROWS[name], [one for one in summary["rows"] if one["row"] == name]
-        chosen = {one["task"]: " ".join(one["settings"]) or "its own" for one in mine if one["settings"] is not None}
-        sizes = {one["task"]: one["size"] for one in mine if one["size"]}
+    for name, row in ROWS.items():
+        if name not in named:
+            continue
+        tuned = {key.split("/")[0]: one for key, one in summary["tuning"].items() if key.split("/")[1] == name}
+        chosen = {
+            task: " ".join(one["settings"]) or "its own" for task, one in tuned.items() if one["settings"] is not None
+        }
+        sizes = {task: one["size"] for task, one in tuned.items() if one["size"]}
         label = f"{name} (a control)" if row.control else name
         settings = "; ".join([" ".join(row.overrides), *(f"{task}: {words}" for task, words in chosen.items())])
         size = "; ".join(f"{task}: {words}" for task, words in sizes.items())

@@ -1,10 +1,12 @@
 """Runs the jobs of the study of model kinds side by side, in an order in which each finds what it needs."""
 
+import importlib
 import json
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,16 +50,21 @@ class Study:
         """Return the file of finished cells; make the folder if there is none.
 
         Raises:
-            UserError: If the folder holds a study with another budget, or cannot be written.
+            UserError: If the folder holds a study with other settings that decide times, or cannot be used.
         """
         path = self.out / "settings.json"
         asked = {"budget": self.budget, "jobs": self.jobs}
         if not path.exists():
             write_json(path, asked)
-        elif (kept := json.loads(path.read_text(encoding="utf-8"))) != asked:
+            return Ledger(self.out / CELLS_FILE)
+        try:
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            said = f"--budget {kept['budget']} --jobs {kept['jobs']}"
+        except (OSError, ValueError, TypeError, KeyError):
+            raise UserError(f"{path} cannot be read, so the study there cannot go on: take another --out.") from None
+        if kept != asked:
             raise UserError(
-                f"{self.out} holds a study with --budget {kept['budget']} --jobs {kept['jobs']}, which decide times: "
-                "ask for the same, or take another --out."
+                f"{self.out} holds a study with {said}, which decide times: ask for the same, or take another --out."
             )
         return Ledger(self.out / CELLS_FILE)
 
@@ -65,13 +72,14 @@ class Study:
         """Return the keys of all jobs."""
         return [job.key for job in self._all()]
 
-    def left_out(self) -> dict[str, str]:
-        """Return the rows that tasks do without, each as "task/row", with the sentence that says why."""
+    @cached_property
+    def skipped(self) -> dict[str, str]:
+        """The rows that tasks do without, each as "task/row", with the sentence that says why."""
         reasons = {f"{task.name}/{row.name}": left_out(task, row) for task in self.tasks for row in self.rows}
         return {name: reason for name, reason in reasons.items() if reason is not None}
 
     def _all(self) -> list[Job]:
-        return jobs_of(self.tasks, self.rows, self.seeds, self.budget, self.seed)
+        return jobs_of(self.tasks, self.rows, self.seeds, self.budget, self.seed, self.skipped)
 
     def run(self, tell: Callable[[str], object]) -> Ledger:
         """Do all jobs that are not finished; a failed one is finished, too.
@@ -82,15 +90,17 @@ class Study:
             UserError: As `begin`, or if no row is left.
             KeyboardInterrupt: If it was interrupted.
         """
-        skipped, jobs = self.left_out(), self._all()
+        ledger, jobs = self.begin(), self._all()
         if not any(job.work == "cell" for job in jobs):
-            name, reason = next(iter(skipped.items()))
+            name, reason = next(iter(self.skipped.items()))
             raise UserError(f"no row is left to compare; {name}: {reason}")
-        for name, reason in skipped.items():
+        for name, reason in self.skipped.items():
             tell(f"{name}: skipped: {reason}")
-        ledger = self.begin()
         waiting = [job for job in jobs if job.key not in ledger.lines]
         tell(f"{len(jobs)} jobs, {len(jobs) - len(waiting)} of them finished; {self._end(waiting, [])}")
+        if any(job.point for job in waiting):
+            # The first optimiser of a process imports this, in 3 seconds; forked processes then have it.
+            importlib.import_module("torch._dynamo")
         running: list[Worker] = []
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # a process that has used several must not be forked

@@ -1,5 +1,6 @@
 """Tables of the study of model kinds: means over seeds, intervals over seeds and episodes, and failures counted."""
 
+import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -7,9 +8,16 @@ from typing import Any
 
 from worldvae.studies.bootstrap import two_level_interval
 from worldvae.studies.study_hooks import give_verdict
+from worldvae.system.json_file import plain
 
 RETURNS = "returns"
 """Key of lists with a number for each episode; a summary holds their mean and interval."""
+
+LARGEST = 300_000
+"""Bytes of a summary as JSON."""
+
+DROPPED = ("curve", "tried", "training")
+"""What a summary that is too long does without; the file of cells has it."""
 
 Cell = Mapping[str, Any]
 
@@ -22,10 +30,9 @@ def summarise(lines: Sequence[Cell], cells: Sequence[Cell], skipped: Mapping[str
         cells: those of cells, in the order of the tables.
         skipped: rows that tasks do without, as "task/row", and why.
     """
-    tunings = {(one["task"], one["row"]): one for one in lines if one["work"] == "tuning"}
     rows = []
     for _, group in groupby(cells, key=lambda one: (one["task"], one["row"], one["point"])):
-        rows.append(_entry(list(group), tunings))
+        rows.append(_entry(list(group)))
     return {
         "verdict": give_verdict(cells),
         "data": {one["task"]: one.get("digest") or one["failed"] for one in lines if one["work"] == "data"},
@@ -33,15 +40,39 @@ def summarise(lines: Sequence[Cell], cells: Sequence[Cell], skipped: Mapping[str
         "failed": sum(one["failed"] is not None for one in cells),
         "cells": len(cells),
         "skipped": dict(skipped or {}),
+        "tuning": {
+            f"{one['task']}/{one['row']}": {
+                "settings": one.get("settings"),
+                "tried": one.get("tried"),
+                "size": (one.get("size") or {}).get("sentence"),
+            }
+            for one in lines
+            if one["work"] == "tuning"
+        },
         "rows": rows,
     }
 
 
-def _entry(cells: Sequence[Cell], tunings: Mapping[tuple[str, str], Cell]) -> dict[str, Any]:
+def within(summary: Mapping[str, Any], limit: int = LARGEST) -> dict[str, Any]:
+    """Return the summary in at most `limit` bytes of JSON; where it is longer, `DROPPED` go, one after the other."""
+    found = dict(summary)
+    for name in DROPPED:
+        if len(json.dumps(plain(found))) <= limit:
+            break
+        found = _without(found, name) | {"dropped": [*found.get("dropped", []), name]}
+    return found
+
+
+def _without(tree: Any, name: str) -> Any:
+    if isinstance(tree, Mapping):
+        return {key: _without(value, name) for key, value in tree.items() if key != name}
+    return [_without(value, name) for value in tree] if isinstance(tree, list) else tree
+
+
+def _entry(cells: Sequence[Cell]) -> dict[str, Any]:
     """Return the entry of one task, row and point, from its seeds."""
     first = cells[0]
     sound = [one for one in cells if one["failed"] is None]
-    tuning = tunings.get((first["task"], first["row"]), {})
     return {
         "task": first["task"],
         "row": first["row"],
@@ -49,9 +80,6 @@ def _entry(cells: Sequence[Cell], tunings: Mapping[tuple[str, str], Cell]) -> di
         "seeds": len(cells),
         "failed": len(cells) - len(sound),
         "reason": next((one["failed"] for one in cells if one["failed"] is not None), None),
-        "settings": tuning.get("settings"),
-        "tried": tuning.get("tried"),
-        "size": (tuning.get("size") or {}).get("sentence"),
         "training": average([one["training"] for one in sound if one.get("training")]),
         "measures": _blocks([one["measures"] for one in sound]),
     }
@@ -87,6 +115,8 @@ def average(values: Sequence[Any]) -> Any:
         longest = max(len(one) for one in lists)
         return [average([one[i] for one in lists if i < len(one)]) for i in range(longest)]
     if isinstance(first, str | bool):
+        return first
+    if isinstance(first, int) and all(one == first for one in values):
         return first
     finite = [float(one) for one in values if math.isfinite(one)]
     return _short(sum(finite) / len(finite)) if finite else None

@@ -1,6 +1,8 @@
 """Training on recorded episodes for so many seconds or so many operations, with checkpoints."""
 
 import copy
+import hashlib
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -79,7 +81,7 @@ class OfflineTraining:
         model: the untrained model.
         config: settings of the optimiser and of batches.
         recorded: the episodes.
-        folder: of its checkpoints; a training that lies there goes on.
+        folder: of its checkpoints; a training of the same settings on the same episodes that lies there goes on.
         seed: of batches and noise.
         seconds: budget in seconds, or what a budget in operations may take at most.
         operations: budget in floating-point operations, if that is the budget.
@@ -105,11 +107,14 @@ class OfflineTraining:
         self.learner = Learner(model, config.optimiser)
         self.updates, self.seconds, self.losses = 0, 0.0, list[float]()
         self.flops_per_update: int | None = None
+        self.what = hashlib.sha256(f"{config} {recorded.digest} {seed}".encode()).hexdigest()
         found = checkpoint.latest(folder)
-        if found is None:
+        kept = None if found is None else checkpoint.load(found)
+        if kept is None or kept["what"] != self.what:
+            shutil.rmtree(folder, ignore_errors=True)
             self._begin()
         else:
-            self._load(checkpoint.load(found))
+            self._load(kept)
         if operations is not None and self.flops_per_update is None:
             raise ValueError("the operations of an update cannot be counted, and the budget is a number of them")
 
@@ -139,6 +144,7 @@ class OfflineTraining:
             UserError: If the disk is full or not writable.
         """
         state = {
+            "what": self.what,
             "model": self.model.state_dict(),
             "optimiser": self.learner.optimiser.state_dict(),
             "noise": self.noise.get_state(),
