@@ -186,7 +186,7 @@ def _full_parameters(family: FullGaussianFamily, draws: Float[Tensor, "draw row 
     """
     size, number = family.latent_size, len(draws)
     mean, std = draws.mean(0), draws.std(0)
-    unit = (draws - mean) / std
+    unit = (draws - mean) / std.clamp(min=1e-30)  # a chain that rejected every draw has a deviation of 0
     correlation = torch.einsum("dri,drj->rij", unit, unit) / (number - 1)
     eye = torch.eye(size).to(correlation)
     chance = ((1 - correlation.square()).square() / (number - 1) * (1 - eye)).sum((1, 2))
