@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol, cast, runtime_checkable
 
@@ -51,13 +52,16 @@ def open_recorded(env: EnvConfig, episodes: int, folder: Path, seed: int = 0) ->
     return cast(RecordedEpisodes, found)
 
 
-def oracle_agent(env: EnvConfig, planner: PlanConfig) -> Agent:
-    """Return the agent that plans with the world itself, from its true state.
+def oracle_agent(env: EnvConfig, planner: PlanConfig) -> tuple[Agent, EnvConfig]:
+    """Return the agent that plans with the world itself from its true state, and the environment that shows it.
 
     Raises:
         UserError: If the world is not one of those that can be copied.
     """
-    return cast(Agent, importlib.import_module("worldvae.studies.oracle").oracle_agent(env, planner))
+    oracles = importlib.import_module("worldvae.studies.oracle")
+    kwargs = env.kwargs | ({"full_state": True} if env.id == "worldvae/LinearGaussian-v0" else {})
+    shown = replace(env, obs="state", kwargs=kwargs)
+    return oracles.TruePlanner(oracles.oracle(shown), planner), shown
 
 
 def give_verdict(cells: Sequence[Mapping[str, Any]]) -> str:

@@ -14,17 +14,17 @@ import torch
 
 from worldvae.agents import Agent, PlannerAgent, RandomAgent
 from worldvae.bench.timing import flops, median_seconds
-from worldvae.envs import EnvPool
+from worldvae.envs import EnvConfig, EnvPool
 from worldvae.evaluation.play import Episodes, in_parts, play
 from worldvae.films.film import film, side_by_side
 from worldvae.films.open_loop import OpenLoop, open_loop
 from worldvae.models.world_model import WorldModel
 from worldvae.planning import ICEMConfig
 from worldvae.runs.settings import RunConfig
+from worldvae.studies.reward_error import reward_errors
 from worldvae.studies.study_hooks import RecordedEpisodes, oracle_agent
 from worldvae.studies.study_rows import Row
 from worldvae.studies.study_tasks import Budget, Task
-from worldvae.studies.study_validation import reward_r2
 from worldvae.types import Batch
 
 SPEED_SECONDS = 2.0
@@ -129,8 +129,9 @@ def measure_predictions(context: MeasureContext) -> dict[str, Any]:
     model = context.model
     if model is not None:
         rows, lengths, _ = context.recorded.held_out("test")
-        ahead = (1, 5, 10)
-        found["reward_r2"] = {str(k): reward_r2(model, rows, lengths, k, context.task.context) for k in ahead}
+        errors = reward_errors(model, rows, lengths, context=context.task.context)
+        for name in ("r2", "brier", "base_brier"):
+            found[f"reward_{name}" if name == "r2" else name] = {str(k): v for k, v in getattr(errors, name).items()}
     elif context.row.name != "copy_last":
         raise NotApplicableError("it predicts nothing")
     if model is not None and not model.shows:
@@ -230,22 +231,23 @@ def measure_planning(context: MeasureContext) -> dict[str, Any]:
     if context.row.name == "copy_last":
         raise NotApplicableError("all plans are equal if the last row is repeated")
     config = planner_config(context)
-    parts = in_parts(_agent(context, config), context.config.env, episodes, context.seed)
+    parts = in_parts(*_agent(context, config), episodes, context.seed)
     found: dict[str, Any] = {"equal_candidates": _played(parts, config.horizon), "equal_ms": []}
     for milliseconds in context.budget.milliseconds:
         config = planner_config(context, milliseconds)
-        agent, env = _agent(context, config), context.config.env
+        agent, env = _agent(context, config)
         # One by one: the limit is that of a batch of decisions.
         parts = [play(agent, env, 1, context.seed, first=i) for i in range(context.budget.played_timed)]
         found["equal_ms"].append({"ms": milliseconds} | _played(parts, config.horizon))
     return found
 
 
-def _agent(context: MeasureContext, config: ICEMConfig) -> Agent:
+def _agent(context: MeasureContext, config: ICEMConfig) -> tuple[Agent, EnvConfig]:
+    """Return the agent that plans, and the environment as it has to see it."""
     if context.row.name == "oracle":
         return oracle_agent(context.config.env, config)
     model = context.planner or context.learned
-    return PlannerAgent(model, replace(config, value=False))
+    return PlannerAgent(model, replace(config, value=False)), context.config.env
 
 
 def _played(parts: list[Episodes], horizon: int) -> dict[str, Any]:

@@ -51,7 +51,8 @@ class Row:
         overrides: settings on top of the task's.
         ranges: what tuning draws, by setting.
         imagines: what its states are: "latents", "pixels", or "nothing" if there is no model.
-        dial: the settings that make it larger or smaller, with "{width}" for a number; none: it cannot be dialled.
+        dial: the settings that make it larger or smaller, with "{width}" for a number, and "{wider}" for one and a half
+            of it; none: it cannot be dialled.
         planning: settings with which it plans, and which change no weight.
         pixels_only: whether it is another row's equal where there are no frames.
         control: whether it is expected to fail, and is there to show what failure looks like.
@@ -117,7 +118,7 @@ def _pixels(name: str, kind: str, integral: str, *overrides: str, control: bool 
         (f"model.kind={kind}", *overrides),
         {**_RATE, f"model.{kind}.context_noise": OneOf(("0", "0.05", "0.1"))},
         imagines="pixels",
-        dial=(f"model.{kind}.width={{width}}",),
+        dial=(f"model.{kind}.widths=[{{width}},{{wider}}]",),
         planning=(f"model.{kind}.steps=1",),
         control=control,
     )
@@ -168,6 +169,7 @@ ROWS: dict[str, Row] = {
             "pixel_energy",
             "Langevin chains estimate the gradient of the normalising constant.",
             "model.pixel_energy.training=contrastive",
+            "model.pixel_energy.sampler=langevin",
             control=True,
         ),
         Row("oracle", "None needed: the true state is given.", "The world's own.", _NOTHING, imagines="nothing"),

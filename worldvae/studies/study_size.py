@@ -101,7 +101,8 @@ def dial(
 
     Args:
         size_of: from settings to the number of weights in use; may raise for a width that does not fit.
-        templates: settings with "{width}" for the number; none: the model stays as it is.
+        templates: settings with "{width}" for the number and "{wider}" for one and a half of it; none: the model stays
+            as it is.
         reference: size to reach.
         largest: largest width.
 
@@ -113,7 +114,8 @@ def dial(
         return unchanged
 
     def at(step: int) -> Dialled:
-        overrides = tuple(template.format(width=STEP * step) for template in templates)
+        wider = STEP * -(-3 * step // 2)
+        overrides = tuple(template.format(width=STEP * step, wider=wider) for template in templates)
         return Dialled(overrides, size_of(overrides), reference)
 
     low, high = 1, largest // STEP
