@@ -1,4 +1,4 @@
-"""What amortised inference costs in nats and saves in time: on rows like the training's, on others, and shifted ones."""
+"""What amortised inference costs in nats and saves in time: on training rows, on held-out rows, and on shifted ones."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

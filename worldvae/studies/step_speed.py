@@ -130,4 +130,4 @@ def training_flops(model: WorldModel, batch: Batch, generator: torch.Generator) 
     """
     model = copy.deepcopy(model)  # (its loss may advance a generator of the model's own)
     batch = batch.to(model.device)
-    return flops(lambda: model.loss(batch, generator).value.backward())  # type: ignore[no-untyped-call]
+    return flops(lambda: model.loss(batch, generator).value.backward())
