@@ -1,23 +1,25 @@
 """`worldvae study families --budget`: kinds of models on the same recorded episodes, from the command to the page."""
 
 import json
+import os
 import re
 import signal
-import subprocess
-import sys
-import textwrap
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.fake_recorded import record
 from tests.test_commands import call, complain
+from worldvae.commands.train import EXIT_INTERRUPTED
 from worldvae.runs import checkpoint
-from worldvae.studies import study_jobs, study_measures
+from worldvae.studies import study_blocks, study_data, study_jobs, study_measures, study_training
+from worldvae.studies.frame_probe import train_frame_probe
 from worldvae.studies.study_cells import Ledger
 from worldvae.studies.study_rows import ROWS, Row
 from worldvae.studies.study_size import Dialled
@@ -37,8 +39,8 @@ def _tiny() -> Iterator[None]:
     """Make the task a few seconds long; processes of the study are forked, and so have it, too."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(TASKS, "linear", LINEAR)
-        patch.setattr(study_jobs, "open_recorded", record)
         patch.setattr(study_measures, "SPEED_SECONDS", 0.02)
+        patch.setattr(study_data, "train_frame_probe", partial(train_frame_probe, updates=20))
         yield
 
 
@@ -72,7 +74,7 @@ def test_every_cell_is_a_line(out: Path) -> None:
     trained = found["linear/vae/seed0/B-time"]
     assert trained["failed"] is None and trained["training"]["updates"] > 0
     assert trained["training"]["seconds"] == pytest.approx(BUDGET.seconds, abs=0.15)
-    assert set(trained["measures"]) == set(study_measures.MEASURES)
+    assert set(trained["measures"]) == set(study_blocks.MEASURES)
     assert len(trained["measures"]["planning"]["equal_candidates"]["returns"]) == 2
     assert trained["digest"] == found["linear/data"]["digest"]
     counted = found["linear/vae/seed0/B-flops"]["training"]
@@ -202,32 +204,24 @@ def test_a_line_that_is_no_cell_is_a_sentence(tmp_path: Path) -> None:
     assert list(ledger.lines) == ["a", "c"]
 
 
-PROGRAM = """
-    from tests.fake_recorded import record
-    from tests.studies.test_study_families import CONFIG, GIVEN
-    from tests.test_commands import call
-    from worldvae.studies import study_jobs, study_training
-    from worldvae.studies.study_tasks import TASKS, Budget, Task
-    study_training.SAVE_SECONDS = 0.5
-    TASKS["linear"] = Task("linear", CONFIG, {"small": Budget(120.0, 1e12, recorded=9, tuning=1)})
-    study_jobs.open_recorded = record
-    raise SystemExit(call(*GIVEN, "--rows", "vae", "--out", OUT))
-"""
+def test_an_interrupted_study_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    long = replace(LINEAR, budgets={"small": replace(BUDGET, seconds=400.0)})  # a configuration has 100 seconds
+    monkeypatch.setitem(TASKS, "linear", long)
+    monkeypatch.setattr(study_training, "SAVE_SECONDS", 0.2)
+    folder = tmp_path / "work" / "linear_vae_tuning" / "trial0"
+    seen = list[int]()
 
+    def interrupt() -> None:
+        while not (found := checkpoint.latest(folder)):
+            time.sleep(0.02)
+        seen.append(int(found.name.rpartition("_")[2]))
+        os.kill(os.getpid(), signal.SIGINT)
 
-def test_an_interrupted_study_goes_on(tmp_path: Path) -> None:
-    program = textwrap.dedent(PROGRAM).replace("OUT", repr(str(tmp_path)))
-    root = Path(__file__).parents[2]
-    with subprocess.Popen([sys.executable, "-c", program], cwd=root, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stderr is not None
-        said = ""
-        for line in process.stderr:
-            said += line
-            if found := re.search(r"tuning: (\d+) updates", line):  # of a training of 30 seconds
-                process.send_signal(signal.SIGINT)
-                updates = int(found[1])
-        assert process.wait(timeout=30) == 130, said
-    assert "the same command goes on" in said
+    threading.Thread(target=interrupt, daemon=True).start()
+    assert call(*GIVEN, "--rows", "vae", "--out", str(tmp_path)) == EXIT_INTERRUPTED
+    assert "the same command goes on" in capsys.readouterr().err
     assert list(lines_of(tmp_path)) == ["linear/data"]
-    saved = checkpoint.latest(tmp_path / "work" / "linear_vae_tuning" / "trial0")
-    assert saved is not None and checkpoint.load(saved)["updates"] >= updates > 0
+    saved = checkpoint.latest(folder)
+    assert saved is not None and checkpoint.load(saved)["updates"] >= seen[0] > 0

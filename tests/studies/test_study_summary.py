@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from worldvae.studies import study_measures
-from worldvae.studies.study_measures import NotApplicableError, measure_all
+from worldvae.studies import study_blocks
+from worldvae.studies.study_blocks import measure_all
+from worldvae.studies.study_context import NotApplicableError
 from worldvae.studies.study_page import LARGEST_FILM, page
 from worldvae.studies.study_rows import ROWS
 from worldvae.studies.study_summary import average, pick, summarise, task_tables, text_tables, within
@@ -125,7 +126,7 @@ def test_a_measure_that_fails_costs_no_other(monkeypatch: pytest.MonkeyPatch) ->
         raise NotApplicableError("there is no model")
 
     measures = {"planning": breaks, "speed": missing, "predictions": lambda _: {"psnr": 1.0}}
-    monkeypatch.setattr(study_measures, "MEASURES", measures)
+    monkeypatch.setattr(study_blocks, "MEASURES", measures)
     assert measure_all(None) == {  # type: ignore[arg-type]
         "planning": {"failed": "ValueError: no frames"},
         "speed": {"left_out": "there is no model"},

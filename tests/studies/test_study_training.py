@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.fake_recorded import FakeRecorded, record
 from worldvae.models.world_model import WorldModel
 from worldvae.runs.settings import RunConfig
+from worldvae.studies.recorded import Recorded, record_episodes
 from worldvae.studies.study_rows import ROWS
 from worldvae.studies.study_tasks import Task
 from worldvae.studies.study_training import OfflineTraining, build, layouts_of
@@ -24,8 +24,8 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> FakeRecorded:
-    return record(TASK.configure().env, 9, tmp_path_factory.mktemp("data"))
+def recorded() -> Recorded:
+    return record_episodes(TASK.configure().env, 9)
 
 
 def fresh(*settings: str) -> tuple[RunConfig, WorldModel]:
@@ -34,13 +34,13 @@ def fresh(*settings: str) -> tuple[RunConfig, WorldModel]:
 
 
 def training(
-    folder: Path, recorded: FakeRecorded, operations: float | None = None, seconds: float = 60.0, *settings: str
+    folder: Path, recorded: Recorded, operations: float | None = None, seconds: float = 60.0, *settings: str
 ) -> OfflineTraining:
     config, model = fresh(*settings)
     return OfflineTraining(model, config, recorded, folder, 0, seconds, operations)
 
 
-def test_operations_are_counted_and_end_the_training(tmp_path: Path, recorded: FakeRecorded) -> None:
+def test_operations_are_counted_and_end_the_training(tmp_path: Path, recorded: Recorded) -> None:
     fitted = training(tmp_path, recorded)
     assert fitted.flops_per_update is not None and fitted.flops_per_update > 1e5
     limited = training(tmp_path / "limited", recorded, 4.5 * fitted.flops_per_update)
@@ -48,7 +48,7 @@ def test_operations_are_counted_and_end_the_training(tmp_path: Path, recorded: F
     assert limited.spent.updates == 5 and limited.spent.share == 1.0 and limited.spent.seconds < 60
 
 
-def test_counting_changes_no_weight(tmp_path: Path, recorded: FakeRecorded) -> None:
+def test_counting_changes_no_weight(tmp_path: Path, recorded: Recorded) -> None:
     _, untouched = fresh()
     fitted = training(tmp_path, recorded)
     untouched.calibrate((rows := recorded.sample(64, 8, torch.Generator().manual_seed(0))).observation, rows.reward)
@@ -56,7 +56,7 @@ def test_counting_changes_no_weight(tmp_path: Path, recorded: FakeRecorded) -> N
         torch.testing.assert_close(value, fitted.model.state_dict()[name], rtol=0, atol=0)
 
 
-def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, recorded: FakeRecorded) -> None:
+def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, recorded: Recorded) -> None:
     operations = 6.0 * (training(tmp_path / "count", recorded).flops_per_update or 0)
     whole = training(tmp_path / "whole", recorded, operations)
     assert whole.run()
@@ -71,7 +71,7 @@ def test_an_interrupted_training_ends_with_the_same_weights(tmp_path: Path, reco
     assert not training(tmp_path / "parts", recorded, operations, 60.0, "optimiser.learning_rate=2e-3").updates
 
 
-def test_seconds_end_a_training(tmp_path: Path, recorded: FakeRecorded) -> None:
+def test_seconds_end_a_training(tmp_path: Path, recorded: Recorded) -> None:
     fitted = training(tmp_path, recorded, None, 0.1)
     assert fitted.run() and fitted.spent.share == 1 and 0.1 <= fitted.spent.seconds < 0.5
     again = training(tmp_path, recorded, None, 0.1)

@@ -11,10 +11,12 @@ import torch
 from worldvae.errors import UserError
 from worldvae.models.kinds import new_model
 from worldvae.runs.settings import RunConfig
+from worldvae.studies.recorded import Recorded
 from worldvae.studies.reward_error import reward_errors
+from worldvae.studies.study_blocks import measure_all
 from worldvae.studies.study_cells import Job
-from worldvae.studies.study_hooks import RecordedEpisodes, open_recorded
-from worldvae.studies.study_measures import MeasureContext, measure_all
+from worldvae.studies.study_context import MeasureContext
+from worldvae.studies.study_data import open_recorded, whole_episodes
 from worldvae.studies.study_rows import REFERENCE, ROWS, Row
 from worldvae.studies.study_size import Dialled, dial, planning_parameters
 from worldvae.studies.study_tasks import TASKS, Task
@@ -48,6 +50,10 @@ class Desk:
         """Return the folder of a job's checkpoints and films."""
         return self.out / "work" / job.key.replace("/", "_")
 
+    def data(self, job: Job) -> Path:
+        """Return the folder of the recorded episodes of a job's task."""
+        return self.out / "data" / job.task
+
 
 def do(job: Job, desk: Desk, settings: tuple[str, ...] = ()) -> dict[str, Any]:
     """Do a job; return what its line says.
@@ -62,7 +68,7 @@ def do(job: Job, desk: Desk, settings: tuple[str, ...] = ()) -> dict[str, Any]:
         Exception: Whatever makes the job fail.
     """
     task = TASKS[job.task]
-    recorded = open_recorded(task.configure().env, job.spends.recorded, desk.out / "data" / task.name)
+    recorded = open_recorded(task.configure().env, job.spends.recorded, desk.data(job))
     if job.work == "data":
         return {"digest": recorded.digest, "episodes": job.spends.recorded}
     row = ROWS[job.row]
@@ -92,7 +98,7 @@ def equal_size(task: Task, row: Row) -> Dialled:
     return dial(lambda settings: size(row, settings), row.dial, reference)
 
 
-def _tune(job: Job, desk: Desk, task: Task, row: Row, recorded: RecordedEpisodes) -> dict[str, Any]:
+def _tune(job: Job, desk: Desk, task: Task, row: Row, recorded: Recorded) -> dict[str, Any]:
     """Choose the settings of a row by the validation reward R^2 after a quarter of B; every row tries as many.
 
     Raises:
@@ -125,7 +131,7 @@ def _trial(
     desk: Desk,
     task: Task,
     row: Row,
-    recorded: RecordedEpisodes,
+    recorded: Recorded,
     settings: tuple[str, ...],
     number: int,
 ) -> float:
@@ -134,14 +140,12 @@ def _trial(
     training = OfflineTraining(model, config, recorded, folder, job.seed, job.spends.seconds / 4)
     if not training.run(desk.stopped, desk.tell):
         raise Interrupted
-    rows, lengths, _ = recorded.held_out("validation")
+    rows, lengths, _ = whole_episodes(recorded, "validation")
     ahead = min(TUNED_HORIZON, int(lengths.max()) + 1 - task.context)
     return reward_errors(model, rows, lengths, (ahead,), task.context).r2[ahead]
 
 
-def _cell(
-    job: Job, desk: Desk, task: Task, row: Row, recorded: RecordedEpisodes, settings: tuple[str, ...]
-) -> dict[str, Any]:
+def _cell(job: Job, desk: Desk, task: Task, row: Row, recorded: Recorded, settings: tuple[str, ...]) -> dict[str, Any]:
     config, folder = _config(task, row, *settings), desk.folder(job)
     folder.mkdir(parents=True, exist_ok=True)
     training: dict[str, Any] | None = None
@@ -163,7 +167,9 @@ def _cell(
         planner.load_state_dict(model.state_dict())
     if desk.stopped():
         raise Interrupted
-    context = MeasureContext(task, job.spends, row, config, recorded, job.seed, folder, model=model, planner=planner)
+    context = MeasureContext(
+        task, job.spends, row, config, recorded, desk.data(job), job.seed, folder, model=model, planner=planner
+    )
     return {"training": training, "digest": recorded.digest, "measures": measure_all(context, desk.tell)}
 
 

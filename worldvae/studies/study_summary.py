@@ -7,7 +7,7 @@ from itertools import groupby
 from typing import Any
 
 from worldvae.studies.bootstrap import two_level_interval
-from worldvae.studies.study_hooks import give_verdict
+from worldvae.studies.verdict import verdict
 from worldvae.system.json_file import plain
 
 RETURNS = "returns"
@@ -34,7 +34,7 @@ def summarise(lines: Sequence[Cell], cells: Sequence[Cell], skipped: Mapping[str
     for _, group in groupby(cells, key=lambda one: (one["task"], one["row"], one["point"])):
         rows.append(_entry(list(group)))
     return {
-        "verdict": give_verdict(cells),
+        "verdict": verdict(cells),
         "data": {one["task"]: one.get("digest") or one["failed"] for one in lines if one["work"] == "data"},
         "minutes": _short(sum(one["minutes"] for one in lines)),
         "failed": sum(one["failed"] is not None for one in cells),
@@ -166,11 +166,18 @@ def _return(entry: Mapping[str, Any]) -> str:
     return f"{played['mean']:.1f} [{played['ci95'][0]:.1f}, {played['ci95'][1]:.1f}]"
 
 
-def _error(entry: Mapping[str, Any], horizon: int) -> str:
+def _microseconds(entry: Mapping[str, Any]) -> float | None:
+    """Return the microseconds of an imagined step with the settings with which the row plans."""
+    speed = pick(entry, "measures", "speed") or {}
+    rate = pick(speed.get("planner") or speed.get("model"), "steps_per_second")
+    return 1e6 / rate if rate else None
+
+
+def _error(entry: Mapping[str, Any], horizon: int, what: str = "psnr") -> str:
     horizons = pick(entry, "measures", "predictions", "horizons") or []
     if horizon not in horizons:
         return "failed" if "failed" in (pick(entry, "measures", "predictions") or {}) else "–"
-    return number(pick(entry, "measures", "predictions", "psnr", horizons.index(horizon)))
+    return number(pick(entry, "measures", "predictions", what, horizons.index(horizon)))
 
 
 COLUMNS: tuple[Column, ...] = (
@@ -182,7 +189,9 @@ COLUMNS: tuple[Column, ...] = (
     ("reward R² at 10", lambda one: number(pick(one, "measures", "predictions", "reward_r2", "10"), ".2f")),
     ("PSNR at 1", lambda one: _error(one, 1)),
     ("at 10", lambda one: _error(one, 10)),
-    ("µs a step", lambda one: number(pick(one, "measures", "speed", "us_per_step"), ",.1f")),
+    ("moving, at 1", lambda one: _error(one, 1, "moving_psnr")),
+    ("at 10", lambda one: _error(one, 10, "moving_psnr")),
+    ("µs a step", lambda one: number(_microseconds(one), ",.1f")),
     ("return", _return),
 )
 """The columns of the tables on the page and in the terminal."""

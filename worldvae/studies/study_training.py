@@ -17,7 +17,7 @@ from worldvae.models.kinds import new_model
 from worldvae.models.world_model import WorldModel
 from worldvae.runs import checkpoint
 from worldvae.runs.settings import RunConfig, pick_device, settled
-from worldvae.studies.study_hooks import RecordedEpisodes
+from worldvae.studies.recorded import Recorded
 from worldvae.training.learner import Learner
 from worldvae.types import ActionLayout, ObservationLayout
 
@@ -94,7 +94,7 @@ class OfflineTraining:
         self,
         model: WorldModel,
         config: RunConfig,
-        recorded: RecordedEpisodes,
+        recorded: Recorded,
         folder: Path,
         seed: int,
         seconds: float,
