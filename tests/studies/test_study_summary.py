@@ -23,8 +23,8 @@ pytestmark = pytest.mark.usefixtures("unchecked")
 def cell(
     row: str, seed: int, returns: list[float], point: str | None = "B-time", task: str = "linear"
 ) -> dict[str, Any]:
-    predictions = {"horizons": [1, 10], "psnr": [30.0 + seed, None], "curve": [30.0, 25.0 + seed]}
-    predictions |= {"reward_r2": {"10": 0.5}}
+    predictions = {"horizons": [1, 5, 10], "psnr": [30.0 + seed, None, 20.0], "curve": [30.0, 25.0 + seed]}
+    predictions |= {"reward_r2": {"at 10": 0.5}}
     timed = [{"ms": ms, "returns": returns} for ms in (20.0, 100.0)]
     planning = {"equal_candidates": {"returns": returns}, "equal_ms": timed}
     return {
@@ -37,7 +37,11 @@ def cell(
         "failed": None,
         "minutes": 1.0,
         "training": {"updates": 10 + seed, "parameters": 1000, "precision": "float32"},
-        "measures": {"predictions": predictions, "planning": planning},
+        "measures": {
+            "predictions": predictions,
+            "speed": {"model": {"steps_per_second": 1e6}},
+            "planning": planning,
+        },
     }
 
 
@@ -52,8 +56,8 @@ def test_means_are_over_seeds_and_intervals_over_seeds_and_episodes() -> None:
     assert entry["training"] == {"updates": 10.5, "parameters": 1000, "precision": "float32"}
     played = pick(entry, "measures", "planning", "equal_candidates", "returns")
     assert played["mean"] == 4.0 and played["episodes"] == 4 and played["ci95"] == [1.5, 6.5]  # 1 has p = 1/64
-    assert pick(entry, "measures", "predictions", "psnr") == [30.5, None]
-    assert pick(entry, "measures", "predictions", "horizons") == [1, 10]
+    assert pick(entry, "measures", "predictions", "psnr") == [30.5, None, 20.0]
+    assert pick(entry, "measures", "predictions", "horizons") == [1, 5, 10]
     assert pick(entry, "measures", "planning", "equal_ms", 1, "returns", "mean") == 4.0
 
 
@@ -73,7 +77,7 @@ def test_a_table_has_a_line_for_every_row_and_point() -> None:
         ["vae", "B-flops", "0 of 1"],
         ["jepa_sigreg", "B-time", "1 of 1"],
     ]
-    assert table[1][-1] == "2.0 [1.0, 3.0]" and table[1][table[0].index("at 10")] == "–"
+    assert table[1][-1] == "2.0 [1.0, 3.0]" and table[1][table[0].index("at 10")] == "20.0"
     text = text_tables(summary)
     assert "linear/jepa_sigreg/B-time: 1 of 1 failed: it diverged" in text
     assert "linear/pixel_energy: skipped: it does not exist" in text

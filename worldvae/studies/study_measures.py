@@ -145,7 +145,7 @@ def _shown(context: MeasureContext) -> WorldModel:
 
 
 def _by_horizon(values: Mapping[int, Any]) -> dict[str, Any]:
-    return {str(horizon): value for horizon, value in values.items()}
+    return {f"at {horizon}": value for horizon, value in values.items()}
 
 
 def measure_generation(context: MeasureContext) -> dict[str, Any]:

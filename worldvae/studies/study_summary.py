@@ -186,7 +186,7 @@ COLUMNS: tuple[Column, ...] = (
     ("failed", lambda one: f"{one['failed']} of {one['seeds']}"),
     ("updates", lambda one: number(pick(one, "training", "updates"), ",.0f")),
     ("parameters", lambda one: number(pick(one, "training", "parameters"), ",.0f")),
-    ("reward R² at 10", lambda one: number(pick(one, "measures", "predictions", "reward_r2", "10"), ".2f")),
+    ("reward R² at 10", lambda one: number(pick(one, "measures", "predictions", "reward_r2", "at 10"), ".2f")),
     ("PSNR at 1", lambda one: _error(one, 1)),
     ("at 10", lambda one: _error(one, 10)),
     ("moving, at 1", lambda one: _error(one, 1, "moving_psnr")),
