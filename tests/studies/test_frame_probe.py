@@ -29,7 +29,7 @@ def bars(episodes: int = 24, time: int = 12) -> tuple[Batch, torch.Tensor, torch
 @pytest.fixture(scope="module")
 def probe() -> FrameProbe:
     rows, lengths, truth = bars()
-    return train_frame_probe(rows, lengths, truth, updates=150, batch=32)
+    return train_frame_probe(rows, lengths, truth, updates=200)
 
 
 def dreamt(guess: torch.Tensor | None = None) -> tuple[OpenLoop, Batch, torch.Tensor]:
