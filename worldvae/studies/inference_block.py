@@ -34,7 +34,7 @@ class InferenceLine:
 class InferenceEffort:
     """How much is spent on a set of rows.
 
-    The default decodes about 3 000 frames for each row: 16 rows of 64 x 64 pixels take about 25 s of one core.
+    The default decodes about 3 000 frames for each row: 16 rows of 64 x 64 pixels took 15 s of one core.
 
     Attributes:
         number: rows that are compared.
