@@ -74,7 +74,7 @@ def test_the_same_seed_trains_the_same_probe_which_comes_back_from_its_file(prob
 
 def test_vectors_are_read_in_the_units_of_the_world() -> None:
     rows, lengths, truth = walks(40, 20)
-    probe = train_frame_probe(rows, lengths, truth, updates=300)
+    probe = train_frame_probe(rows, lengths, truth, updates=300, batch=32)
     dream = open_loop(knowing(), rows, lengths, 4, 10)
     straight = frame_probe_r2(probe, dream, rows, truth, (1, 10))
     scale, offset = torch.tensor([3.0, 0.1]), torch.tensor([5.0, -1.0])

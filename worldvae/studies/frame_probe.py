@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from worldvae.diagnostics.probe import r_squared
 from worldvae.errors import UserError
 from worldvae.films.open_loop import OpenLoop
-from worldvae.networks import MLP
+from worldvae.networks import MLP, ConvEncoder
 from worldvae.types import Batch, Observation
 
 WINDOW = 2
@@ -81,21 +81,18 @@ class FrameProbe(nn.Module):
             with safe_open(path, "pt") as file:
                 size = json.loads(file.metadata()["size"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a mapping)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
-            raise UserError(f"{path} is not a probe ({error}): delete it; it is then trained anew.") from error
-        probe = cls(tuple(size["shape"]), size["entries"])
-        probe.load_state_dict(tensors)
+            probe = cls(tuple(size["shape"]), size["entries"])
+            probe.load_state_dict(tensors)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"{path} is not a probe ({reason}): delete it; it is then trained anew.") from error
         return probe.eval()
 
 
 def _convolutions(shape: tuple[int, ...], entries: int) -> nn.Module:
-    channels, height, width = WINDOW * shape[0], shape[1], shape[2]
-    layers: list[nn.Module] = []
-    for out in (16, 32, 32):
-        layers += [nn.Conv2d(channels, out, 3, stride=2, padding=1), nn.ReLU()]
-        channels, height, width = out, -(-height // 2), -(-width // 2)
-    head = [nn.Flatten(), nn.Linear(channels * height * width, 128), nn.ReLU(), nn.Linear(128, entries)]
-    return nn.Sequential(*layers, *head)
+    trunk = ConvEncoder((WINDOW * shape[0], shape[1], shape[2]), depth=16)
+    trunk.centre.zero_()  # the probe subtracts its own
+    return nn.Sequential(trunk, MLP(trunk.out_features, 128, 1, entries))
 
 
 def _perceptron(length: int, entries: int) -> nn.Module:
