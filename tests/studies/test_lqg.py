@@ -41,7 +41,7 @@ def test_it_costs_less_than_chance_and_says_what_it_reads() -> None:
     agent = agent_of(task)
     floor = play(RandomAgent(make_from(task).action_layout), task, 4).returns.mean()
     assert float(play(agent, task, 4).returns.mean()) > 0.3 * float(floor)
-    with pytest.raises(UserError, match="give env.obs=state"):
+    with pytest.raises(UserError, match=r"give env\.obs=state"):
         play(agent, EnvConfig("worldvae/Wind-v0", obs="pixels", size=(32, 32)), 1)
 
 

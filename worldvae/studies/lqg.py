@@ -49,7 +49,9 @@ class LQGAgent(Agent):
         """
         size, seen = len(self.world.m0), observation.vector
         if seen is None or seen.shape[-1] not in (size, len(self.world.C)):
-            raise UserError("the optimal controller reads the vector of worldvae/LinearGaussian-v0: give env.obs=state.")
+            raise UserError(
+                "the optimal controller reads the vector of worldvae/LinearGaussian-v0: give env.obs=state."
+            )
         if seen.shape[-1] == size:
             mean, covariance = seen.double(), self.world.Q.new_zeros(len(seen), size, size)
         else:

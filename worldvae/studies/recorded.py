@@ -145,7 +145,7 @@ class Recorded:
         index = (starts[:, None] + time).clamp(max=len(self.truth) - 1)
 
         def padded(x: Tensor) -> Tensor:
-            found = x.index_select(0, index.flatten()).unflatten(0, index.shape)
+            found: Tensor = x.index_select(0, index.flatten()).unflatten(0, index.shape)
             found[~inside] = 0
             return found
 

@@ -53,20 +53,20 @@ def test_the_middle_is_worth_less_than_either_side() -> None:
     earned = returns(hedger, 500)
     # a catcher that begins on one side may not be back in the middle before the first wind
     assert float(earned.mean()) == pytest.approx(wind.MIDDLE_RETURN, abs=0.1)
-    assert wind.MIDDLE_RETURN == pytest.approx(0.3633, abs=1e-4)
+    assert abs(wind.MIDDLE_RETURN - 0.3633) < 1e-4
     assert wind.MIDDLE_RETURN < 0.3 * wind.BEST_RETURN
 
 
 def test_before_the_wind_nothing_tells_the_side_and_after_it_both_come_equally_often() -> None:
     env, sides = bare(), []
-    for seed in range(400):
+    for seed in range(200):
         state, _ = env.reset(seed=seed)
         for phase in range(wind.GUST + 1):
             assert state[2] == 0.0, phase
             state, *_ = env.step(np.zeros(1))
         sides.append(np.sign(state[2]))
     assert set(sides) == {-1.0, 1.0}
-    assert abs(np.mean(sides)) < 4 / 400**0.5
+    assert abs(np.mean(sides)) < 4 / 200**0.5
 
 
 def test_one_round_row_by_row() -> None:
