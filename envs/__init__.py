@@ -9,7 +9,7 @@ from worldvae.envs.pixels import shrink
 from worldvae.envs.pool import EnvPool, Step
 from worldvae.envs.spaces import ActionCodec
 from worldvae.envs.world_env import WorldEnv
-from worldvae.envs.worlds import linear, tiny, two_rooms
+from worldvae.envs.worlds import detail, linear, plain_pendulum, tiny, two_rooms, wind
 
 __all__ = [
     "ActionCodec",
@@ -18,15 +18,21 @@ __all__ = [
     "ObservationCodec",
     "Step",
     "WorldEnv",
+    "detail",
     "linear",
     "make",
     "make_from",
+    "plain_pendulum",
     "shrink",
     "tiny",
     "two_rooms",
+    "wind",
     "wrap",
 ]
 
+detail.register()
 linear.register()
+plain_pendulum.register()
 tiny.register()
 two_rooms.register()
+wind.register()

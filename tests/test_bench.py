@@ -36,6 +36,19 @@ def test_operations_are_counted_forward_and_backward() -> None:
     assert flops(lambda: (a @ b).sum().backward()) == 3 * (2 * 3 * 4 * 5)
 
 
+def test_flops_of_a_gradient_with_respect_to_a_leaf_and_of_its_own_gradient() -> None:
+    """The score of an energy: a product forwards, one for the gradient, and two for the gradient of that."""
+    net = torch.nn.Linear(4, 5, bias=False)
+    x = torch.randn(3, 4, requires_grad=True)
+
+    def score() -> torch.Tensor:
+        return torch.autograd.grad(net(x).square().sum(), x, create_graph=True)[0]
+
+    product = 2 * 3 * 4 * 5
+    assert flops(score) == 2 * product
+    assert flops(lambda: score().sum().backward()) >= 4 * product
+
+
 def test_the_median_is_of_the_work_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a clock that advances only during the work, and with one that advances a second at each reading."""
     now, lasting = [0.0], iter([70.0, 80.0, 3.0, 9.0, 5.0])  # a warm-up, then at least three repetitions

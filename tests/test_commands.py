@@ -215,11 +215,11 @@ def test_wrong_usage(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["eval", "RUN", "--diagnose"], "worldvae diagnose RUN"),
         (["eval", "RUN", "--diagnose", "--no-inference"], "worldvae diagnose RUN"),
         (["eval", "RUN", "--goals", "--episodes", "9"], "worldvae goals RUN"),
-        (["compare", "pendulum", "--minutes", "3", "train.steps=9"], "worldvae study families pendulum"),
-        (["compare", "--minutes", "3", "pendulum"], "worldvae study families pendulum"),
+        (["compare", "pendulum", "--minutes", "3", "train.steps=9"], "worldvae study online pendulum"),
+        (["compare", "--minutes", "3", "pendulum"], "worldvae study online pendulum"),
         (["compare", "digits"], "worldvae study digits"),
         (["compare", "digits", "--families", "flow"], "worldvae study digits (--families is now --priors there)"),
-        (["compare"], "worldvae study families CONFIG"),
+        (["compare"], "worldvae study online CONFIG"),
     ],
 )
 def test_an_old_word_names_the_new(old: list[str], new: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,6 +22,7 @@ class LinearGaussianEnv(gym.Env[Any, Any]):
     """The world of this module: `worldvae/LinearGaussian-v0`.
 
     It observes x, one number, or with `full_state` z itself, two numbers without noise. Nothing terminates it.
+    `info["state"]` is z.
 
     Args:
         world: "stiff" (a position that is hardly disturbed) or "mild".
@@ -57,14 +58,14 @@ class LinearGaussianEnv(gym.Env[Any, Any]):
         """Draw the first state."""
         super().reset(seed=seed)
         self.state = self.world.m0.numpy() + self._draw(self._start)
-        return self._observation(), {}
+        return self._observation(), {"state": self.state.copy()}
 
     def step(self, action: Any) -> tuple[Any, float, bool, bool, dict[str, Any]]:
         """Act, and pay for the action and for the state that it led to."""
         u = self.reach * np.clip(np.asarray(action, np.float64), -1.0, 1.0)
         self.state = self._a @ self.state + self._b @ u + self._draw(self._disturb)
         cost = self.state @ self._state_cost @ self.state + u @ self._action_cost @ u
-        return self._observation(), -float(cost), False, False, {}
+        return self._observation(), -float(cost), False, False, {"state": self.state.copy()}
 
     def _observation(self) -> np.ndarray:
         shown = self.state if self.full_state else self._c @ self.state + self._draw(self._noise)

@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
+from tests.studies.test_study_summary import cell
 from worldvae.bench.limits import Limits
 from worldvae.bench.measures import Measure
 from worldvae.commands.bench import _limits, _object
@@ -22,6 +23,7 @@ from worldvae.studies.digits_table import AVERAGED_FIELDS, Standing
 from worldvae.studies.families import FamilyRow
 from worldvae.studies.linear_control import LinearControlResult
 from worldvae.studies.linear_world import LinearWorldResult, Nats
+from worldvae.studies.study_summary import summarise
 from worldvae.system.json_file import plain
 
 ROOT = Path(__file__).parents[2]
@@ -191,7 +193,8 @@ def examples() -> dict[str, Any]:
         "eval": eval_object(played, {}),
         "goals": {"seed": 0, "goals": [reached.as_json()]},
         "diagnose": {"inference": [asdict(way)], "gaps": asdict(gaps)},
-        "study families": {"rows": [asdict(family)]},
+        "study online": {"rows": [asdict(family)]},
+        "study families": summarise(cells := [cell("vae", 0, [1.0, 2.0])], cells),
         "study digits": {"priors": [asdict(digits)]},
         "study linear": {
             "rows": [linear.as_json()],

@@ -1,4 +1,4 @@
-"""`worldvae study families`: families compared on one task."""
+"""`worldvae study online`: families compared on one task."""
 
 import json
 import math
@@ -32,7 +32,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("compared") / "tiny"
     # A categorical z is what the family dreamer has anyway, and does not fit a flow.
     overrides = [*SMALL, "model.latent=categorical", "train.steps=200"]
-    assert call("study", "families", "tiny", *overrides, *ARGUMENTS, "--out", str(out), "--json") == 0
+    assert call("study", "online", "tiny", *overrides, *ARGUMENTS, "--out", str(out), "--json") == 0
     return out
 
 
@@ -60,7 +60,7 @@ def test_a_family_that_cannot_be_measured_costs_no_other(
     rest = [*SMALL, "model.latent=categorical", "train.steps=200", "--out", str(copy), "--json"]
     monkeypatch.setattr(families, "held_out_rows", broken_for("vamp", families.held_out_rows))
     capsys.readouterr()
-    assert call("study", "families", "tiny", *rest, "--families", "vamp,dreamer", *ARGUMENTS[2:]) == 0
+    assert call("study", "online", "tiny", *rest, "--families", "vamp,dreamer", *ARGUMENTS[2:]) == 0
     bad, good = json.loads(capsys.readouterr().out)["rows"]
     assert bad["failed"] == "AssertionError: the action vector is not finite" and good["failed"] is None
 
@@ -84,8 +84,8 @@ def test_a_comparison_is_not_mixed_with_another(out: Path, capsys: pytest.Captur
         (["--seeds", "2"], "--seeds"),
         (["device=cuda"], "not available"),
     ):
-        assert words in complain(capsys, "study", "families", "tiny", *again, *wrong)
-    assert "no config" in complain(capsys, "study", "families")
+        assert words in complain(capsys, "study", "online", "tiny", *again, *wrong)
+    assert "no config" in complain(capsys, "study", "online")
     assert "--minutes" in complain(capsys, "study", "digits", "--minutes", "3")
     assert "--seeds" in complain(capsys, "study", "linear", "--seeds", "0")
     assert "Missing command" in complain(capsys, "study")

@@ -35,10 +35,29 @@ def once(work: Work, device: torch.device) -> float:
 
 
 def flops(work: Work) -> int:
-    """Return the floating-point operations of matrix products and convolutions in one call, counted as they run."""
-    with FlopCounterMode(display=False) as counter:
+    """Return the floating-point operations of matrix products and convolutions in one call, counted as they run.
+
+    Second derivatives are counted, too.
+    """
+    counter = FlopCounterMode(display=False)
+    # Which modules operations belong to is not asked. Following modules would fail within `torch.autograd.grad` with
+    # respect to a leaf, in which the score of an energy is computed.
+    counter.mod_tracker = _NoModules()  # type: ignore[assignment]
+    with counter:
         work()
     return int(counter.get_total_flops())
+
+
+class _NoModules:
+    """What a counter asks of the modules: there is one, which is everything."""
+
+    parents = frozenset({"Global"})
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: Any) -> None:
+        pass
 
 
 def _wait(device: torch.device) -> None:

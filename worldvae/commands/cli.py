@@ -60,7 +60,7 @@ def _compare(arguments: Annotated[list[str] | None, typer.Argument()] = None) ->
         if not word.startswith("-") and before[:2] != "--"
     ]
     what = (words or ["CONFIG"])[0]
-    new = what if what in ("digits", "linear") else f"families {what}"
+    new = what if what in ("digits", "linear") else f"online {what}"
     priors = " (--families is now --priors there)" if new == "digits" and "--families" in given else ""
     raise UserError(f"`worldvae compare` is now `worldvae study`: worldvae study {new}{priors}")
 

@@ -1,4 +1,4 @@
-"""`worldvae study families | digits | linear`: exchange one part and keep everything else."""
+"""`worldvae study online | families | digits | linear`: exchange one part, or the model, and keep everything else."""
 
 import json
 import math
@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from worldvae.commands.record import Recorder, RecordFile
+from worldvae.commands.study_families import open_study, refuse_old_form, study_families
 from worldvae.commands.study_known import study_digits, study_linear
 from worldvae.commands.train import EXIT_INTERRUPTED
 from worldvae.config import config_names
@@ -59,8 +60,31 @@ def linear(
     recorder.keep(study_linear(out or Path("runs/study-linear"), range(seed, seed + seeds), as_json))
 
 
-@study.command("families")
+@study.command("families", context_settings={"ignore_unknown_options": True})
 def families(
+    arguments: Annotated[list[str] | None, typer.Argument(hidden=True)] = None,
+    budget: Annotated[str, typer.Option(help="small (pendulum and linear, 90 minutes on 2 cores) or medium.")] = "",
+    tasks: Annotated[str, typer.Option(help="Names with commas; default: all of the budget.")] = "",
+    rows: Annotated[str, typer.Option(help="Names with commas; default: all.")] = "",
+    seeds: Annotated[int, typer.Option(help="How many, from --seed on.")] = 1,
+    jobs: Annotated[int, typer.Option(help="Cells side by side, sharing the cores; 0: one for each core.")] = 0,
+    seed: Seed = 0,
+    out: Out = None,
+    as_json: AsJson = False,
+    record: RecordFile = None,
+) -> None:
+    """Train every kind of model on the same recorded episodes, plan with each, and write a page about them."""
+    refuse_old_form(arguments or [])
+    if not budget:
+        raise UserError("no budget was given: `worldvae study families` takes --budget small or --budget medium.")
+    chosen = tuple(_names(tasks)), tuple(_names(rows))
+    asked = open_study(budget, *chosen, seeds, seed, jobs, out or Path("runs/study-families"))
+    recorder = Recorder(record)
+    recorder.keep(study_families(asked, as_json))
+
+
+@study.command("online")
+def online(
     arguments: Annotated[
         list[str] | None,
         typer.Argument(metavar="CONFIG [KEY=VALUE]...", help="A task, as for train.", show_default=False),
@@ -76,11 +100,11 @@ def families(
 ) -> None:
     """Train every family of parts on one task for the same time, and compare returns, dreams, bounds and speed."""
     if not arguments or "=" in arguments[0]:
-        raise UserError("no config was given: `worldvae study families CONFIG` takes a task as for train.")
+        raise UserError("no config was given: `worldvae study online CONFIG` takes a task as for train.")
     config, overrides = arguments[0], arguments[1:]
     for name in STUDY_SETTINGS:
         if any(override.startswith(name) for override in overrides):
-            raise UserError(f"{name} does not apply to `worldvae study families`, which sets it itself: leave it out.")
+            raise UserError(f"{name} does not apply to `worldvae study online`, which sets it itself: leave it out.")
     out = out or Path("runs") / f"study-{Path(config).stem.replace(':', '-')}"
     trainings = Trainings(config, out, minutes, seed, jobs, overrides)
     _check(trainings, episodes)

@@ -7,7 +7,7 @@ from worldvae.diagnostics.gaps import Gaps, Level, gaps
 from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
 from worldvae.diagnostics.page import check_plotting, draw_page
-from worldvae.diagnostics.probe import linear_probe
+from worldvae.diagnostics.probe import RidgeProbe, fit_ridge, linear_probe, r_squared
 from worldvae.diagnostics.slices import MovedBound, Slices, pick_slices
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Inference",
     "Level",
     "MovedBound",
+    "RidgeProbe",
     "Slices",
     "active_units",
     "calibration",
@@ -27,6 +28,7 @@ __all__ = [
     "compare_inference",
     "diagnose",
     "draw_page",
+    "fit_ridge",
     "gaps",
     "kl_per_dimension",
     "linear_probe",
@@ -34,4 +36,5 @@ __all__ = [
     "mmd",
     "pick_slices",
     "probabilistic",
+    "r_squared",
 ]

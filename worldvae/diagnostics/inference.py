@@ -185,8 +185,12 @@ def _full_parameters(family: FullGaussianFamily, draws: Float[Tensor, "draw row 
     (target D).
     """
     size, number = family.latent_size, len(draws)
-    mean, std = draws.mean(0), draws.std(0)
-    unit = (draws - mean) / std
+    # In double precision: a chain with few accepted draws has correlations of almost 1, and one that rejected all draws
+    # has deviations of 0.
+    wide = draws.double()
+    still = (wide == wide[0]).all(0)
+    mean, std = wide.mean(0), wide.std(0).masked_fill(still, 0.0)
+    unit = ((wide - mean) / std).masked_fill(still, 0.0)
     correlation = torch.einsum("dri,drj->rij", unit, unit) / (number - 1)
     eye = torch.eye(size).to(correlation)
     chance = ((1 - correlation.square()).square() / (number - 1) * (1 - eye)).sum((1, 2))
@@ -196,7 +200,7 @@ def _full_parameters(family: FullGaussianFamily, draws: Float[Tensor, "draw row 
     scale = std.unsqueeze(-1) * torch.linalg.cholesky(correlation + 1e-6 * eye)
     row, column = torch.tril_indices(size, size, -1, device=mean.device)
     diagonal = (scale.diagonal(0, -2, -1) - family.min_std).clamp(min=1e-5)
-    return torch.cat([mean, 1 + diagonal.expm1().log(), scale[:, row, column]], dim=-1)
+    return torch.cat([mean, 1 + diagonal.expm1().log(), scale[:, row, column]], dim=-1).to(draws)
 
 
 @torch.no_grad()

@@ -1,8 +1,65 @@
 """How well a linear map predicts the true state from the latent state."""
 
+from dataclasses import dataclass
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RidgeProbe:
+    """A linear map from features to targets; `fit_ridge` returns one.
+
+    Attributes:
+        mean: of the features to which it was fitted.
+        std: of the same features.
+        weights: of standardised features.
+        offset: mean target.
+    """
+
+    mean: Float[Tensor, " feature"]
+    std: Float[Tensor, " feature"]
+    weights: Float[Tensor, "feature target"]
+    offset: Float[Tensor, " target"]
+
+    def __call__(self, features: Float[Tensor, "*batch feature"]) -> Float[Tensor, "*batch target"]:
+        """Return the predicted targets, in double precision."""
+        return self.offset + (features.double() - self.mean) / self.std @ self.weights
+
+
+def fit_ridge(
+    features: Float[Tensor, "row feature"], targets: Float[Tensor, "row target"], ridge: float = 1e-3
+) -> RidgeProbe:
+    """Return the ridge regression of targets on features.
+
+    Args:
+        features: regressors.
+        targets: numbers to predict.
+        ridge: penalty, in units of the number of rows and the features' variance.
+
+    Raises:
+        ValueError: If there are fewer than two rows.
+    """
+    if len(features) < 2:
+        raise ValueError(f"{len(features)} rows are too few to fit a regression to: take at least 2")
+    features, targets = features.double(), targets.double()
+    mean, std = features.mean(0), features.std(0).clamp(min=1e-8)
+    offset = targets.mean(0)
+    x, y = (features - mean) / std, targets - offset
+    penalty = ridge * len(x) * torch.eye(min(x.shape), dtype=x.dtype, device=x.device)
+    if x.shape[1] <= len(x):
+        weights = torch.linalg.solve(x.T @ x + penalty, x.T @ y)
+    else:  # the same weights, from a smaller system of equations
+        weights = x.T @ torch.linalg.solve(x @ x.T + penalty, y)
+    return RidgeProbe(mean, std, weights, offset)
+
+
+def r_squared(predicted: Float[Tensor, "row target"], true: Float[Tensor, "row target"]) -> Float[Tensor, " target"]:
+    """Return R^2 of each target: 1 - mean squared error / variance; NaN for a target that does not vary."""
+    residual = (true - predicted).square().mean(0)
+    variance = true.var(dim=0, correction=0)
+    return torch.where(variance > 0, 1 - residual / variance, torch.nan).float()
 
 
 def linear_probe(
@@ -22,14 +79,6 @@ def linear_probe(
     """
     if len(features) < 4:
         raise ValueError(f"{len(features)} rows are too few to fit on one half and score on the other: take at least 4")
-    features, targets = features.double(), targets.double()
     half = len(features) // 2
-    mean, std = features[:half].mean(0), features[:half].std(0).clamp(min=1e-8)
-    x = (features - mean) / std
-    offset = targets[:half].mean(0)
-    gram = x[:half].T @ x[:half] + ridge * half * torch.eye(x.shape[1], dtype=x.dtype, device=x.device)
-    weights = torch.linalg.solve(gram, x[:half].T @ (targets[:half] - offset))
-    held = targets[half:]
-    residual = (held - offset - x[half:] @ weights).square().mean(0)
-    variance = held.var(dim=0, correction=0)
-    return torch.where(variance > 0, 1 - residual / variance, torch.nan).float()
+    probe = fit_ridge(features[:half], targets[:half], ridge)
+    return r_squared(probe(features[half:]), targets[half:].double())

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 
-from worldvae.agents import Agent, Carry, PlannerAgent, RandomAgent
+from worldvae.agents import Agent, Carry, RandomAgent
 from worldvae.envs import EnvConfig, EnvPool
+from worldvae.planning import PlanConfig
 from worldvae.seeds import HELD_OUT, check_seed, episode_seed, stream
 from worldvae.types import Batch
 
@@ -242,7 +243,8 @@ def in_parts(agent: Agent, env: EnvConfig, episodes: int, seed: int, *, keep_row
     sizes = [min(PARALLEL_EPISODES, episodes - done) for done in range(0, episodes, PARALLEL_EPISODES)]
     seeds = [seed, *(episode_seed(seed, HELD_OUT + part, 0) for part in range(1, len(sizes)))]
     together = PARALLEL_PROCESSES if env.alone else PARALLEL_EPISODES
-    if isinstance(agent, PlannerAgent) and agent.config.max_ms:
+    config = getattr(agent, "config", None)
+    if isinstance(config, PlanConfig) and config.max_ms:
         together = 1
     return [
         play(agent, env, min(together, size - first), one, keep_rows=keep_rows, first=first)

@@ -51,7 +51,7 @@ class Trainings:
         waiting, found = list(families), dict.fromkeys(families)
         running: dict[str, subprocess.Popen[bytes]] = {}
         try:
-            with _terminable():
+            with terminable():
                 while waiting or running:
                     while waiting and len(running) < self.jobs:
                         name = waiting.pop(0)
@@ -127,7 +127,7 @@ def minutes_of(folder: Path) -> float:
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
+def terminable() -> Iterator[None]:
     """Treat SIGTERM like Ctrl-C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
