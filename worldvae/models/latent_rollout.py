@@ -23,9 +23,9 @@ class RollOut:
     """
 
     states: list[JEPAState]
-    valid: list[Bool[Tensor, "batch left"]]
+    valid: list[Bool[Tensor, "_ _"]]
 
-    def mean(self, values: list[Float[Tensor, "batch left"]]) -> Float[Tensor, " step"]:
+    def mean(self, values: list[Float[Tensor, "_ _"]]) -> Float[Tensor, " step"]:
         """Return, for each k, the mean of values `[batch, time - k]` over what is valid (0 if nothing is)."""
         means = [
             torch.where(valid, value, 0.0).sum() / valid.sum().clamp(min=1)
