@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from worldvae.errors import near_miss
+from worldvae.models.jepa import JEPA
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.models.world_model import WorldModel
@@ -12,7 +13,7 @@ from worldvae.types import ActionLayout, ObservationLayout
 Maker = Callable[[ObservationLayout, ActionLayout, WorldModelConfig, ELBOConfig | None], WorldModel]
 """Builds an untrained world model: a torch module that implements the protocol `WorldModel`."""
 
-KINDS: dict[str, Maker] = {"sequential_vae": SequentialVAE}
+KINDS: dict[str, Maker] = {"sequential_vae": SequentialVAE, "jepa": JEPA}
 
 
 def register(name: str, maker: Maker) -> None:

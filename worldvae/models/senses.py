@@ -29,20 +29,36 @@ class Senses(nn.Module):
         observation: what the environment shows.
         features: length of the feature vector that the decoders read.
         config: the parts and their sizes.
+        stack: frames that are encoded together, stacked on channels; one is decoded.
+        decodes: whether there are decoders (that of vectors is kept, untrained, for its units).
 
     Attributes:
         embedding_size: length of the embedding that `encode` returns.
     """
 
-    def __init__(self, observation: ObservationLayout, features: int, config: WorldModelConfig) -> None:
+    def __init__(
+        self,
+        observation: ObservationLayout,
+        features: int,
+        config: WorldModelConfig,
+        *,
+        stack: int = 1,
+        decodes: bool = True,
+    ) -> None:
         super().__init__()
+        self.stack, self.decodes = stack, decodes
         self.layout, self.config = observation, config
         self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()
         self.embedding_size = 0
         # Frames first: the weights that a seed gives depend on the order in which the parts are built.
         if observation.pixels is not None:
-            encoder, self.decoders["pixels"] = make_frames(config, observation.pixels, features)
+            encoder, decoder = make_frames(config, observation.pixels, features)
+            if stack > 1:
+                channels, height, width = observation.pixels
+                encoder, _ = make_frames(config, (stack * channels, height, width), features)
             self.encoders["pixels"] = encoder
+            if decodes:
+                self.decoders["pixels"] = decoder
             self.embedding_size += encoder.out_features
         if observation.vector is not None:
             self.encoders["vector"], self.decoders["vector"] = make_vector(config, observation.vector, features)
@@ -51,7 +67,7 @@ class Senses(nn.Module):
     @property
     def shows(self) -> frozenset[Modality]:
         """The modalities that `decode` accepts."""
-        return frozenset(cast(Iterable[Modality], self.decoders))
+        return frozenset(cast(Iterable[Modality], self.decoders if self.decodes else ()))
 
     def likelihood(self, modality: Modality) -> GaussianLikelihood:
         """Return the likelihood module that `decode` calls for "pixels" or "vector"."""
@@ -65,10 +81,9 @@ class Senses(nn.Module):
         """
         if observation.pixels is not None:
             mean = unit(observation.pixels).reshape(-1, *observation.pixels.shape[-3:]).mean(0)
-            likelihood = self.decoders["pixels"]
-            if not isinstance(likelihood, BernoulliImageLikelihood):  # a Bernoulli has no offset
-                cast(Tensor, likelihood.offset).copy_(mean)
-            cast(ConvEncoder | StridedEncoder, self.encoders["pixels"]).centre.copy_(mean)
+            if self.decodes and not isinstance(self.decoders["pixels"], BernoulliImageLikelihood):  # that has no offset
+                cast(Tensor, self.decoders["pixels"].offset).copy_(mean)
+            cast(ConvEncoder | StridedEncoder, self.encoders["pixels"]).centre.copy_(mean.repeat(self.stack, 1, 1))
         if observation.vector is not None:
             rows = self.squash(observation.vector).reshape(-1, observation.vector.shape[-1])
             vector = self.likelihood("vector")
@@ -85,7 +100,7 @@ class Senses(nn.Module):
         return (squashed - vector.offset) / vector.scale
 
     def encode(self, observation: Observation) -> Float[Tensor, "*batch embedding"]:
-        """Encode frames and vectors into one embedding."""
+        """Encode frames (stacks of them, if `stack` is above 1) and vectors into one embedding."""
         parts = []
         if observation.pixels is not None:
             with autocast(self.config, self.layout.pixels, observation.pixels.device):
