@@ -54,13 +54,15 @@ class NextFrameConfig:
             )
         if not (math.isfinite(self.log_sigma_mean) and 0 < self.log_sigma_std < math.inf):
             raise ValueError(
-                f"log_sigma_mean={self.log_sigma_mean} and log_sigma_std={self.log_sigma_std}: the mean must be finite, "
-                "and the standard deviation finite and above 0"
+                f"log_sigma_mean={self.log_sigma_mean} and log_sigma_std={self.log_sigma_std}: take finite numbers, the "
+                "standard deviation above 0"
             )
         if not 0 <= self.context_noise < math.inf:
             raise ValueError(f"context_noise={self.context_noise} must be 0 or above, and finite")
         if not self.widths or any(width < 1 for width in self.widths):
-            raise ValueError(f"widths={list(self.widths)} must be numbers of channels, each at least 1, such as [64,96]")
+            raise ValueError(
+                f"widths={list(self.widths)} must be numbers of channels, each at least 1, such as [64,96]"
+            )
         if not 0 <= self.average < 1:
             raise ValueError(f"average={self.average} is not a decay: take 0 (no average) or more, below 1")
         if not 0 <= self.generated <= 1:
@@ -139,7 +141,9 @@ class PixelEnergyConfig(NextFrameConfig):
                 f"contrastive.sigma_min={self.contrastive.sigma_min} must be below sigma_max={self.sigma_max}"
             )
         if self.training == "score" and self.contrastive != ContrastiveConfig():
-            raise ValueError("contrastive has settings, and training=score does not read them: give training=contrastive")
+            raise ValueError(
+                "contrastive has settings, and training=score does not read them: give training=contrastive"
+            )
         if self.langevin_steps < 1:
             raise ValueError(f"langevin_steps={self.langevin_steps} must be at least 1")
         if not 0 < self.langevin_step < 2:

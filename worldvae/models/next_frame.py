@@ -107,6 +107,11 @@ class NextFrameModel(StepModel):
         return self.units.entries
 
     @property
+    def mode_sigma(self) -> float:
+        """The noise at which the mode is computed."""
+        return self.numbers.sigma_max
+
+    @property
     def feature_size(self) -> int:
         """Length of `State.features`."""
         return self.trunk.out_features
@@ -203,7 +208,7 @@ class NextFrameModel(StepModel):
 
         if noise is None:
             start = torch.zeros(len(action), self.units.entries, device=action.device)
-            return self.units.to_stored(denoise(start, self.numbers.sigma_max))
+            return self.units.to_stored(denoise(start, self.mode_sigma))
         return self.units.to_stored(self.sample(denoise, known, noise))
 
     def look(self, network: nn.Module, frames: Tensor, actions: Tensor, corruption: Tensor) -> Known:

@@ -6,6 +6,8 @@ channels of a pixel: on a CPU the gradient of a group norm takes twenty times as
 convolution.
 """
 
+from itertools import pairwise
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -58,12 +60,10 @@ class PatchUNet(nn.Module):
         self.past = nn.Conv2d(context * (patch + action), first, 3, padding=1)
         self.down = nn.ModuleList(ModulatedBlock(width) for width in widths)
         self.downward = nn.ModuleList(
-            nn.Conv2d(fine, coarse, 4, stride=2, padding=1) for fine, coarse in zip(widths, widths[1:], strict=False)
+            nn.Conv2d(fine, coarse, 4, stride=2, padding=1) for fine, coarse in pairwise(widths)
         )
         self.middle = ModulatedBlock(last)
-        self.upward = nn.ModuleList(
-            nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in zip(widths, widths[1:], strict=False)
-        )
+        self.upward = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairwise(widths))
         self.merge = nn.ModuleList(nn.Conv2d(2 * width, width, 1) for width in widths)
         self.up = nn.ModuleList(ModulatedBlock(width) for width in widths)
         self.last = nn.Sequential(ChannelNorm(first, eps=1e-3), nn.SiLU(), nn.Conv2d(first, patch, 3, padding=1))
