@@ -82,4 +82,5 @@ class RecoveryChains:
                 return gradient(v, sigma)
 
             x = self.chain(at_level, x, x, tau, kicks(i))
-        return x - self.sigmas[0] ** 2 * gradient(x, self.sigmas[0])
+        found: Tensor = x - self.sigmas[0] ** 2 * gradient(x, self.sigmas[0])
+        return found

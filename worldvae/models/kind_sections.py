@@ -54,8 +54,8 @@ class NextFrameConfig:
             )
         if not (math.isfinite(self.log_sigma_mean) and 0 < self.log_sigma_std < math.inf):
             raise ValueError(
-                f"log_sigma_mean={self.log_sigma_mean} and log_sigma_std={self.log_sigma_std}: take finite numbers, the "
-                "standard deviation above 0"
+                f"log_sigma_mean={self.log_sigma_mean} and log_sigma_std={self.log_sigma_std}: take finite numbers, "
+                "and a standard deviation above 0"
             )
         if not 0 <= self.context_noise < math.inf:
             raise ValueError(f"context_noise={self.context_noise} must be 0 or above, and finite")
@@ -126,7 +126,7 @@ class PixelEnergyConfig(NextFrameConfig):
     training: str = setting("score", choices=["score", "contrastive"])
     sampler: str = setting("euler", choices=["euler", "heun", "langevin"])
     langevin_steps: int = 5
-    langevin_step: float = 0.5
+    langevin_step: float = 1.0
     contrastive: ContrastiveConfig = field(default_factory=ContrastiveConfig)
 
     def __post_init__(self) -> None:

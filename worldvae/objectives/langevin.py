@@ -36,7 +36,9 @@ def annealed(
 ) -> Float[Tensor, "batch entry"]:
     """Run one chain at each noise level, each from the end of the one before; return the last end, denoised.
 
-    The gradient at sigma is (x - D(x, sigma)) / sigma^2, and the step size (step * sigma)^2.
+    The gradient at sigma is (x - D(x, sigma)) / sigma^2, and the step size (step * sigma)^2. A chain of n steps no
+    longer mixes where sigma is far below s / (step * sqrt(n)), s being the spread of the data: what noise is left there
+    stays in x, as spread. (A Gaussian of 0.4, 40 steps a level: step 0.3 gives 0.51, step 1 gives 0.41.)
 
     Args:
         denoise: D(x, sigma).
