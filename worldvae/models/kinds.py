@@ -5,6 +5,8 @@ from collections.abc import Callable
 from worldvae.errors import near_miss
 from worldvae.models.jepa import JEPA
 from worldvae.models.parts import WorldModelConfig
+from worldvae.models.pixel_diffusion import PixelDiffusion
+from worldvae.models.pixel_energy import PixelEnergy
 from worldvae.models.sequential_vae import SequentialVAE
 from worldvae.models.world_model import WorldModel
 from worldvae.objectives import ELBOConfig
@@ -13,7 +15,12 @@ from worldvae.types import ActionLayout, ObservationLayout
 Maker = Callable[[ObservationLayout, ActionLayout, WorldModelConfig, ELBOConfig | None], WorldModel]
 """Builds an untrained world model: a torch module that implements the protocol `WorldModel`."""
 
-KINDS: dict[str, Maker] = {"sequential_vae": SequentialVAE, "jepa": JEPA}
+KINDS: dict[str, Maker] = {
+    "sequential_vae": SequentialVAE,
+    "jepa": JEPA,
+    "pixel_diffusion": PixelDiffusion,
+    "pixel_energy": PixelEnergy,
+}
 
 
 def register(name: str, maker: Maker) -> None:
