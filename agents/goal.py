@@ -5,6 +5,7 @@ The objectives of plans towards a goal that need a world model are here, too (`G
 
 from collections.abc import Callable
 from dataclasses import replace
+from operator import attrgetter
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,7 +14,6 @@ from torch import Tensor
 from worldvae.agents.agent import Agent, Carry
 from worldvae.agents.planner import PlannerAgent
 from worldvae.errors import UserError
-from worldvae.memory import LatentState
 from worldvae.models.probabilistic import Probabilistic
 from worldvae.models.world_model import WorldModel
 from worldvae.planning import (
@@ -26,7 +26,7 @@ from worldvae.planning import (
     planner_name,
     state_distance,
 )
-from worldvae.planning.goal_objectives import for_candidates
+from worldvae.planning.goal_objectives import candidates_of_each
 from worldvae.types import ActionLayout, Batch, Dream, Observation, State, VectorState
 
 
@@ -41,27 +41,22 @@ def goal_state(model: WorldModel, goal: Observation) -> State:
     return model.observe(_first_row(model, goal), mode=True).posterior[:, 0]
 
 
-def latent_of(states: State) -> Float[Tensor, "*batch latent"]:
-    """Return the part of states that is compared with goals: z of a `LatentState`, all features of any other.
-
-    The memory of a goal, which has no history, is that of an episode's first row: it says nothing of the goal.
-    """
-    return states.latent if isinstance(states, LatentState) else states.features
+_part = attrgetter("without_memory")  # what is compared with goals; of a state with a memory h and a latent z it is z
 
 
 def latent_distance(model: WorldModel, goal: Observation) -> Objective:
     """Return the objective -sum_k |z_k - z_goal|, of dreams of the same number of candidates for each goal."""
-    return state_distance(lambda z, goal: (z - goal).norm(dim=-1), latent_of(goal_state(model, goal)), latent_of)
+    return state_distance(lambda z, goal: (z - goal).norm(dim=-1), goal_state(model, goal).without_memory, _part)
 
 
 def landmark_distance(model: WorldModel, goal: Observation, landmarks: Landmarks) -> Objective:
     """Return the objective `geodesic_distance` of latents, along landmarks from `latent_landmarks`."""
-    return geodesic_distance(landmarks, latent_of(goal_state(model, goal)), latent_of)
+    return geodesic_distance(landmarks, goal_state(model, goal).without_memory, _part)
 
 
 def latent_landmarks(model: WorldModel, seen: Observation) -> Landmarks:
     """Return the latents of observations `[batch]`, each inferred as the first row of an episode."""
-    return Landmarks(latent_of(goal_state(model, seen)))
+    return Landmarks(goal_state(model, seen).without_memory)
 
 
 def goal_probability(model: WorldModel, goal: Observation) -> Objective:
@@ -77,15 +72,13 @@ def goal_probability(model: WorldModel, goal: Observation) -> Objective:
     if not isinstance(model, Probabilistic):
         raise UserError(f"the objective 'probability' asks q(z | h, e), which a {type(model).__name__} does not have.")
     with torch.no_grad():
-        projected = model.posterior.project(model.embed(_first_row(model, goal))[:, 0])
+        embedding = model.embed(_first_row(model, goal))  # [goal, 1, embedding]
 
     def objective(dream: Dream) -> Float[Tensor, "batch"]:
-        states = LatentState.of(dream.states)
-        memory, latent = states.memory, states.latent
-        embedded = for_candidates(projected, len(memory)).unsqueeze(1).expand(-1, memory.shape[1], -1)
-        _, q = model.posterior.infer(memory, embedded, None)
-        total: Tensor = model.posterior.distribution(q).log_prob(latent).sum(dim=1)
-        return total
+        goals = len(embedding)
+        shape = (goals, candidates_of_each(goals, dream.states.size))
+        states = dream.states.map(lambda x: x.unflatten(0, shape))  # [goal, candidate, horizon]
+        return model.log_posterior(states, embedding.unsqueeze(1)).flatten(0, 1).sum(dim=1)
 
     return objective
 

@@ -71,7 +71,7 @@ def test_only_the_vae_and_what_is_about_it_read_the_parts_of_its_states() -> Non
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr in ("memory", "latent", "past")
     }
-    assert reads == {"agents/goal.py"}  # goals are compared with the latents of a `Probabilistic` model
+    assert reads == set()
 
 
 def test_every_file_is_named_after_its_concept() -> None:

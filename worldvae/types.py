@@ -141,6 +141,14 @@ class State(TensorTree):
         raise NotImplementedError
 
     @property
+    def without_memory(self) -> Float[Tensor, "*batch part"]:
+        """The part of the features that is compared with goals: all of them, unless a class says otherwise.
+
+        A goal is seen as the first row of an episode: what a state remembers of earlier rows says nothing of it.
+        """
+        return self.features
+
+    @property
     def size(self) -> int:
         """Length of the first axis: the number of states in a batch."""
         return self._any.shape[0]

@@ -8,6 +8,7 @@ import torch
 
 from tests.fake_model import FakeModel
 from worldvae.agents import GOALS, goal_probability, goal_state, landmark_distance, latent_distance, latent_landmarks
+from worldvae.agents.goal import _first_row
 from worldvae.errors import UserError
 from worldvae.memory import LatentState
 from worldvae.models.sequential_vae import SequentialVAE
@@ -46,6 +47,11 @@ def test_the_probability_is_that_of_the_posterior_given_the_goal(make_model: Cal
         embedding = model.encode(goal)[row // 3].expand(4, -1)
         expected = model.posterior(memory[row], embedding).log_prob(latent[row]).sum()
         assert found[row].item() == pytest.approx(expected.item(), rel=1e-4)
+    # Bit by bit as if q were computed apart for every dream.
+    embedding = model.embed(_first_row(model, goal))[:, 0]
+    projected = model.posterior.project(embedding).repeat_interleave(3, 0).unsqueeze(1).expand(-1, 4, -1)
+    q = model.posterior.distribution(model.posterior.infer(memory, projected, None)[1])
+    assert torch.equal(found, q.log_prob(latent).sum(dim=1))
     # Nothing has a higher probability than the mode of q at every step.
     q = model.posterior(memory[:3].flatten(0, 1), model.encode(goal)[0].expand(12, -1))
     best = goal_probability(model, goal[:1])(dream(LatentState(memory[:3], q.mean.view(3, 4, 4))))

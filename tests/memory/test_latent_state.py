@@ -32,3 +32,10 @@ def test_the_state_of_another_model_is_refused() -> None:
     assert LatentState.of(state) is state
     with pytest.raises(ValueError, match=r"state is a VectorState, .* give a LatentState"):
         LatentState.of(VectorState(torch.ones(1, 2)))
+
+
+def test_goals_are_compared_with_the_latent_and_in_other_states_with_all_features() -> None:
+    state = LatentState(torch.randn(2, 3), torch.randn(2, 4))
+    assert state.without_memory is state.latent
+    other = VectorState(torch.randn(2, 3))
+    assert other.without_memory is other.vector

@@ -1,5 +1,6 @@
 """The state of a sequential VAE: a memory h, a latent z, and further data that the memory carries between steps."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -22,6 +23,20 @@ class LatentState(State):
     def features(self) -> Float[Tensor, "*batch features"]:
         """Memory and latent concatenated (once, for all heads)."""
         return torch.cat([self.memory, self.latent], dim=-1)
+
+    @property
+    def without_memory(self) -> Float[Tensor, "*batch latent"]:
+        """The latent z."""
+        return self.latent
+
+    @classmethod
+    def joined(cls, states: Sequence["LatentState"]) -> "LatentState":
+        """Return `stack(states, dim=1)` in float32, as views of one features tensor, which is written once."""
+        parts = torch.cat([part for state in states for part in (state.memory, state.latent)], dim=-1)
+        features = parts.unflatten(-1, (len(states), -1)).float()
+        pasts = [state.past.float() for state in states if state.past is not None]
+        past = torch.stack(pasts, dim=1) if len(pasts) == len(states) else None
+        return cls.split(features, states[0].memory.shape[-1], past)
 
     @classmethod
     def split(

@@ -87,3 +87,15 @@ class Probabilistic(WorldModel, Protocol):
             observation: of the same leading shape, or of one that broadcasts to it.
         """
         ...
+
+    def log_posterior(self, states: State, embedding: Float[Tensor, "*shape embedding"]) -> Float[Tensor, "*batch"]:
+        """Return log q(z | h, e) in nats: how likely states are in the light of what was seen.
+
+        Where q has levels (`prior=hierarchical`), each is conditioned on the modes of those above it.
+
+        Args:
+            states: any leading shape.
+            embedding: e, as `embed` returns it, of the same leading shape, or of one that broadcasts to it: of one
+                observation and many states, the part of q that does not depend on h is computed once.
+        """
+        ...

@@ -245,7 +245,7 @@ class SequentialVAE(nn.Module, Probabilistic):
                 seen = LatentState.stack(states, dim=1).float()
                 imagined = seen[:, -1:] if last_only else seen
             else:
-                seen = _joined(states)
+                seen = LatentState.joined(states)
                 imagined = states[-1].float().map(lambda x: x.unsqueeze(1)) if last_only else seen
                 if torch.is_autocast_enabled(self.device.type):  # narrow once here, not in each head
                     narrow = seen.features.to(torch.get_autocast_dtype(self.device.type))
@@ -282,6 +282,13 @@ class SequentialVAE(nn.Module, Probabilistic):
     def log_likelihood(self, states: State, observation: Observation) -> dict[Modality, Float[Tensor, "*batch"]]:
         """Return log p(x | h, z) in nats of each modality that was observed (`Senses.log_prob`)."""
         return self.senses.log_prob(self.stages.shown(states), observation)
+
+    def log_posterior(self, states: State, embedding: Float[Tensor, "*shape embedding"]) -> Float[Tensor, "*batch"]:
+        """Return log q(z | h, e) in nats of states, for embeddings e of a leading shape that broadcasts to theirs."""
+        memory, latent = LatentState.of(states).memory, LatentState.of(states).latent
+        projected = self.posterior.project(embedding)
+        _, q = self.posterior.infer(memory, projected.expand(*memory.shape[:-1], -1), None)
+        return self.posterior.distribution(q).log_prob(latent)
 
     def in_shown_units(
         self, states: State, observation: Observation
@@ -365,15 +372,6 @@ class SequentialVAE(nn.Module, Probabilistic):
 
     def updated(self) -> None:
         """Do nothing: this model has no parameters besides those that the optimiser changes."""
-
-
-def _joined(states: Sequence[LatentState]) -> LatentState:
-    """Return `LatentState.stack(states, dim=1)` in float32, as views of one features tensor, which is written once."""
-    parts = torch.cat([part for state in states for part in (state.memory, state.latent)], dim=-1)
-    features = parts.unflatten(-1, (len(states), -1)).float()
-    pasts = [state.past.float() for state in states if state.past is not None]
-    past = torch.stack(pasts, dim=1) if len(pasts) == len(states) else None
-    return LatentState.split(features, states[0].memory.shape[-1], past)
 
 
 @cache

@@ -42,7 +42,16 @@ def for_candidates(goal: Float[Tensor, "batch *rest"], rows: int) -> Float[Tenso
     Raises:
         ValueError: If `rows` is no multiple of the number of goals.
     """
-    candidates, left = divmod(rows, len(goal))
+    return goal.repeat_interleave(candidates_of_each(len(goal), rows), dim=0)
+
+
+def candidates_of_each(goals: int, rows: int) -> int:
+    """Return how many of the rows of dreams are for each goal.
+
+    Raises:
+        ValueError: If `rows` is no multiple of the number of goals.
+    """
+    candidates, left = divmod(rows, goals)
     if left or not candidates:
-        raise ValueError(f"{rows} dreams cannot be shared out among {len(goal)} goals: give one goal for each problem")
-    return goal.repeat_interleave(candidates, dim=0)
+        raise ValueError(f"{rows} dreams cannot be shared out among {goals} goals: give one goal for each problem")
+    return candidates
