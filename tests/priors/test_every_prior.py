@@ -20,6 +20,8 @@ from worldvae.priors import (
     MixturePrior,
     ParametricPrior,
     Prior,
+    ShortcutConfig,
+    ShortcutPrior,
     StandardPrior,
     VampPrior,
 )
@@ -42,6 +44,7 @@ MAKERS: dict[str, Maker] = {
     "energy_standard": lambda memory, latent: EnergyPrior(memory, latent, 8, steps=60, step_size=0.05, base="standard"),
     "flow_matching": lambda memory, latent: FlowMatchingPrior(memory, latent, 8, steps=16),
     "flow_matching_gaussian": lambda memory, latent: FlowMatchingPrior(memory, latent, 8, steps=16, base="gaussian"),
+    "shortcut": lambda memory, latent: ShortcutPrior(memory, latent, 8, ShortcutConfig(steps=128, grid=128)),
     "hierarchical": lambda memory, latent: HierarchicalPrior(memory, latent, 8, 2),
 }
 every_prior = pytest.mark.parametrize("name", MAKERS)
@@ -153,7 +156,7 @@ def log_normaliser_on_grid(log_density: Tensor, area: float) -> float:
 def log_density(prior: Prior, latent: Tensor, memory: Tensor) -> Tensor:
     """Return the log-density from which `step` samples, up to a constant for some priors."""
     memory = memory.expand(len(latent), -1)
-    if isinstance(prior, FlowMatchingPrior):
+    if isinstance(prior, FlowMatchingPrior | ShortcutPrior):
         return prior.exact_log_prob(latent, memory, steps=48)
     return prior.log_prob(latent, memory)
 

@@ -34,6 +34,7 @@ from worldvae.priors import (
     HierarchicalConfig,
     MixtureConfig,
     Prior,
+    ShortcutConfig,
     VampConfig,
 )
 from worldvae.system.precision import PRECISIONS, faster_precision
@@ -108,6 +109,7 @@ class WorldModelConfig:
         flow: section of prior=flow and posterior=flow.
         hierarchical: section of prior=hierarchical.
         flow_matching: section of prior=flow_matching.
+        shortcut: section of prior=shortcut.
         jepa: section of kind=jepa.
         pixel_diffusion: section of kind=pixel_diffusion.
         pixel_energy: section of kind=pixel_energy.
@@ -161,6 +163,7 @@ class WorldModelConfig:
     flow: FlowConfig = field(default_factory=FlowConfig)
     hierarchical: HierarchicalConfig = field(default_factory=HierarchicalConfig)
     flow_matching: FlowMatchingConfig = field(default_factory=FlowMatchingConfig)
+    shortcut: ShortcutConfig = field(default_factory=ShortcutConfig)
     jepa: JEPAConfig = field(default_factory=JEPAConfig)
     pixel_diffusion: PixelDiffusionConfig = field(default_factory=PixelDiffusionConfig)
     pixel_energy: PixelEnergyConfig = field(default_factory=PixelEnergyConfig)

@@ -23,6 +23,8 @@ from worldvae.priors import (
     MixturePrior,
     ParametricPrior,
     Prior,
+    ShortcutConfig,
+    ShortcutPrior,
     StandardPrior,
     VampConfig,
     VampPrior,
@@ -165,6 +167,10 @@ def _flow_matching(sizes: LatentSizes, config: FlowMatchingConfig) -> FlowMatchi
     return FlowMatchingPrior(sizes.memory, sizes.latent, sizes.hidden, config.steps, base="gaussian")
 
 
+def _shortcut(sizes: LatentSizes, config: ShortcutConfig) -> ShortcutPrior:
+    return ShortcutPrior(sizes.memory, sizes.latent, sizes.hidden, config)
+
+
 def _energy(sizes: LatentSizes, _: None) -> EnergyPrior:
     return EnergyPrior(sizes.memory, sizes.latent, sizes.hidden)
 
@@ -178,6 +184,7 @@ PRIORS: dict[str, Part[Prior | tuple[Prior, Posterior]]] = {
     "hierarchical": Part(_hierarchical, OWN_POSTERIOR),
     "flow_matching": Part(_flow_matching, OVER_VECTORS),
     "energy": Part(_energy, OVER_VECTORS),
+    "shortcut": Part(_shortcut, OVER_VECTORS),
 }
 """p(z | h), `model.prior`: built from `LatentSizes`; a prior that shares parameters with its posterior returns both."""
 

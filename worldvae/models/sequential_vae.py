@@ -172,10 +172,11 @@ class SequentialVAE(nn.Module, Probabilistic):
         generator: torch.Generator | None = None,
         *,
         mode: bool = False,
+        learning: bool = False,
     ) -> Inferred:
         """Filter rows `[batch, time]`: return their posterior states, drawn from q, or the modes of q.
 
-        See `WorldModel.observe` for the arguments.
+        See `WorldModel.observe` for the arguments. If `learning`, the memory reads z with noise if the prior `corrupts`.
         """
         size, length = batch.reward.shape
         # What does not depend on the previous step is computed for the whole slice at once. (`unbind`, not indexing:
@@ -189,6 +190,9 @@ class SequentialVAE(nn.Module, Probabilistic):
         moves = self.memory.project(previous).unbind(1)
         noise = None if mode else self.posterior.noise((length, size), self.device, generator)
 
+        corrupts = learning and self.prior.corrupts
+        corruption = self.prior.history_noise((length, size), self.device, generator) if corrupts else None
+
         states, parameters = [], []
         for t in range(length):
             state = state.map(lambda x, keep=go_on[:, t]: x * keep)  # type: ignore[misc]
@@ -198,6 +202,8 @@ class SequentialVAE(nn.Module, Probabilistic):
             state = LatentState(memory, latent, past)
             states.append(state)
             parameters.append(q)
+            if corruption is not None:
+                state = replace(state, latent=self.prior.corrupt(latent, corruption[t]))
         return Inferred(LatentState.stack(states, dim=1), torch.stack(parameters, dim=1))
 
     def step(
@@ -208,6 +214,8 @@ class SequentialVAE(nn.Module, Probabilistic):
             return self._step(state, self.memory.project(action), noise).float()
 
     def _step(self, state: LatentState, move: Tensor, noise: Tensor | None) -> LatentState:
+        if self.prior.corrupts and noise is not None:
+            state = replace(state, latent=self.prior.recall(state.latent, noise))
         memory, past = self.memory.advance(state, move)
         if torch.is_grad_enabled():
             memory = memory.float()  # without gradients not yet: the next step would narrow it to the same numbers
@@ -365,7 +373,7 @@ class SequentialVAE(nn.Module, Probabilistic):
 
     def loss(self, batch: Batch, generator: torch.Generator | None = None) -> Loss:
         """Return the negative ELBO of a batch, weighted by `objective`; its metrics are the terms in nats per row."""
-        observed = self.observe(batch, generator=generator)
+        observed = self.observe(batch, generator=generator, learning=True)
         terms = self.elbo(batch, observed, self.objective.decode_steps, generator)
         value = elbo_loss(terms, self.objective, self.kl_is_estimated)
         return Loss(value, observed.posterior.detach(), terms.means())

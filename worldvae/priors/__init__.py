@@ -8,6 +8,7 @@ from worldvae.priors.hierarchical import HierarchicalConfig, HierarchicalPrior
 from worldvae.priors.mixture import MixtureConfig, MixturePrior
 from worldvae.priors.parametric import ParametricPrior
 from worldvae.priors.prior import Prior
+from worldvae.priors.shortcut import ShortcutConfig, ShortcutPrior
 from worldvae.priors.standard import StandardPrior
 from worldvae.priors.two_stage import TwoStagePrior
 from worldvae.priors.vamp import VampConfig, VampPrior
@@ -25,6 +26,8 @@ __all__ = [
     "MixturePrior",
     "ParametricPrior",
     "Prior",
+    "ShortcutConfig",
+    "ShortcutPrior",
     "StandardPrior",
     "TwoStagePrior",
     "VampConfig",

@@ -14,6 +14,7 @@ from worldvae.networks.frozen import frozen
 from worldvae.priors.base import Base, BaseKind
 from worldvae.priors.prior import Prior
 from worldvae.priors.random_stream import RandomStream
+from worldvae.priors.transport import transported_log_prob
 
 Solver = Literal["euler", "heun"]
 HARMONICS = 4
@@ -181,39 +182,9 @@ class FlowMatchingPrior(Prior):
     ) -> Float[Tensor, "*batch"]:
         """Return log p(z | h) of the flow itself, exact up to the solver's discretisation error (kind: "estimate").
 
-        log p(z) = log N(z_{pi/2}; 0, I) + int_0^{pi/2} div v da along the flow from z, by Heun's method. The divergence
-        is exact and costs one gradient per dimension, which suits short latents only.
-
-        Reference: Song et al. 2021, "Score-Based Generative Modeling through SDEs", appendix D.2.
+        The change of variables by `transported_log_prob`, which suits short latents only.
         """
         gaussian = self.base(memory)
         u = (latent - gaussian.mean) / gaussian.stddev
-        total, stride = -gaussian.stddev.log().sum(-1), math.pi / 2 / steps
-        for k in range(steps):
-            slope, growth = self._divergence(u, k * stride, memory)
-            ahead, growth_ahead = self._divergence(u + stride * slope, (k + 1) * stride, memory)
-            u, total = u + stride / 2 * (slope + ahead), total + stride / 2 * (growth + growth_ahead)
-        out: Tensor = total - u.square().sum(-1) / 2 - self.latent_size / 2 * math.log(2 * math.pi)
-        return out
-
-    def _divergence(self, latent: Tensor, angle: float, memory: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the velocity and its divergence."""
-        differentiable = torch.is_grad_enabled()
-        with torch.enable_grad():
-            point = latent if latent.requires_grad else latent.detach().requires_grad_()
-            velocity = self._velocity(point, angle, memory)
-            if not velocity.requires_grad:
-                return velocity, torch.zeros_like(velocity[..., 0])
-            divergence = torch.stack(
-                [
-                    torch.autograd.grad(
-                        velocity[..., i].sum(),
-                        point,
-                        create_graph=differentiable,
-                        retain_graph=True,
-                        materialize_grads=True,
-                    )[0][..., i]
-                    for i in range(self.latent_size)
-                ]
-            ).sum(0)
-        return (velocity, divergence) if differentiable else (velocity.detach(), divergence)
+        density = transported_log_prob(lambda x, angle: self._velocity(x, angle, memory), u, 0.0, math.pi / 2, steps)
+        return density - gaussian.stddev.log().sum(-1)

@@ -26,10 +26,12 @@ class Prior(nn.Module):
         kind: what number `log_prob` returns: "exact", a "lower_bound", an "estimate", or "unnormalised" (exact up to a
             constant that depends on h alone).
         estimates_kl: whether `kl` is an estimate even for posteriors that have closed forms with other priors.
+        corrupts: whether the memory reads each z with noise: by `corrupt` in training, and by `recall` in dreams.
     """
 
     kind: Kind = "exact"
     estimates_kl = True
+    corrupts = False
 
     def __init__(self, latent: int) -> None:
         super().__init__()
@@ -49,6 +51,24 @@ class Prior(nn.Module):
 
     def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
         """Return a typical z without randomness: the mode if it is known."""
+        raise NotImplementedError
+
+    def history_noise(
+        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+    ) -> Float[Tensor, "*shape corruption"]:
+        """Draw the random numbers that `corrupt` needs, for any leading shape; if the prior `corrupts`."""
+        raise NotImplementedError
+
+    def corrupt(
+        self, latent: Float[Tensor, "*batch latent"], noise: Float[Tensor, "*batch corruption"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return what the memory reads of z in training, given a draw of `history_noise`; if the prior `corrupts`."""
+        raise NotImplementedError
+
+    def recall(
+        self, latent: Float[Tensor, "*batch latent"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return what the memory reads of the last z in a dream, given the noise of `step`; if the prior `corrupts`."""
         raise NotImplementedError
 
     def log_prob(

@@ -24,7 +24,7 @@ class TwoStagePrior(Prior):
     def __init__(self, dynamics: Prior) -> None:
         super().__init__(dynamics.latent_size)
         self.dynamics, self.static = dynamics, StandardPrior(dynamics.latent_size)
-        self.kind, self.estimates_kl = dynamics.kind, dynamics.estimates_kl
+        self.kind, self.estimates_kl, self.corrupts = dynamics.kind, dynamics.estimates_kl, dynamics.corrupts
 
     def forward(self, memory: Float[Tensor, "*batch memory"]) -> Distribution:
         """Return p(z | h)."""
@@ -46,6 +46,24 @@ class TwoStagePrior(Prior):
     def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:
         """Return the mode of the dynamics."""
         return self.dynamics.mode(memory)
+
+    def history_noise(
+        self, shape: tuple[int, ...], device: torch.device, generator: torch.Generator | None
+    ) -> Float[Tensor, "*shape corruption"]:
+        """Draw the random numbers that `corrupt` needs."""
+        return self.dynamics.history_noise(shape, device, generator)
+
+    def corrupt(
+        self, latent: Float[Tensor, "*batch latent"], noise: Float[Tensor, "*batch corruption"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return what the memory reads of z in training."""
+        return self.dynamics.corrupt(latent, noise)
+
+    def recall(
+        self, latent: Float[Tensor, "*batch latent"], noise: Float[Tensor, "*batch noise"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return what the memory reads of the last z in a dream."""
+        return self.dynamics.recall(latent, noise)
 
     def log_prob(
         self, latent: Float[Tensor, "*batch latent"], memory: Float[Tensor, "*batch memory"]
