@@ -24,6 +24,9 @@ from worldvae.types import Batch
 SPEED_SECONDS = 1.0
 """Seconds that the measurement of one duration takes."""
 
+DRAWN = 8
+"""Dreams that are drawn from each start."""
+
 FILMED = 2
 """Episodes on a film."""
 
@@ -124,8 +127,9 @@ def measure_samples(context: MeasureContext) -> dict[str, Any]:
     """Return the energy score of drawn dreams, and the error of the best of them, at every horizon."""
     rows, lengths, _ = whole_episodes(context.recorded, "test")
     model, task = _shown(context), context.task
+    context.check_affordable(model, len(lengths), DRAWN * max(task.horizons), "drawing dreams")
     generator = torch.Generator(model.device).manual_seed(context.seed)
-    return asdict(sampled_errors(model, rows, lengths, task.horizons, generator, task.context))
+    return asdict(sampled_errors(model, rows, lengths, task.horizons, generator, task.context, DRAWN))
 
 
 def measure_frames(context: MeasureContext) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from worldvae.planning import ICEMConfig
 from worldvae.studies.oracle import TruePlanner, oracle
 from worldvae.studies.planned_returns import planned_returns
 from worldvae.studies.study_context import MeasureContext, NotApplicableError
+from worldvae.studies.study_data import whole_episodes
 
 
 def measure_planning(context: MeasureContext) -> dict[str, Any]:
@@ -21,9 +22,26 @@ def measure_planning(context: MeasureContext) -> dict[str, Any]:
         return {"equal_candidates": _played(context, agent, context.config.env, episodes)}
     if context.row.name == "copy_last":
         raise NotApplicableError("all plans are equal if the last row is repeated")
+    if context.row.name != "oracle":
+        _check_affordable(context, episodes)
     found: dict[str, Any] = {"equal_candidates": _planned(context, 0.0, episodes)}
     timed = [{"ms": ms} | _planned(context, ms, context.budget.played_timed) for ms in context.budget.milliseconds]
     return found | {"equal_ms": timed}
+
+
+def _check_affordable(context: MeasureContext, episodes: int) -> None:
+    """Refuse plans that take too long: with equal candidates, and with one iteration wherever time is limited.
+
+    Raises:
+        NotApplicableError: If they do.
+    """
+    config = planner_config(context)
+    lengths = whole_episodes(context.recorded, "test")[1]
+    timed = context.budget.played_timed * len(context.budget.milliseconds)
+    rounds = config.iterations * episodes + timed
+    steps = int(lengths.float().mean() * rounds * config.horizon)
+    model = context.planner or context.learned
+    context.check_affordable(model, config.candidates, steps, f"planning through {episodes + timed} episodes")
 
 
 def planner_config(context: MeasureContext, milliseconds: float = 0.0) -> ICEMConfig:

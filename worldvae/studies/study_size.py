@@ -50,7 +50,7 @@ def planning_parameters(model: WorldModel) -> int:
     generator = torch.Generator(model.device).manual_seed(0)
     with _Touched({tensor.untyped_storage().data_ptr(): name for name, tensor in weights.items()}) as touched:
         state = model.observe(batch, generator=generator).posterior[:, -1]
-        model.imagine(state, batch.action[:, :2], generator=generator, last_only=True)
+        model.imagine(state, batch.action[:, :1], generator=generator, last_only=True)
     return sum(weights[name].numel() for name in touched.names)
 
 
@@ -118,14 +118,14 @@ def dial(
         overrides = tuple(template.format(width=STEP * step, wider=wider) for template in templates)
         return Dialled(overrides, size_of(overrides), reference)
 
-    low, high = 1, largest // STEP
-    best = at(low)
-    while low < high:  # the size grows with the width: find the first width that is at least as large
+    # The size grows with the width: it is doubled until it is enough, so that no huge model is built, then bisected.
+    low = high = 1
+    tried = [at(high)]
+    while tried[-1].parameters < reference and 2 * high <= largest // STEP:
+        low, high = high + 1, 2 * high
+        tried.append(at(high))
+    while low < high:
         middle = (low + high) // 2
-        found = at(middle)
-        best = min(best, found, key=lambda one: abs(one.off))
-        if found.parameters < reference:
-            low = middle + 1
-        else:
-            high = middle
-    return best
+        tried.append(at(middle))
+        low, high = (middle + 1, high) if tried[-1].parameters < reference else (low, middle)
+    return min(tried, key=lambda one: abs(one.off))

@@ -54,6 +54,7 @@ class Budget:
         played_pixels: the same for rows that imagine pixels, of which a decision takes 0.3 s or more.
         milliseconds: times for a decision in which rows plan what they can.
         played_timed: number of episodes for each of these times.
+        longest: seconds that a block of measurements may be expected to take; a row that needs more does without it.
     """
 
     seconds: float
@@ -65,6 +66,7 @@ class Budget:
     played_pixels: int = 3
     milliseconds: tuple[float, ...] = (20.0, 100.0)
     played_timed: int = 2
+    longest: float = 400.0
 
     def limits(self, point: Point) -> tuple[float, float | None]:
         """Return the most seconds of a training, and its floating-point operations if they decide."""
@@ -85,6 +87,7 @@ class Task:
         horizons: steps ahead at which predictions are measured.
         plan_horizon: steps of a plan.
         plan_discount: discount of rewards in a plan.
+        overrides: settings on top of the config, for every row.
     """
 
     name: str
@@ -94,6 +97,7 @@ class Task:
     horizons: tuple[int, ...] = (1, 5, 10, 20)
     plan_horizon: int = 12
     plan_discount: float = 0.98
+    overrides: tuple[str, ...] = ()
 
     def configure(self, overrides: tuple[str, ...] = ()) -> RunConfig:
         """Return the settings of the task with `overrides`.
@@ -104,7 +108,7 @@ class Task:
         if isinstance(self.config, str) and find_config(self.config) is None:
             raise UserError(f"the task {self.name} needs the config {self.config}, and there is none: reinstall.")
         source = find_config(self.config) if isinstance(self.config, str) else self.config
-        return configure(source if isinstance(source, Path) else dict(source or {}), [*overrides])
+        return configure(source if isinstance(source, Path) else dict(source or {}), [*self.overrides, *overrides])
 
     def budget(self, name: str) -> Budget:
         """Return what the budget of that name spends.
@@ -143,6 +147,7 @@ TASKS: dict[str, Task] = {
             {"small": Budget(60.0, 60 * _VECTORS, (ONE, SAME_WORK)), "medium": _medium(120.0, _VECTORS)},
             plan_horizon=10,
             plan_discount=1.0,
+            overrides=("model.perceptron=normed",),  # the only kind that all rows can have
         ),
         Task("wind", "study/wind", {"medium": _medium(300.0, _PIXELS)}),
         Task("detail", "study/detail", {"medium": _medium(300.0, _PIXELS)}),
