@@ -8,7 +8,7 @@ import torch
 
 import worldvae as wv
 from tests.next_frame import KINDS_OF_FRAMES, PIXELS, VECTOR, make, rows
-from worldvae.models.kind_sections import NextFrameConfig
+from worldvae.models.kind_sections import ContrastiveConfig, NextFrameConfig
 from worldvae.models.pixel_state import PixelState
 from worldvae.models.world_model import WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
@@ -19,8 +19,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("pixel_diffusion", {}),
     ("pixel_diffusion", {"sampler": "heun"}),
     ("pixel_energy", {}),
-    ("pixel_energy", {"sampler": "langevin", "langevin_steps": 2}),
-    ("pixel_energy", {"training": "contrastive", "sampler": "langevin"}),
+    ("pixel_energy", {"sampler": "langevin", "steps": 2, "langevin_steps": 1}),
+    ("pixel_energy", {"training": "contrastive", "sampler": "langevin", "contrastive": ContrastiveConfig(2, steps=2)}),
 ]
 
 
