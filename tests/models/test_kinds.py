@@ -33,7 +33,8 @@ def test_a_run_is_of_the_kind_that_its_config_says(tmp_path: Path) -> None:
 
 
 def test_a_kind_that_is_not_there_and_a_name_that_is_taken() -> None:
-    words = "model.kind is 'sequential_vea', accepted: sequential_vae, jepa. Did you mean 'sequential_vae'?"
+    accepted = ", ".join(KINDS)
+    words = f"model.kind is 'sequential_vea', accepted: {accepted}. Did you mean 'sequential_vae'?"
     with pytest.raises(wv.UserError) as found:
         configure(TASK, ["model.kind=sequential_vea"])
     assert str(found.value) == words

@@ -8,7 +8,7 @@ import torch
 
 import worldvae as wv
 from tests.next_frame import KINDS_OF_FRAMES, PIXELS, VECTOR, make, rows
-from worldvae.models.kind_sections import NextFrameConfig
+from worldvae.models.kind_sections import ContrastiveConfig, NextFrameConfig
 from worldvae.models.pixel_state import PixelState
 from worldvae.models.world_model import WorldModel
 from worldvae.networks.optimiser import OptimiserConfig
@@ -19,8 +19,8 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
     ("pixel_diffusion", {}),
     ("pixel_diffusion", {"sampler": "heun"}),
     ("pixel_energy", {}),
-    ("pixel_energy", {"sampler": "langevin", "langevin_steps": 2}),
-    ("pixel_energy", {"training": "contrastive", "sampler": "langevin"}),
+    ("pixel_energy", {"sampler": "langevin", "steps": 2, "langevin_steps": 1}),
+    ("pixel_energy", {"training": "contrastive", "sampler": "langevin", "contrastive": ContrastiveConfig(2, steps=2)}),
 ]
 
 
@@ -183,10 +183,11 @@ def test_the_loss_falls(kind: str) -> None:
     batch = rows(model, 8, 12)
     batch = type(batch)(Observation(frames), action, place / 8, batch.termination & False, batch.is_first)
     model.calibrate(batch.observation, batch.reward)
-    learner, found = Learner(model, OptimiserConfig(learning_rate=3e-3, clip=1.0)), []
-    for _ in range(40):
-        found.append(learner.update(batch, draws)[1])
-    ends = {name: [torch.stack([m[name] for m in part]).mean() for part in (found[:5], found[-5:])] for name in found[0]}
+    learner = Learner(model, OptimiserConfig(learning_rate=3e-3, clip=1.0))
+    found = [learner.update(batch, draws)[1] for _ in range(40)]
+    ends = {
+        name: [torch.stack([m[name] for m in part]).mean() for part in (found[:5], found[-5:])] for name in found[0]
+    }
     for name in ("model/denoising", "model/reward_nats", "model/continuation_nats"):
         assert ends[name][1] < 0.9 * ends[name][0], name
 

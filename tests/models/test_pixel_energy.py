@@ -24,10 +24,10 @@ def energy_model(layout: ObservationLayout, **numbers: Any) -> PixelEnergy:
 @pytest.mark.parametrize("layout", [PIXELS, VECTOR])
 def test_the_gradient_of_the_energy_is_the_denoisers(layout: ObservationLayout, generator: torch.Generator) -> None:
     """D = x - sigma^2 grad E, and grad E is that of finite differences."""
-    model = energy_model(layout).double()
-    model.to(torch.float64)
+    model = energy_model(layout)
     state = model.observe(rows(model, 3, 4)).posterior[:, -1]
     state = state.map(lambda x: x.double() if x.is_floating_point() else x)
+    model.double()
     size = model.units.entries
     x = torch.randn(3, size, dtype=torch.float64, generator=generator)
     action = torch.randn(3, 2, dtype=torch.float64, generator=generator)
@@ -52,7 +52,7 @@ def test_an_untrained_energy_is_that_of_a_gaussian(generator: torch.Generator) -
     state = model.observe(rows(model, 4, 2)).posterior[:, -1]
     x, sigma = torch.randn(4, 2, generator=generator), torch.tensor([0.1, 0.5, 1.0, 5.0])
     expected = x.square().sum(-1) / (2 * (sigma.square() + 0.36))
-    torch.testing.assert_close(model.energy(state, torch.zeros(4, 2), x, sigma), expected)
+    torch.testing.assert_close(model.energy(state, torch.zeros(4, 2), x, sigma), expected, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_an_untrained_energy_is_that_of_a_gaussian(generator: torch.Generator) -
         {"sampler": "euler"},
         {"sampler": "heun"},
         {"sampler": "langevin"},
-        {"training": "contrastive", "sampler": "langevin"},
+        {"training": "contrastive", "sampler": "langevin", "contrastive": ContrastiveConfig(levels=2, steps=3)},
     ],
 )
 def test_it_imagines_where_gradients_are_switched_off(numbers: dict[str, Any], generator: torch.Generator) -> None:
@@ -110,7 +110,7 @@ def test_descending_all_levels_ends_at_the_data(generator: torch.Generator) -> N
 @pytest.mark.parametrize("start", ["noisier", "last"])
 def test_contrastive_losses(start: str, generator: torch.Generator) -> None:
     """The contrast is what the energy of frames exceeds that of the chains' ends by; chains do not diverge at first."""
-    contrastive = ContrastiveConfig(start=start, steps=40)
+    contrastive = ContrastiveConfig(start=start)
     model = energy_model(VECTOR, training="contrastive", sampler="langevin", contrastive=contrastive)
     metrics = model.loss(rows(model, 6, 5), generator).metrics
     assert metrics["energy_contrast"].isfinite() and 0 < float(metrics["chain_error"]) < 20

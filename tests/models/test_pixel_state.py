@@ -65,5 +65,5 @@ def test_the_state_of_another_model_is_refused() -> None:
 @pytest.mark.parametrize("kind", KINDS_OF_FRAMES)
 def test_both_modalities_at_once_are_refused(kind: str) -> None:
     for layout in (ObservationLayout((1, 8, 8), 3), ObservationLayout()):
-        with pytest.raises(ValueError, match="give env.obs=pixels or env.obs=state"):
+        with pytest.raises(ValueError, match=r"give env\.obs=pixels or env\.obs=state"):
             make(kind, layout)
