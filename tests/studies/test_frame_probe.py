@@ -54,6 +54,13 @@ def test_a_frozen_dream_loses_the_state(probe: FrameProbe) -> None:
     assert found[8][0] < 0.5 and found[8][1] < 0
 
 
+def test_horizon_one_is_the_first_imagined_row(probe: FrameProbe) -> None:
+    blank = dreamt()[0].truth.clone()
+    blank[:, 4:] = 0.0
+    found = frame_probe_r2(probe, *dreamt(blank), horizons=(0, 1))
+    assert found[0][0] > 0.9 > 0 > found[1][0]
+
+
 def test_the_same_seed_trains_the_same_probe_which_comes_back_from_its_file(probe: FrameProbe, tmp_path: Path) -> None:
     rows, lengths, truth = bars()
     torch.manual_seed(7)

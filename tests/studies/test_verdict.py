@@ -43,7 +43,7 @@ def test_equal_returns_do_not_win() -> None:
 
 def test_an_interval_with_zero_decides_nothing() -> None:
     table = returns(lambda row, *_: 1.0 * (row == "vae"))
-    table["B-time", 20.0]["pixel_energy"] = {0: [0.0] * 5, 1: [0.0] * 5, 2: [4.0] * 5}
+    table["B-time", 20.0]["pixel_energy"] = {0: [0.0] * 5, 1: [0.0] * 5, 2: [3.0] * 5}
     found = judge("world", table)
     assert found.outcome == "undecided" and "1 of 16 intervals contain 0" in found.reason
     assert "pixel_energy" in found.reason
