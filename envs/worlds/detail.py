@@ -2,8 +2,8 @@
 
 The walker moves by STEP * u for an action u in [-1, 1] for each axis, within [-1, 1] x [-1, 1], and the reward is
 exp(-|walker - target|^2 / (2 * WIDTH^2)), between 0 and 1. The target, at another place in each episode, shows as one
-pixel. Two discs of more than a hundred pixels each fly through the field and bounce off its border; they matter to
-nothing but the size of errors of predicted frames, of which the target is less than a hundredth.
+pixel. Two discs of about a hundred pixels each (in frames of 32 x 32) fly through the field; their centres bounce off
+its border. They matter to nothing but the size of errors of predicted frames, in which the target hardly counts.
 
 The reward falls with the distance along each axis, so nothing beats full speed along both until the target is reached:
 `expert` is optimal from every start, and `best_return` what it earns, exactly.

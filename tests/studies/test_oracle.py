@@ -40,7 +40,7 @@ def test_it_is_the_environment_step_by_step(task: EnvConfig) -> None:
     assert isinstance(simulator, Simulator)
     assert isinstance(simulator, Stochastic)
     ends = 0
-    for episode in range(3):
+    for episode in range(3 if task.id == "CartPole-v1" else 1):
         observation, _ = env.reset(seed=episode)
         done = False
         while not done:

@@ -5,8 +5,8 @@ tries 2 configurations for B / 4: 13 x (4 + 2 x 1) / 2 = 39 min, and 13 x 1.5 / 
 (12 rows) B = 1 min in time and again in operations: 12 x (1 + 2 x 0.25 + at most 2) / 2 = 21 min at worst and 15 min
 if operations take as long as on the reference machine, and 12 x 2 x 0.5 / 2 = 6 min of measurements. With the data
 that is 72 to 78 minutes of 90. A point 4B would add 13 x 16 / 2 = 104 min on `pendulum`: only `medium` has it. A block
-of measurements that would take longer than `Budget.longest` is left out, with its cost: the contrastive energy, with 180
-gradients for an imagined step, does not plan from frames.
+of measurements that would take longer than `Budget.longest` is left out, with its cost: the contrastive energy, with
+180 gradients for an imagined step, does not plan from frames.
 """
 
 from collections.abc import Mapping
