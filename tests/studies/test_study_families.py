@@ -20,10 +20,14 @@ from worldvae.commands.train import EXIT_INTERRUPTED
 from worldvae.runs import checkpoint
 from worldvae.studies import study_blocks, study_data, study_jobs, study_measures, study_training
 from worldvae.studies.frame_probe import train_frame_probe
+from worldvae.studies.recorded import record_episodes
 from worldvae.studies.study_cells import Ledger
+from worldvae.studies.study_context import MeasureContext, NotApplicableError
+from worldvae.studies.study_planning import measure_planning, planner_config
 from worldvae.studies.study_rows import ROWS, Row
 from worldvae.studies.study_size import Dialled
 from worldvae.studies.study_tasks import ONE, SAME_WORK, TASKS, Budget, Task
+from worldvae.studies.study_training import build, layouts_of
 
 WORLD = {"id": "worldvae/LinearGaussian-v0", "obs": "state", "time_limit": 20}
 CONFIG = {"env": WORLD, "model": {"size": "tiny", "hidden": 16}, "train": {"batch": 4, "length": 8}}
@@ -169,6 +173,31 @@ def test_rows_whose_kind_does_not_exist_are_skipped_with_a_sentence(
     assert "linear/vae_diffusion_decoder: skipped: it differs from vae" in said.out
     assert "jepa_none" in (tmp_path / "study" / "page.html").read_text()
     assert "no row is left" in complain(capsys, *GIVEN, "--rows", "jepa_none", "--out", str(tmp_path / "none"))
+
+
+def test_a_block_that_would_take_too_long_is_left_out_with_its_cost(tmp_path: Path) -> None:
+    config = LINEAR.configure(ROWS["vae"].overrides)
+    _, model = build(config, layouts_of(config), 0)
+    recorded, none = record_episodes(config.env, 9), replace(BUDGET, longest=0.0)
+    context = MeasureContext(LINEAR, none, ROWS["vae"], config, recorded, tmp_path, 0, tmp_path, model=model)
+    with pytest.raises(NotApplicableError, match="planning through 3 episodes would take about 0 minutes"):
+        measure_planning(context)
+    with pytest.raises(NotApplicableError, match="an imagined step of 2 dreams takes"):
+        study_measures.measure_samples(context)
+    assert len(study_measures.measure_samples(replace(context, budget=BUDGET))["energy_score"]) == 3
+
+
+def test_the_planner_is_the_same_for_every_row_but_for_pixels(tmp_path: Path) -> None:
+    config = LINEAR.configure(("icem.std=0.4",))
+    recorded = record_episodes(config.env, 9)
+    found = {
+        name: planner_config(MeasureContext(LINEAR, BUDGET, ROWS[name], config, recorded, tmp_path, 0, tmp_path), ms)
+        for name, ms in (("vae", 0.0), ("jepa_sigreg", 0.0), ("oracle", 20.0), ("pixel_diffusion", 0.0))
+    }
+    assert found["vae"] == found["jepa_sigreg"]
+    assert (found["vae"].candidates, found["vae"].iterations, found["vae"].horizon, found["vae"].std) == (64, 3, 4, 0.4)
+    assert replace(found["oracle"], max_ms=0.0, iterations=3) == found["vae"]
+    assert (found["pixel_diffusion"].candidates, found["pixel_diffusion"].iterations) == (16, 2)
 
 
 def test_mistakes_are_sentences(out: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

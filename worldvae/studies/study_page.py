@@ -19,6 +19,7 @@ STYLE = """
 :root { color-scheme: light dark; }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }
 .verdict { font-size: 1.25rem; font-weight: 600; border-left: 4px solid #1b6ca8; padding-left: .8rem; }
+.verdict { white-space: pre-line; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; margin: 1rem 0; font-variant-numeric: tabular-nums; }
 th, td { text-align: left; padding: .2rem .7rem; border-bottom: 1px solid #8884; vertical-align: top; }
