@@ -176,7 +176,7 @@ class SequentialVAE(nn.Module, Probabilistic):
     ) -> Inferred:
         """Filter rows `[batch, time]`: return their posterior states, drawn from q, or the modes of q.
 
-        See `WorldModel.observe` for the arguments. If `learning`, the memory reads z with noise if the prior `corrupts`.
+        See `WorldModel.observe` for the arguments. If `learning`, the memory reads noisy z if the prior `corrupts`.
         """
         size, length = batch.reward.shape
         # What does not depend on the previous step is computed for the whole slice at once. (`unbind`, not indexing:

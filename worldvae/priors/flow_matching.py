@@ -186,5 +186,8 @@ class FlowMatchingPrior(Prior):
         """
         gaussian = self.base(memory)
         u = (latent - gaussian.mean) / gaussian.stddev
-        density = transported_log_prob(lambda x, angle: self._velocity(x, angle, memory), u, 0.0, math.pi / 2, steps)
-        return density - gaussian.stddev.log().sum(-1)
+        density: Tensor = transported_log_prob(
+            lambda x, angle: self._velocity(x, angle, memory), u, 0.0, math.pi / 2, steps
+        )
+        out: Tensor = density - gaussian.stddev.log().sum(-1)
+        return out

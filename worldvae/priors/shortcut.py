@@ -53,8 +53,8 @@ class ShortcutPrior(Prior):
     """p(z | h): noise that is carried to z in 1, 2, 4, ... steps, by a denoiser that also reads the length of a step.
 
     u is z standardised by running moments: its scale against the noise decides what is learned. Between noise e and u
-    lies u_t = (1 - t) e + t u, with t the signal level, one of `grid`. A network F predicts the clean u from u_t, t, the
-    length d = 2^k / grid of the step, and h:
+    lies u_t = (1 - t) e + t u, with t the signal level, one of `grid`. A network F predicts the clean u from u_t, t,
+    the length d = 2^k / grid of the step, and h:
 
         u^ = t / m u_t + (1 - t) / sqrt(m) F,   m = t^2 + (1 - t)^2     (F = 0: the best prediction for u from N(0, I))
 
