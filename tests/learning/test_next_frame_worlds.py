@@ -125,7 +125,7 @@ def test_energies_of_a_two_sided_world(training: str, bar: float, entries: int) 
     if training == "contrastive":  # levels 0.3, 0.5, 0.83, ...
         chains = ContrastiveConfig(levels=6, sigma_min=0.3, steps=30)
         numbers = {"sampler": "langevin", "sigma_max": 0.3 * (5 / 3) ** 6, "contrastive": chains}
-    updates = 500 if training == "contrastive" else 1500  # (each of the former takes the time of eight)
+    updates = 500 if training == "contrastive" else 1500  # (one takes 31 gradients of the energy)
     model = trained(vector_model("pixel_energy", entries, training=training, **numbers), two_sided, updates)
     assert isinstance(model, PixelEnergy)
     found = {
