@@ -3,6 +3,10 @@
     x_{t+1} ~ p(x | x_{t-3..t}, a_{t-3..t})        reward, continuation ~ p(. | features of x_{t-3..t}, a_{t-4..t-1})
 
 Both kinds differ in the field F that removes the noise (`objectives.edm`) and in how it is trained and followed.
+
+Frames are rounded to bytes, so that of what an actor or a planner changes, only the actions in the window have a
+gradient: with frames, take `actor_critic.gradient=reinforce` and planners without gradients. Features are what reward
+and continuation need, and nothing else.
 """
 
 from abc import abstractmethod

@@ -57,7 +57,7 @@ class PatchUNet(nn.Module):
         self.pad = (0, -shape[2] % cell, 0, -shape[1] % cell)
         patch, first, last = shape[0] * PATCH**2, widths[0], widths[-1]
         self.stem = nn.Conv2d(patch, first, 3, padding=1)
-        self.before = nn.Conv2d(context * (patch + action), first, 3, padding=1)
+        self.context_stem = nn.Conv2d(context * (patch + action), first, 3, padding=1)
         self.down = nn.ModuleList(ModulatedBlock(width) for width in widths)
         self.downward = nn.ModuleList(
             nn.Conv2d(fine, coarse, 4, stride=2, padding=1) for fine, coarse in pairwise(widths)
@@ -94,7 +94,7 @@ class PatchUNet(nn.Module):
         """
         stacked = self._patches(frames.reshape(len(frames), -1, *self.shape[1:]))
         planes = actions.flatten(1)[..., None, None].expand(-1, -1, *stacked.shape[2:])
-        maps: Tensor = self.before(_channels_last(torch.cat([stacked, planes], dim=1)))
+        maps: Tensor = self.context_stem(_channels_last(torch.cat([stacked, planes], dim=1)))
         return maps, torch.cat([CORRUPTION * corruption.unsqueeze(-1), actions.flatten(1)], dim=-1)
 
     def forward(
