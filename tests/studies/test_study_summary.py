@@ -98,7 +98,7 @@ def test_a_page_escapes_words_and_takes_small_films_alone(tmp_path: Path) -> Non
     cells = [cell("vae", 0, [1.0, 2.0]), cell("jepa_sigreg", 0, [3.0, 4.0]), failed("mdn_rnn", 0)]
     cells[2]["failed"] = "<script>alert(1)</script>"
     for one, size in zip(cells, (20, LARGEST_FILM), strict=False):
-        one["measures"]["generation"] = {"film": "dream.gif"}
+        one["measures"]["film"] = {"film": "dream.gif"}
         folder = tmp_path / one["key"].replace("/", "_")
         folder.mkdir()
         (folder / "dream.gif").write_bytes(b"GIF89a" + b"0" * size)

@@ -53,6 +53,7 @@ class NextFrameModel(StepModel):
     Attributes:
         network: the network that learns to remove noise.
         average: the moving average of its weights, which imagines.
+        steps: denoising steps of an imagined frame: the config's, unless set to another number; None: not so drawn.
 
     Raises:
         ValueError: If the environment shows frames and a vector.
@@ -70,6 +71,7 @@ class NextFrameModel(StepModel):
         self.objective = objective or ELBOConfig()
         self.units = FrameUnits(observation, config.vector_symlog)
         numbers = self.numbers
+        self.steps: int | None = numbers.steps
         self.law = NoiseLaw(numbers.log_sigma_mean, numbers.log_sigma_std, numbers.sigma_min, numbers.sigma_max)
         self.network: PatchUNet | VectorField
         if observation.pixels is not None:

@@ -34,6 +34,6 @@ class PixelDiffusion(NextFrameModel):
         self, denoise: Denoise, known: Known, noise: Float[Tensor, "batch noise"]
     ) -> Float[Tensor, "batch entry"]:
         """Follow the probability flow from `sigma_max` times the noise, in `steps` steps."""
-        sigmas = sigma_grid(self.numbers.steps, self.numbers.sigma_min, self.numbers.sigma_max)
+        sigmas = sigma_grid(self.steps or self.numbers.steps, self.numbers.sigma_min, self.numbers.sigma_max)
         solver = cast(ODESolver, self.numbers.sampler)
         return integrate(denoise, sigmas[0] * noise, sigmas, solver)

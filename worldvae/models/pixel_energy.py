@@ -48,6 +48,8 @@ class PixelEnergy(NextFrameModel):
         objective: ELBOConfig | None = None,
     ) -> None:
         super().__init__(observation, action, config, objective)
+        if self.numbers.training == "contrastive":
+            self.steps = None  # its chains have noise levels of their own
         self.chains = RecoveryChains(self.numbers.contrastive, self.numbers.sigma_max)
 
     @property
@@ -87,7 +89,7 @@ class PixelEnergy(NextFrameModel):
     ) -> Float[Tensor, "batch entry"]:
         """Follow the flow, or run the chains, from `sigma_max` times the noise."""
         numbers, entries = self.numbers, self.units.entries
-        sigmas = sigma_grid(numbers.steps, numbers.sigma_min, numbers.sigma_max)
+        sigmas = sigma_grid(self.steps or numbers.steps, numbers.sigma_min, numbers.sigma_max)
         start = noise[:, :entries]
         if numbers.sampler != "langevin":
             return integrate(denoise, sigmas[0] * start, sigmas, cast(ODESolver, numbers.sampler))

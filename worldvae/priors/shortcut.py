@@ -95,6 +95,7 @@ class ShortcutPrior(Prior):
     ) -> None:
         super().__init__(latent)
         self.config = config = config or ShortcutConfig()
+        self.steps = config.steps
         self.levels = config.grid.bit_length()  # lengths of a step: 1 / grid, 2 / grid, ..., 1
         self.corrupts = min(config.signal, config.lowest) < 1
         self.net = MLP(latent + 2 * HARMONICS + self.levels + memory, hidden, layers, latent, zero=True)
@@ -153,7 +154,7 @@ class ShortcutPrior(Prior):
         self, memory: Float[Tensor, "*batch memory"], noise: Float[Tensor, "*batch noise"]
     ) -> Float[Tensor, "*batch latent"]:
         """Return z at the end of the steps that start at the noise."""
-        u = self.integrate(noise[..., : self.latent_size], memory, self.config.steps)
+        u = self.integrate(noise[..., : self.latent_size], memory, self.steps)
         return torch.addcmul(self.moments.mean, self.moments.stddev, u)
 
     def mode(self, memory: Float[Tensor, "*batch memory"]) -> Float[Tensor, "*batch latent"]:

@@ -9,6 +9,7 @@ from typing import Any
 
 from worldvae.studies.study_context import MeasureContext, NotApplicableError
 from worldvae.studies.study_measures import (
+    measure_film,
     measure_frames,
     measure_generation,
     measure_inference,
@@ -27,6 +28,7 @@ MEASURES: dict[str, Callable[[MeasureContext], dict[str, Any]]] = {
     "speed": measure_speed,
     "inference": measure_inference,
     "generation": measure_generation,
+    "film": measure_film,
     "planning": measure_planning,
 }
 """Every block by its name. A new one is a line here."""

@@ -9,9 +9,12 @@ import torch
 from worldvae.bench.timing import median_seconds
 from worldvae.films.film import film, side_by_side
 from worldvae.films.open_loop import OpenLoop, open_loop
+from worldvae.models.probabilistic import Probabilistic
 from worldvae.models.world_model import WorldModel
 from worldvae.studies.energy_score import sampled_errors
 from worldvae.studies.frame_probe import frame_probe_r2
+from worldvae.studies.generation_block import generation_block, sampling_steps, with_steps
+from worldvae.studies.inference_block import inference_block, shifted, whole_slices
 from worldvae.studies.latent_health import latent_health
 from worldvae.studies.moving_pixels import dream_errors
 from worldvae.studies.reward_error import reward_errors
@@ -19,6 +22,7 @@ from worldvae.studies.state_probe import fit_state_probe, state_probe_r2
 from worldvae.studies.step_speed import step_speed
 from worldvae.studies.study_context import MeasureContext, NotApplicableError
 from worldvae.studies.study_data import open_probe, whole_episodes
+from worldvae.studies.study_rows import REFERENCE
 from worldvae.types import Batch
 
 SPEED_SECONDS = 1.0
@@ -29,6 +33,9 @@ DRAWN = 8
 
 FILMED = 2
 """Episodes on a film."""
+
+SAMPLING_STEPS, MOST_AHEAD = (1, 2, 4, 8), 10
+"""Numbers of sampling steps that are compared, on dreams of so many steps."""
 
 
 def _dream(context: MeasureContext) -> OpenLoop:
@@ -99,7 +106,7 @@ def measure_speed(context: MeasureContext) -> dict[str, Any]:
 
 
 def measure_inference(context: MeasureContext) -> dict[str, Any]:
-    """Return the milliseconds in which one row of one episode is inferred."""
+    """Return the milliseconds in which one row is inferred; of the row `vae`, what other inference would give, too."""
     model = context.learned
     rows = whole_episodes(context.recorded, "test")[0][:1, : context.task.context + 1].to(model.device)
     with torch.no_grad():
@@ -109,7 +116,12 @@ def measure_inference(context: MeasureContext) -> dict[str, Any]:
     def work() -> None:
         model.observe(rows[:, -1:], state, rows.action[:, -2], mode=True)
 
-    return {"ms_per_row": 1e3 * median_seconds(work, model.device, SPEED_SECONDS)}
+    found: dict[str, Any] = {"ms_per_row": 1e3 * median_seconds(work, model.device, SPEED_SECONDS)}
+    if context.row.name == REFERENCE and isinstance(model, Probabilistic):
+        trained, held_out = (whole_slices(*whole_episodes(context.recorded, part)[:2]) for part in ("train", "test"))
+        sets = {"training": trained, "held out": held_out, "shifted": shifted(held_out, context.seed)}
+        found["methods"] = [line.as_json() for line in inference_block(model, sets, context.seed)]
+    return found
 
 
 def measure_states(context: MeasureContext) -> dict[str, Any]:
@@ -153,6 +165,20 @@ def _by_horizon(values: Mapping[int, Any]) -> dict[str, Any]:
 
 
 def measure_generation(context: MeasureContext) -> dict[str, Any]:
+    """Return the quality of dreams with several numbers of sampling steps, if a model has such a number."""
+    model, task = _shown(context), context.task
+    if sampling_steps(model) is None:
+        raise NotApplicableError("it samples in one pass")
+    rows, lengths, _ = whole_episodes(context.recorded, "test")
+    horizons = tuple(h for h in task.horizons if h <= MOST_AHEAD)
+    most = with_steps(model, max(SAMPLING_STEPS))
+    drawn = (DRAWN + 1) * max(horizons) * len(SAMPLING_STEPS)
+    context.check_affordable(most, len(lengths), drawn, "drawing dreams with several numbers of steps")
+    found = generation_block(model, rows, lengths, SAMPLING_STEPS, horizons, task.context, DRAWN, context.seed)
+    return {"horizons": list(horizons), "by_steps": [asdict(one) for one in found]}
+
+
+def measure_film(context: MeasureContext) -> dict[str, Any]:
     """Write a small film of dreams beside what happened; return its name in the folder of the cell."""
     if context.row.name != "copy_last":
         _shown(context)

@@ -131,7 +131,7 @@ def _films(cells: Sequence[Cell], task: str, folder: Path) -> str:
     """Return the films of a task side by side: of each row, that of its first seed and of its last point."""
     films: dict[str, str] = {}
     for one in cells:
-        name = pick(one, "measures", "generation", "film")
+        name = pick(one, "measures", "film", "film")
         if one["task"] != task or name is None or (one["row"] in films and str(one["point"]).endswith("flops")):
             continue
         path = folder / str(one["key"]).replace("/", "_") / str(name)
