@@ -29,11 +29,11 @@ class VectorField(nn.Module):
             layers += [nn.Linear(hidden if k else features, hidden), nn.SiLU()]
         self.curved = nn.Sequential(*layers, nn.Linear(hidden, entries))
         self.straight = nn.Linear(features, entries, bias=False)
-        linear = [layer for layer in self.curved if isinstance(layer, nn.Linear)]
-        for layer in linear[:-1]:  # torch's default shrinks the signal, and the perceptron stays linear for long
-            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
-        for zero in (linear[-1].weight, linear[-1].bias, self.straight.weight):
-            nn.init.zeros_(zero)
+        for layer in layers:  # torch's default shrinks the signal, and the perceptron stays linear for long
+            if isinstance(layer, nn.Linear):
+                nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+        for zero in (self.curved[-1].weight, self.curved[-1].bias, self.straight.weight):
+            nn.init.zeros_(zero)  # type: ignore[arg-type]
 
     def look(
         self,
