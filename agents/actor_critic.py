@@ -33,7 +33,7 @@ class ActorCriticConfig:
         mix: lambda of the returns.
         entropy: weight of the policy's entropy, in units of the return's scale.
         gradient: "dynamics" differentiates the return through the model (box actions only), "reinforce" uses the
-            likelihood ratio, "auto" takes dynamics where all actions are continuous.
+            likelihood ratio, "auto" takes dynamics where all actions are continuous and the model has that gradient.
         slow: rate at which the slow critic follows.
         slow_weight: weight of agreeing with the slow critic.
         scale_decay: decay of the running 5-95 % range of returns that scales the actor's loss.
@@ -102,7 +102,13 @@ class ActorCritic(nn.Module):
                 "actor_critic.gradient=dynamics needs continuous actions only, this environment has discrete ones; "
                 "use actor_critic.gradient=auto or reinforce"
             )
-        self.through_dynamics = continuous_only if config.gradient == "auto" else config.gradient == "dynamics"
+        if config.gradient == "dynamics" and not model.differentiable:
+            raise ValueError(
+                "actor_critic.gradient=dynamics needs gradients through dreams, and those of a "
+                f"{type(model).__name__} have none; use actor_critic.gradient=auto or reinforce"
+            )
+        possible = continuous_only and model.differentiable
+        self.through_dynamics = possible if config.gradient == "auto" else config.gradient == "dynamics"
         self.actor_optimiser = Optimiser(self.actor.parameters(), config.optimiser, "actor_critic.optimiser")
         self.critic_optimiser = Optimiser(self.critic.parameters(), config.optimiser, "actor_critic.optimiser")
 

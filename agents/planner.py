@@ -13,6 +13,7 @@ from worldvae.models.world_model import WorldModel
 from worldvae.planning import (
     CEMConfig,
     Draws,
+    GradientConfig,
     GuidedConfig,
     Objective,
     Plan,
@@ -41,8 +42,8 @@ class PlannerAgent(ModelAgent):
             the planner `tree` begins with.
 
     Raises:
-        ValueError: If `config.value` is set and there is no value, the planner needs an actor and there is none, or it
-            is a tree search and the actions are not discrete.
+        ValueError: If `config.value` is set and there is no value, the planner needs an actor and there is none, it is
+            a tree search and the actions are not discrete, or it follows gradients that the model does not have.
     """
 
     def __init__(
@@ -60,6 +61,11 @@ class PlannerAgent(ModelAgent):
             raise ValueError(f"{self.config} asks for the value of states, and no value was given")
         if isinstance(self.config, GuidedConfig) and actor is None:
             raise ValueError(f"{self.config} asks for the roll-outs of an actor, and no actor was given")
+        if isinstance(self.config, GradientConfig) and not model.differentiable:
+            raise ValueError(
+                f"the planner gradient follows gradients through dreams, and those of a {type(model).__name__} have "
+                "none: take another, such as icem"
+            )
         if isinstance(self.config, TreeConfig):
             discrete_actions(model.action_layout)
         self.value = value if self.config.value else None

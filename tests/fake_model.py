@@ -15,7 +15,7 @@ from worldvae.types import ActionLayout, Batch, Dream, Modality, Observation, Ob
 
 class FakeModel(nn.Module):
     hidden, precision, shows = 16, "float32", frozenset[Modality]({"vector"})
-    device = torch.device("cpu")
+    device, differentiable = torch.device("cpu"), True
 
     def __init__(self, observation: ObservationLayout, action: ActionLayout, *_: Any) -> None:
         super().__init__()

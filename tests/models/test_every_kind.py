@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from worldvae.agents import PlannerAgent
+from worldvae.agents.actor_critic import ActorCritic, ActorCriticConfig
 from worldvae.models.kinds import KINDS, new_model
 from worldvae.models.parts import WorldModelConfig
 from worldvae.models.world_model import WorldModel
+from worldvae.planning import GradientConfig
 from worldvae.runs.settings import RunConfig, configure
 from worldvae.training.learner import Learner
 from worldvae.types import ActionLayout, Batch, Observation, ObservationLayout, State, TensorTree
@@ -158,6 +161,24 @@ def test_a_policy_acts_on_the_states_of_a_dream(model: Any, layout: ObservationL
     expected = torch.stack([start.features, *dream.states.features[:, :-1].unbind(1)], dim=1)
     torch.testing.assert_close(torch.stack(seen, dim=1), expected, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(dream.actions, expected[..., :2].tanh(), rtol=1e-5, atol=1e-5)
+
+
+def test_it_says_whether_a_dream_has_a_gradient_and_actor_and_planner_listen(
+    model: Any, layout: ObservationLayout
+) -> None:
+    batch = rows(layout)
+    start = model.observe(batch, mode=True).posterior[:, 1]
+    actions = batch.action[:, :2].clone().requires_grad_()
+    dream = model.imagine(start, actions, mode=True)
+    assert ActorCritic(model).through_dynamics == model.differentiable
+    if model.differentiable:
+        (found,) = torch.autograd.grad(dream.states.features.square().sum(), actions)
+        assert found.abs().max() > 0
+        return
+    with pytest.raises(ValueError, match="use actor_critic.gradient=auto or reinforce"):
+        ActorCritic(model, ActorCriticConfig(gradient="dynamics"))
+    with pytest.raises(ValueError, match="take another, such as icem"):
+        PlannerAgent(model, GradientConfig())
 
 
 def test_states_are_packed_and_come_back(model: Any, layout: ObservationLayout) -> None:

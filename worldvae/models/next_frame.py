@@ -123,6 +123,11 @@ class NextFrameModel(StepModel):
         return self.trunk.out_features
 
     @property
+    def differentiable(self) -> bool:
+        """Whether the gradient of imagined features is whole: it passes through vectors, but not through bytes."""
+        return not self.units.pixels
+
+    @property
     def shows(self) -> frozenset[Modality]:
         """The modality that the environment shows."""
         return frozenset({"pixels" if self.units.pixels else "vector"})

@@ -99,6 +99,11 @@ class SequentialVAE(nn.Module, Probabilistic):
         return self.config.resolve("hidden")
 
     @property
+    def differentiable(self) -> bool:
+        """Whether the gradient of imagined features is whole: it is."""
+        return True
+
+    @property
     def shows(self) -> frozenset[Modality]:
         """The modalities that `decode` accepts."""
         return self.senses.shows

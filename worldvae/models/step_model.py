@@ -39,6 +39,11 @@ class StepModel(nn.Module, ABC):
         return next(self.parameters()).device
 
     @property
+    def differentiable(self) -> bool:
+        """Whether the gradient of imagined features is whole: yes, unless a class says otherwise."""
+        return True
+
+    @property
     def hidden(self) -> int:
         """Width of the hidden layers of the perceptrons."""
         return self.config.resolve("hidden")

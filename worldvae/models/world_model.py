@@ -61,6 +61,11 @@ class WorldModel(Protocol):
         ...
 
     @property
+    def differentiable(self) -> bool:
+        """Whether the gradient of imagined features with respect to all earlier actions is whole."""
+        ...
+
+    @property
     def feature_size(self) -> int:
         """Length of `State.features`."""
         ...
