@@ -238,7 +238,7 @@ class ShortcutPrior(Prior):
         flow, consistency = self.flow_loss(u, memory, generator), self.consistency_loss(u, memory, generator)
         if torch.is_grad_enabled():
             self.scale.update(flow.detach().unsqueeze(-1))
-        mean = torch.where(self.scale.weight > 0, self.scale.mean, 1.0).clamp(min=1e-6 * self.latent_size)
+        mean = torch.where(self.scale.weight > 0, self.scale.mean[0], 1.0).clamp(min=1e-6 * self.latent_size)
         return self.latent_size / 2 / mean * (flow + consistency)
 
     def flow_loss(
