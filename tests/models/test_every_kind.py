@@ -175,7 +175,7 @@ def test_it_says_whether_a_dream_has_a_gradient_and_actor_and_planner_listen(
         (found,) = torch.autograd.grad(dream.states.features.square().sum(), actions)
         assert found.abs().max() > 0
         return
-    with pytest.raises(ValueError, match="use actor_critic.gradient=auto or reinforce"):
+    with pytest.raises(ValueError, match="gradient=auto or reinforce"):
         ActorCritic(model, ActorCriticConfig(gradient="dynamics"))
     with pytest.raises(ValueError, match="take another, such as icem"):
         PlannerAgent(model, GradientConfig())
