@@ -85,7 +85,7 @@ def test_a_model_that_decodes_nothing_is_not_filmed(tmp_path: Path, capsys: pyte
 
 def test_a_diagnosis_says_what_a_model_without_latents_lacks(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
-    assert call("diagnose", str(run), "--episodes", "2", "--json") == 0
+    assert call("diagnose", str(run), "--episodes", "4", "--agent", "random", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["collapse"] is None and "FakeModel has no q(z | h, e)" in found["left_out"]["collapse"]
     assert found["features"]["size"] == 3 and len(found["calibration"]["coverage"]) == 15

@@ -47,7 +47,7 @@ def why_no_latents(model: WorldModel) -> dict[str, str]:
     no_kl = f"{one} has no q(z | h, e) and no p(z | h), and so no KL"
     no_prior = f"{one} has no p(z | h) whose draws could be compared with inferred z"
     return {
-        "prior_kind": f"{one} has no p(z | h)",
+        "prior_kind": no_prior,
         "collapse": f"{one} has no q(z | h, e) that could collapse onto p(z | h): see the spread of its features",
         "kl_per_unit": no_kl,
         "kl_over_time": no_kl,

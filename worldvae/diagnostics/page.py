@@ -42,7 +42,7 @@ def draw_page(found: Diagnosis, path: Path, title: str) -> None:
     title = "R\u00b2 of the environment's vector,\nread linearly off the features"
     _bars(axes[5], found.probe, title, "", "the environment shows no vector")
     if found.probe is not None:
-        axes[5].set_ylim(bottom=max(-1.0, axes[5].get_ylim()[0]))  # R^2 of an almost constant entry is hugely negative
+        axes[5].set_ylim(max(-1.0, axes[5].get_ylim()[0]), 1.02)  # R^2 of an almost constant entry is hugely negative
     _gaps(axes[6], found)
     _ways(axes[7], found)
     figure.savefig(path, dpi=100)
