@@ -83,6 +83,10 @@ def test_a_model_that_decodes_nothing_is_not_filmed(tmp_path: Path, capsys: pyte
             assert "(model.kind=fake) decodes neither frames nor vectors" in complain(capsys, *words)
 
 
-def test_commands_that_need_a_prior_say_so(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    words = complain(capsys, "diagnose", str(run))
-    assert "p(z | h)" in words and "FakeModel" in words and not (run / "diagnosis").exists()
+def test_a_diagnosis_says_what_a_model_without_latents_lacks(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    capsys.readouterr()
+    assert call("diagnose", str(run), "--episodes", "4", "--agent", "random", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["collapse"] is None and "FakeModel has no q(z | h, e)" in found["left_out"]["collapse"]
+    assert found["features"]["size"] == 3 and len(found["calibration"]["coverage"]) == 15
+    assert found["probe"] == pytest.approx([1] * 3, abs=0.01)  # its features are the vector itself

@@ -37,6 +37,7 @@ def test_models_of_every_kind_can_be_asked(make_model, make_batch, choice: dict[
     assert (found.kl_per_unit is not None) == factorises
     if found.kl_per_unit is not None and not choice:
         assert sum(found.kl_per_unit) == pytest.approx(found.collapse.kl, rel=1e-4)
+    assert found.features.size == model.feature_size and 0 < found.features.min_std <= found.features.max_std
     assert json.loads(json.dumps(found.as_json()))["prior_kind"] == model.prior.kind
 
 
@@ -89,5 +90,6 @@ def test_short_episodes_have_no_calibration_and_few_rows_nothing(make_model, mak
     model = make_model()
     found = ask(model, make_batch(model, 6, 4))
     assert found.calibration is None and found.as_json()["calibration"] is None
+    assert found.left_out["calibration"] == "it needs episodes of 5 rows, and the longest has 4"
     with pytest.raises(ValueError, match=r"12 rows are too few.*more episodes"):
         ask(model, make_batch(model, 3, 4))

@@ -9,7 +9,7 @@ import typer
 
 from worldvae.commands.open_run import open_run
 from worldvae.commands.record import Recorder, RecordFile
-from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page, probabilistic
+from worldvae.diagnostics import Diagnosis, Effort, check_plotting, draw_page
 from worldvae.diagnostics import diagnose as examine
 from worldvae.errors import UserError
 from worldvae.evaluation.held_out import held_out_episodes
@@ -32,14 +32,13 @@ def diagnose(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on stdout, nothing else.")] = False,
     record: RecordFile = None,
 ) -> None:
-    """Examine the world model of a run: which latents are used, is the prior right, are its predictions honest?"""
+    """Examine the world model of a run: which latents are used, is the prior right, are its predictions honest?
+
+    What a kind of model does not have is left out, and the reason given.
+    """
     recorder = Recorder(record)
     opened = open_run(run, settings or [], episodes, "--episodes")
     check_plotting()
-    try:
-        model = probabilistic(opened.model)
-    except ValueError as error:
-        raise UserError(f"{error}.") from None
     folder = opened.folder / "diagnosis"
     try:
         folder.mkdir(exist_ok=True)
@@ -48,7 +47,8 @@ def diagnose(
     seen = held_out_episodes(opened, opened.make_agent(agent), episodes, seed)
     try:
         generator = torch.Generator().manual_seed(seed)
-        found = examine(model, seen.rows, seen.valid, generator, seen.vector, effort=EFFORT if inference else None)
+        effort = EFFORT if inference else None
+        found = examine(opened.model, seen.rows, seen.valid, generator, seen.vector, effort=effort)
     except ValueError as error:
         raise UserError(f"{error}.") from None
     page, numbers = folder / f"{agent}_seed{seed}.png", folder / f"{agent}_seed{seed}.json"
@@ -62,12 +62,18 @@ def diagnose(
 
 
 def _findings(found: Diagnosis, page: Path, numbers: Path) -> str:
-    lines = [
-        f"latents              {found.collapse.verdict}: {found.collapse.active:.0%} of z active, "
-        f"KL {found.collapse.kl:.2f} nats per row (prior: {found.prior_kind})",
-        f"prior hole           log-ratio {found.hole['log_ratio']:.3f} nats, MMD\u00b2 {found.hole['mmd']:.4f}; "
-        f"given the memory {found.conditional_hole:.3f} nats (estimates; 0: what is imagined is what is inferred)",
-    ]
+    lines = []
+    if found.collapse is not None:
+        lines.append(
+            f"latents              {found.collapse.verdict}: {found.collapse.active:.0%} of z active, "
+            f"KL {found.collapse.kl:.2f} nats per row (prior: {found.prior_kind})"
+        )
+    if found.hole is not None:
+        lines.append(
+            f"prior hole           log-ratio {found.hole['log_ratio']:.3f} nats, MMD\u00b2 {found.hole['mmd']:.4f}; "
+            f"given the memory {found.conditional_hole:.3f} nats (estimates; 0: what is imagined is what is inferred)"
+        )
+    lines.append(f"features             {found.features.words}")
     c = found.calibration
     for h in [] if c is None else [h for h in (1, 5, 15) if h <= len(c.coverage)]:
         assert c is not None
@@ -94,5 +100,13 @@ def _inference(found: Diagnosis) -> list[str]:
         f"{way.decoder_calls} decoded: {way.name}"
         for way in found.inference or []
     ]
-    reasons = [f"{name}: {why}" for name, why in found.left_out.items() if why != "not asked"]
-    return [*lines, *(f"left out             {reason}" for reason in reasons)]
+    return [*lines, *_left_out(found)]
+
+
+def _left_out(found: Diagnosis) -> list[str]:
+    """Return a line for each reason, with the names of all that is left out for it."""
+    reasons: dict[str, list[str]] = {}
+    for name, why in found.left_out.items():
+        if why != "not asked":
+            reasons.setdefault(why, []).append(name)
+    return [f"left out             {', '.join(names)}: {why}" for why, names in reasons.items()]

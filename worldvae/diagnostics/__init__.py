@@ -2,7 +2,8 @@
 
 from worldvae.diagnostics.calibration import Calibration, calibration
 from worldvae.diagnostics.collapse import Collapse, active_units, collapse, kl_per_dimension
-from worldvae.diagnostics.diagnosis import Diagnosis, Effort, diagnose, probabilistic
+from worldvae.diagnostics.diagnosis import Diagnosis, Effort, diagnose
+from worldvae.diagnostics.feature_spread import FeatureSpread, effective_rank, feature_spread
 from worldvae.diagnostics.gaps import Gaps, Level, gaps
 from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
@@ -15,6 +16,7 @@ __all__ = [
     "Collapse",
     "Diagnosis",
     "Effort",
+    "FeatureSpread",
     "Gaps",
     "Inference",
     "Level",
@@ -28,6 +30,8 @@ __all__ = [
     "compare_inference",
     "diagnose",
     "draw_page",
+    "effective_rank",
+    "feature_spread",
     "fit_ridge",
     "gaps",
     "kl_per_dimension",
@@ -35,6 +39,5 @@ __all__ = [
     "log_ratio",
     "mmd",
     "pick_slices",
-    "probabilistic",
     "r_squared",
 ]

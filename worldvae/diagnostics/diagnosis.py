@@ -6,24 +6,19 @@ from typing import Any
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
-from worldvae.diagnostics.calibration import Calibration, calibration
-from worldvae.diagnostics.collapse import Collapse, collapse, kl_per_dimension
+from worldvae.diagnostics.calibration import Calibration
+from worldvae.diagnostics.feature_spread import FeatureSpread, feature_spread
 from worldvae.diagnostics.gaps import Gaps, gaps
-from worldvae.diagnostics.hole import log_ratio, mmd
 from worldvae.diagnostics.inference import Inference, compare_inference
+from worldvae.diagnostics.latent_findings import NO_LATENTS, LatentFindings, latent_findings, why_no_latents
+from worldvae.diagnostics.prediction_calibration import prediction_calibration, why_no_predictions
 from worldvae.diagnostics.probe import linear_probe
 from worldvae.diagnostics.slices import pick_slices
-from worldvae.memory import LatentState
 from worldvae.models.probabilistic import Inferred, Probabilistic
-from worldvae.models.senses import unit
 from worldvae.models.world_model import WorldModel
 from worldvae.system.json_file import plain
-from worldvae.types import Batch, State
-
-CELLS_PER_SIDE = 8
-"""Frames are compared as means of 8 x 8 cells: almost all single pixels are background, and trivially calibrated."""
+from worldvae.types import Batch
 
 
 @dataclass(frozen=True)
@@ -50,32 +45,22 @@ class Effort:
 
 
 @dataclass(frozen=True)
-class Diagnosis:
+class Diagnosis(LatentFindings):
     """The results of `diagnose`; nats per row, of the kind `prior_kind` if they depend on the prior's density.
 
     Attributes:
-        prior_kind: kind of number that the prior's log-density is.
-        collapse: whether z is used at all.
-        kl_per_unit: KL of every unit of z, largest first; None if the posterior or the prior does not factorise.
-        kl_over_time: KL in every row of an episode, averaged over episodes: the surprise.
-        surprise: KL in every row of each episode, `[episode, row]`, NaN after its end.
-        hole: MMD^2 and log-ratio (kind: estimate) of inferred and imagined z, regardless of memories.
-        conditional_hole: log-ratio of the inferred and the imagined next z, each together with the memory.
+        features: standard deviations and effective rank of the features of observed rows.
         calibration: calibration of predictions at every horizon, for standardised vectors or cells of frames; None if
-            no episode is long enough.
-        probe: R^2 of a linear regression of each known entry of the true state on h and z; None if none is known.
+            no episode is long enough, or the model decodes nothing.
+        probe: R^2 of a linear regression of each known entry of the true state on the features (of a VAE: h and z);
+            None if none is known.
         gaps: what the ELBO loses by approximation, by amortisation and by conditioning.
         inference: one pass of the encoder compared with iterative inference.
-        left_out: why `gaps` or `inference` is None.
+        left_out: why `calibration`, `gaps` or `inference` is None, by name; and each of the `LatentFindings`, if the
+            model is not `Probabilistic`.
     """
 
-    prior_kind: str
-    collapse: Collapse
-    kl_per_unit: list[float] | None
-    kl_over_time: list[float]
-    surprise: list[list[float]]
-    hole: dict[str, float]
-    conditional_hole: float
+    features: FeatureSpread
     calibration: Calibration | None
     probe: list[float] | None
     gaps: Gaps | None
@@ -86,17 +71,6 @@ class Diagnosis:
         """Return plain lists and numbers; numbers that are not finite become None."""
         out: dict[str, Any] = plain(asdict(self))
         return out
-
-
-def probabilistic(model: WorldModel) -> Probabilistic:
-    """Return `model` itself, of which a diagnosis asks p(z | h) and q(z | h, e).
-
-    Raises:
-        ValueError: If it has none.
-    """
-    if not isinstance(model, Probabilistic):
-        raise ValueError(f"a diagnosis asks p(z | h) and q(z | h, e), which a {type(model).__name__} does not have")
-    return model
 
 
 @torch.no_grad()
@@ -112,10 +86,10 @@ def diagnose(
     samples: int = 19,
     effort: Effort | None = None,
 ) -> Diagnosis:
-    """Compute all diagnostics of a model; raise ValueError if it is not probabilistic, or there are fewer than 16 rows.
+    """Compute all diagnostics that a model's kind permits; the others are None, with the reasons.
 
     Args:
-        model: the world model, with p(z | h) and q(z | h, e).
+        model: the world model.
         rows: episodes `[episode, time]` from their first row on.
         valid: which rows exist.
         generator: source of all draws, on the CPU.
@@ -124,38 +98,44 @@ def diagnose(
         horizon: rows predicted.
         samples: predictions per row.
         effort: computation for `gaps` and `inference`, which take most of the time (None: skip them).
+
+    Raises:
+        ValueError: If there are fewer than 16 rows.
     """
-    model = probabilistic(model)
     if int(valid.sum()) < 16:
         raise ValueError(f"{int(valid.sum())} rows are too few for a diagnosis, which needs 16: take more episodes")
     rows, valid = rows.to(model.device), valid.to(model.device)
     rows = replace(rows, is_first=rows.is_first | ~valid)  # no smoother may read beyond the end of an episode
     draws = torch.Generator(model.device).manual_seed(int(torch.randint(2**62, (), generator=generator)))
-    observed = model.observe(rows, generator=draws)
-    states = observed.posterior
-    q = model.posterior.distribution(observed.parameters)
-    kl = model.prior.kl(q, states.latent, states.memory)
-    memory, inferred = states.memory[valid], states.latent[valid]
-    imagined = model.prior.step(memory, model.prior.noise(tuple(memory.shape[:1]), model.device, draws))
-    pick = torch.randperm(len(memory), generator=generator)[:2000]
-    memory, some, others = memory[pick], inferred[pick], imagined[pick]
-    with torch.enable_grad():
-        hole = {"mmd": float(mmd(some[:500], others[:500])), "log_ratio": log_ratio(some, others, generator)}
-        joint = [torch.cat([memory, z], dim=-1) for z in (some, others)]
-        conditional = log_ratio(joint[0], joint[1], generator)
-    surprise = torch.where(valid, kl, torch.nan)
+    latents, gap, ways = NO_LATENTS, None, None
+    if isinstance(model, Probabilistic):
+        observed = model.observe(rows, generator=draws)
+        features = observed.posterior.features[valid]
+        latents = latent_findings(model, observed, valid, generator, draws)
+    else:
+        features = _features(model, rows, draws)[valid]
+    predictions, why_none = None, why_no_predictions(model, valid, context + horizon)
+    if why_none is None:
+        predictions = prediction_calibration(model, rows, valid, draws, context, horizon, samples)
+    if isinstance(model, Probabilistic):
+        gap, ways, left_out = _inference(model, rows, valid, observed, effort, generator, draws)
+    else:
+        left_out = why_no_latents(model)
     return Diagnosis(
-        model.prior.kind,
-        collapse(_means(q, states)[valid], kl[valid]),
-        _per_unit(model, states, q, valid),
-        surprise.nanmean(0).tolist(),
-        surprise.tolist(),
-        hole,
-        conditional,
-        _calibration(model, rows, valid, draws, context, horizon, samples),
-        None if truth is None else linear_probe(states.features[valid], truth.to(model.device)[valid]).tolist(),
-        *_inference(model, rows, valid, observed, effort, generator, draws),
+        **vars(latents),
+        features=feature_spread(features),
+        calibration=predictions,
+        probe=None if truth is None else linear_probe(features, truth.to(model.device)[valid]).tolist(),
+        gaps=gap,
+        inference=ways,
+        left_out=left_out if why_none is None else {"calibration": why_none, **left_out},
     )
+
+
+def _features(model: WorldModel, rows: Batch, generator: torch.Generator) -> Float[Tensor, "episode time feature"]:
+    """Return the features of observed rows, one episode after the other: the states of some kinds hold frames."""
+    episodes = [rows[number : number + 1] for number in range(len(rows.reward))]
+    return torch.cat([model.observe(rows, generator=generator).posterior.features for rows in episodes])
 
 
 def _inference(
@@ -192,66 +172,3 @@ def _inference(
         except ValueError as error:
             left_out["inference"] = str(error)
     return split, ways, left_out
-
-
-def _means(q: Any, states: LatentState) -> Tensor:
-    try:
-        out: Tensor = q.mean
-    except NotImplementedError:  # flows do not compute their mean
-        return states.latent
-    return out
-
-
-def _per_unit(model: Probabilistic, states: LatentState, q: Any, valid: Tensor) -> list[float] | None:
-    try:
-        p = model.prior(states.memory)
-    except NotImplementedError:  # a prior without a distribution object, such as an energy
-        return None
-    found = kl_per_dimension(q, p)
-    return None if found is None else found[valid].mean(0).sort(descending=True).values.tolist()
-
-
-def _calibration(
-    model: Probabilistic,
-    rows: Batch,
-    valid: Tensor,
-    generator: torch.Generator,
-    context: int,
-    horizon: int,
-    samples: int,
-) -> Calibration | None:
-    length = context + horizon
-    parts = [
-        rows[:, start : start + length][valid[:, start + length - 1]]
-        for start in range(0, rows.reward.shape[1] - length + 1, length)
-    ]
-    parts = [part for part in parts if len(part.reward)]
-    if not parts:
-        return None
-    batch = Batch.cat(parts, dim=0)
-    seen = model.observe(batch[:, :context], generator=generator).posterior[:, -1]
-    number = len(batch.reward)
-    start = seen.map(lambda x: x.repeat(samples, *[1] * (x.dim() - 1)))
-    actions = batch.action[:, context - 1 : -1].repeat(samples, 1, 1)
-    dream = model.imagine(start, actions, generator=generator).states
-    observation = batch.observation
-    if observation.vector is not None:
-        p = model.decode(dream, "vector")
-        drawn = p.mean + p.stddev * torch.randn(p.mean.shape, device=model.device, generator=generator)
-        truth = model.senses.standardise(model.senses.squash(observation.vector[:, context:]))
-        drawn = model.senses.standardise(drawn)
-    else:
-        assert observation.pixels is not None
-        truth = _cells(unit(observation.pixels[:, context:]))
-        drawn = torch.cat([_cells(model.decode(part, "pixels").mean) for part in _chunks(dream, 64)])
-    return calibration(drawn.view(samples, number, horizon, -1), truth.flatten(2))
-
-
-def _chunks(states: State, size: int) -> list[State]:
-    return [states[start : start + size] for start in range(0, states.size, size)]
-
-
-def _cells(frames: Float[Tensor, "row time channel height width"]) -> Float[Tensor, "row time cell"]:
-    pooled = F.adaptive_avg_pool2d(frames.float().flatten(0, 1), CELLS_PER_SIDE)
-    out: Tensor = pooled.flatten(1).unflatten(0, frames.shape[:2])
-    return out

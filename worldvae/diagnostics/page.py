@@ -26,28 +26,49 @@ def draw_page(found: Diagnosis, path: Path, title: str) -> None:
     from matplotlib.figure import Figure  # slow to import, and optional
 
     figure = Figure(figsize=(17, 7), layout="constrained")
-    figure.suptitle(title)
+    figure.suptitle(f"{title}\nfeatures: {found.features.words}")
     axes = figure.subplots(2, 4).flat
-    _bars(axes[0], found.kl_per_unit, "KL of each unit of z (nats per row)", f"{found.collapse.verdict}")
-    axes[1].plot(found.kl_over_time)
-    axes[1].set(title="surprise: KL at every row of an episode", xlabel="row", ylabel="nats")
-    for episode in found.surprise[:8]:
-        axes[1].plot(episode, color="grey", alpha=0.25, linewidth=0.7)
-    holes = {"MMD\u00b2": found.hole["mmd"], "log-ratio": found.hole["log_ratio"], "given h": found.conditional_hole}
-    bars = axes[2].bar(list(holes), list(holes.values()))
-    axes[2].bar_label(bars, fmt="%.3f")
-    axes[2].margins(y=0.15)
-    axes[2].set(title="inferred against imagined z (0: alike)", ylabel="MMD\u00b2, or nats")
+    why = found.left_out
+    verdict = "" if found.collapse is None else found.collapse.verdict
+    per_unit = why.get("kl_per_unit", "the posterior or the prior does not factorise")
+    _bars(axes[0], found.kl_per_unit, "KL of each unit of z (nats per row)", verdict, per_unit)
+    _surprise(axes[1], found)
+    _holes(axes[2], found)
     if found.calibration is None:
-        _bars(axes[3], None, "truth inside the interval", "")
-        _bars(axes[4], None, "predictions", "")
+        _absent(axes[3], "truth inside the interval", why["calibration"])
+        _absent(axes[4], "predictions", why["calibration"])
     else:
         _predictions(axes[3], axes[4], found.calibration)
-    _bars(axes[5], found.probe, "R\u00b2 of the environment's vector,\nread linearly off h and z", "")
-    axes[5].set_ylim(bottom=max(-1.0, axes[5].get_ylim()[0]))  # R^2 of an almost constant entry is hugely negative
+    title = "R\u00b2 of the environment's vector,\nread linearly off the features"
+    _bars(axes[5], found.probe, title, "", "the environment shows no vector")
+    if found.probe is not None:
+        axes[5].set_ylim(max(-1.0, axes[5].get_ylim()[0]), 1.02)  # R^2 of an almost constant entry is hugely negative
     _gaps(axes[6], found)
     _ways(axes[7], found)
     figure.savefig(path, dpi=100)
+
+
+def _surprise(axis: Any, found: Diagnosis) -> None:
+    title = "surprise: KL at every row of an episode"
+    if found.kl_over_time is None or found.surprise is None:
+        _absent(axis, title, found.left_out["surprise"])
+        return
+    axis.plot(found.kl_over_time)
+    axis.set(title=title, xlabel="row", ylabel="nats")
+    for episode in found.surprise[:8]:
+        axis.plot(episode, color="grey", alpha=0.25, linewidth=0.7)
+
+
+def _holes(axis: Any, found: Diagnosis) -> None:
+    title = "inferred against imagined z (0: alike)"
+    if found.hole is None or found.conditional_hole is None:
+        _absent(axis, title, found.left_out["hole"])
+        return
+    holes = {"MMD\u00b2": found.hole["mmd"], "log-ratio": found.hole["log_ratio"], "given h": found.conditional_hole}
+    bars = axis.bar(list(holes), list(holes.values()))
+    axis.bar_label(bars, fmt="%.3f")
+    axis.margins(y=0.15)
+    axis.set(title=title, ylabel="MMD\u00b2, or nats")
 
 
 def _predictions(left: Any, right: Any, found: Calibration) -> None:
@@ -87,9 +108,9 @@ def _ways(axis: Any, found: Diagnosis) -> None:
     axis.legend(fontsize="small")
 
 
-def _bars(axis: Any, values: list[float] | None, title: str, note: str) -> None:
+def _bars(axis: Any, values: list[float] | None, title: str, note: str, why_none: str) -> None:
     if values is None:
-        _absent(axis, title, "not defined here")
+        _absent(axis, title, why_none)
         return
     axis.set(title=title)
     axis.bar(range(len(values)), values)
@@ -99,5 +120,5 @@ def _bars(axis: Any, values: list[float] | None, title: str, note: str) -> None:
 
 def _absent(axis: Any, title: str, why: str) -> None:
     axis.set(title=title)
-    axis.text(0.5, 0.5, fill(why, 40), ha="center", va="center", transform=axis.transAxes)
+    axis.text(0.5, 0.5, fill(f"n/a: {why}", 40), ha="center", va="center", transform=axis.transAxes)
     axis.set_axis_off()

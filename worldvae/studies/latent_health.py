@@ -1,55 +1,27 @@
 """Whether features have collapsed, and whether imagined ones come closer to the truth than those held still."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from worldvae.diagnostics.feature_spread import FeatureSpread, feature_spread
 from worldvae.models.world_model import WorldModel
 from worldvae.studies.recorded_starts import dream_from, filtered, find_starts
 from worldvae.types import Batch
 
-MOST_ROWS = 4000
-"""Rows whose singular values are computed, at most: evenly spaced ones, if there are more."""
-
-
-def effective_rank(features: Float[Tensor, "row feature"]) -> float:
-    """Return exp(entropy) of the normalised singular values of the centred features: from 1 to their number; NaN for 0.
-
-    It does not detect collapse: the features of an encoder that shrinks everything to a tiny, round cloud have a high
-    rank. Report it beside the absolute standard deviations.
-
-    Reference: Roy & Vetterli 2007, "The Effective Rank: A Measure of Effective Dimensionality", definition 1.
-    """
-    centred = features.double() - features.double().mean(0)
-    if not bool(centred.any()):
-        return float("nan")
-    values = torch.linalg.svdvals(centred)
-    share = values / values.sum()
-    return float(torch.special.entr(share).sum().exp())
-
 
 @dataclass(frozen=True)
-class LatentHealth:
-    """Numbers about `State.features` of held-out rows.
+class LatentHealth(FeatureSpread):
+    """The spread of `State.features` of held-out rows, and the error of imagined ones.
 
     Attributes:
-        min_std: smallest standard deviation of a feature over rows.
-        median_std: their median.
-        max_std: their largest.
-        rank: effective rank of the features.
-        size: number of features.
         error_over_copy: by horizon, |z' - z|^2 / |z_start - z|^2, summed over features and starts: z' imagined, z
             filtered from the row itself, z_start filtered where the dream starts. 1 is no better than holding still.
             NaN if the features never change.
     """
 
-    min_std: float
-    median_std: float
-    max_std: float
-    rank: float
-    size: int
     error_over_copy: dict[int, float]
 
 
@@ -78,7 +50,6 @@ def latent_health(
     states, starts = filtered(model, rows), find_starts(lengths, context, every)
     features = states.features.cpu()
     flat = features[torch.arange(features.shape[1]) <= lengths.cpu().unsqueeze(1)]
-    std = flat.double().std(dim=0, correction=0)
     imagined = dream_from(model, rows, states, starts, max(horizons)).states.features.cpu()
     ratios: dict[int, float] = {}
     for k in horizons:
@@ -90,5 +61,4 @@ def latent_health(
         held = (features[some.episode, some.row].double() - true).square().sum()
         missed = (imagined[exists, k - 1].double() - true).square().sum()
         ratios[k] = float(missed / held) if float(held) > 0 else float("nan")
-    rank = effective_rank(flat[:: -(-len(flat) // MOST_ROWS)])
-    return LatentHealth(float(std.min()), float(std.median()), float(std.max()), rank, flat.shape[1], ratios)
+    return LatentHealth(**asdict(feature_spread(flat)), error_over_copy=ratios)
