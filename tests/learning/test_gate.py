@@ -15,8 +15,8 @@ MARGIN = 12.0
 """Set beforehand: of 50, uniform actions earn about 15 and the best feedback 48; an agent must earn 12 more than 15."""
 
 GAIN = 1.0
-"""Decibels by which dreams beat the last frame repeated, 5 to 15 steps ahead, in episodes of uniform actions: a good actor
-holds the ball still, where nothing beats repeating. Set after two seeds had gained 3.6 to 5.0 dB there."""
+"""Decibels by which dreams beat the last frame repeated, 5 to 15 steps ahead, in episodes of uniform actions: a good
+actor holds the ball still, where nothing beats repeating. Set after two seeds had gained 3.6 to 5.0 dB there."""
 
 
 @pytest.mark.gate(seconds=110)

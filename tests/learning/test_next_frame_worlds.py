@@ -60,7 +60,7 @@ def linear(x: Tensor, action: Tensor, draws: torch.Generator) -> Tensor:
     return x @ A.mT + action @ B.mT + NOISE * torch.randn(x.shape, generator=draws)
 
 
-@pytest.mark.gate(seconds=60)
+@pytest.mark.gate(seconds=16)
 @pytest.mark.parametrize("kind", ["pixel_diffusion", "pixel_energy"])
 def test_the_denoiser_of_a_linear_gaussian_world(kind: str) -> None:
     """Bars: D is within 0.06 (root mean square; the data's spread is 1) of the posterior mean at every noise; means
@@ -113,7 +113,7 @@ def divergence(model: PixelEnergy, entries: int, sigma: float, action: float) ->
     return float((q.exp() * (q - (-energy).log_softmax(0))).sum())
 
 
-@pytest.mark.gate(seconds=90)
+@pytest.mark.gate(seconds=20)
 @pytest.mark.parametrize("entries", [1, 2])
 @pytest.mark.parametrize(("training", "bar"), [("score", 0.1), ("contrastive", 0.2)])
 def test_energies_of_a_two_sided_world(training: str, bar: float, entries: int) -> None:
